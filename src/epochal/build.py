@@ -1,0 +1,444 @@
+"""From a config to a run that is ready to go: the one place that knows data, models and tasks."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import secrets
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from torch import nn
+
+from epochal import screen
+from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record
+from epochal.data import Data
+from epochal.errors import ConfigError, EpochalError
+from epochal.facts import Images, Tokens
+from epochal.loggers import make_logger
+from epochal.runs import Run, RunLogger, newest_unfinished, slug
+from epochal.tasks import Task
+from epochal.validate import ALLOWED, check_targets, conf_folder, make_model, parse_duration, resolve, target_class, validate
+
+PLUMBING = ("name", "_target_", "_partial_", "interval")  # keys of a config that are no arguments
+
+
+@dataclass
+class Job:
+    """All that a run needs."""
+
+    config: DictConfig
+    run: Run
+    data: Data
+    task: Task
+    trainer: pl.Trainer
+    record: Record
+    console: Console
+    checkpoint: Path | None  # to go on from
+
+    def fit(self) -> None:
+        """Trains to the end, or on from the checkpoint.
+
+        Raises:
+            EpochalError: If the loss is lost.
+        """
+        self.trainer.fit(self.task, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+
+    def test(self) -> None:
+        """Tests the best weights, once, on data that nothing before has seen."""
+        load_weights(self.task, read_checkpoint(self.run.best))
+        self.trainer.test(self.task, datamodule=self.data, verbose=False)
+
+    def report(self) -> None:
+        """Says that the run is finished, to the summary and to the person."""
+        self.record.write(self.trainer, "finished")
+        self.run.release()
+        if self.trainer.is_global_zero:
+            screen.report(self)
+        for logger in self.trainer.loggers:
+            if logger.name != "run" and hasattr(logger, "experiment") and hasattr(logger.experiment, "finish"):
+                logger.experiment.finish()  # else the next job of a multirun would go on in the same W&B run
+
+
+def build(config: DictConfig, overrides: list[str] | None = None, console: Console | None = None) -> Job:
+    """Checks the config, finds the data, makes the model and the run's folder.
+
+    Args:
+        config: As composed from `conf/train.yaml`.
+        overrides: What was asked for on the command line, to be kept in the run's folder.
+        console: Where a person reads.
+
+    Raises:
+        ConfigError: With every conflict in one message, before any work.
+    """
+    console = console or Console(stderr=False)
+    quiet()
+    config, run = resumed(config, overrides or [])
+    checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
+    validate(config)
+    config = settle(config)
+    pl.seed_everything(config.seed, verbose=False)
+    data = make_data(config)
+    model = make_model(config, *data.facts(config.task.name))
+    if config.channels_last and any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        model = model.to(memory_format=torch.channels_last)
+    steps_per_epoch = math.ceil(data.batches_per_epoch() / config.trainer.accumulate_grad_batches)
+    total_steps = steps_of(config, data, model, steps_per_epoch, console)
+    task = make_task(config, model, total_steps)
+    if config.compile:
+        model.compile()
+
+    parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+    if run is None and rank_zero_only.rank == 0:
+        run = Run.create(parent, f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}")
+        run.claim()
+        OmegaConf.save(config, run.folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(overrides or []), run.folder / "overrides.yaml")
+    run = run or Run(parent / "of-rank-zero")  # which tells the others its folder when they meet
+    wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)
+
+    examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
+    run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
+    other_logger = make_logger(config, run, wandb_id=wandb_id, resuming=checkpoint is not None)
+    checkpoints = Checkpoints(
+        run,
+        every=config.callbacks.checkpoint_every,
+        reports=task.reports,
+        extra=lambda: {
+            "config": OmegaConf.to_container(config, resolve=True),
+            "data": data.state(),
+            "facts": facts_to_plain(data.facts(config.task.name)),
+        },
+    )
+    facts = {
+        "model": config.model.name,
+        "dataset": config.dataset.name,
+        "task": config.task.name,
+        "seed": config.seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops": count_flops(model, data.facts(config.task.name)),
+        "git_commit": git_commit(),
+        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "epochal")},
+        "data_fingerprint": data.fingerprint,
+        "wandb_id": wandb_id if config.logger.name == "wandb" else None,
+    }
+    resumed_step = checkpoint["global_step"] if checkpoint else 0
+    record = Record(run, run_logger, checkpoints, facts, total_steps=total_steps, resumed_step=resumed_step)
+    callbacks: list[pl.Callback] = [record, checkpoints]
+    if config.callbacks.ema is not None:
+        callbacks.insert(0, pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
+    if config.callbacks.early_stopping is not None and task.reports is not None:
+        metric, mode = task.reports
+        stopping = pl.callbacks.EarlyStopping(metric, mode=mode, patience=config.callbacks.early_stopping)
+        callbacks.insert(0, stopping)
+    callbacks.append(Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch))
+    trainer = make_trainer(
+        config, task, callbacks=callbacks, logger=[run_logger, *([other_logger] if other_logger else [])], max_steps=total_steps
+    )
+    record.write(trainer, "running")
+    if trainer.is_global_zero:
+        screen.panel(console, config, run, facts, data, total_steps=total_steps, resumed_step=resumed_step)
+    return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+
+
+def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run | None]:
+    """The config and the run to go on with, if that was asked for.
+
+    Raises:
+        ConfigError: If there is nothing to resume there, or the run is another one than asked for.
+    """
+    if config.resume is None:
+        return config, None
+    parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+    if config.resume == "auto":
+        run = newest_unfinished(parent, config, claim=rank_zero_only.rank == 0)
+        return (config, None) if run is None else (run.config(), run)
+    run = Run.open(config.resume)
+    saved = run.config()
+    check_targets(saved)
+    others = [o for o in overrides if not o.startswith(("resume=", "hydra."))]
+    if others:
+        raise ConfigError(f"resume={config.resume} goes on with that run as it was; leave out {' '.join(others)}.")
+    if run.summary().get("status") == "finished":
+        raise ConfigError(f"{config.resume} is finished: there is nothing to resume.")
+    if rank_zero_only.rank == 0 and not run.claim():
+        raise ConfigError(f"{config.resume} is being trained by another process.")
+    return saved, run
+
+
+def settle(config: DictConfig) -> DictConfig:
+    """A copy in which nothing is left to choose: the task is named, arguments of other choices are gone.
+
+    What was asked for stays under `asked`, so that `resume=auto` knows the run again.
+    """
+    config = copy.deepcopy(config)
+    with open_dict(config):
+        config.resume = None
+        config.setdefault("asked", {})
+        if config.task.name == "auto":
+            model, data = target_class(config.model._target_), target_class(config.dataset._target_)
+            chosen = next(task for task in data.tasks if task in model.tasks)
+            config.asked.task = copy.deepcopy(config.task)
+            options = {k: v for k, v in config.task.items() if k != "name"}
+            config.task = OmegaConf.merge(OmegaConf.load(conf_folder() / "task" / f"{chosen}.yaml"), options)
+        import inspect
+
+        for group in ("optimizer", "scheduler"):
+            known = {*inspect.signature(resolve(config[group]._target_)).parameters, *PLUMBING}
+            stale = {key for key in config[group] if key not in known}
+            if stale:  # such as the betas of a model's own choice, when the command line chose another optimiser
+                config.asked[group] = copy.deepcopy(config[group])
+                for key in stale:
+                    del config[group][key]
+    OmegaConf.resolve(config)
+    return config
+
+
+def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> Data:
+    """The data, ready to tell its facts; `state` is what another run's data remembered.
+
+    Raises:
+        ConfigError: If the source is missing or wrong.
+    """
+    arguments = {k: v for k, v in OmegaConf.to_container(config.dataset).items() if k != "_target_"}  # type: ignore[union-attr]
+    data: Data = resolve(config.dataset._target_)(**arguments, seed=config.seed)
+    if state:
+        data.adopt(state)
+    data.prepare()
+    if config.task.name == "adversarial":
+        data.symmetric = True  # type: ignore[attr-defined]  # images from -1 to 1, as the generator draws them
+    return data
+
+
+def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
+    """The objective around the model."""
+    from functools import partial
+
+    makers = {}
+    for group in ("optimizer", "scheduler"):
+        arguments = {k: v for k, v in OmegaConf.to_container(config[group]).items() if k not in PLUMBING}  # type: ignore[union-attr]
+        makers[group] = partial(resolve(config[group]._target_), **arguments)
+    options = {k: v for k, v in config.task.items() if k not in PLUMBING}
+    try:
+        return resolve(config.task._target_)(
+            model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options
+        )
+    except TypeError as error:
+        raise ConfigError(f"task={config.task.name}: {error}") from error
+
+
+def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
+    """Lightning's trainer with the arguments of the config's group."""
+    arguments = {k: v for k, v in OmegaConf.to_container(config.trainer).items() if k not in PLUMBING}  # type: ignore[union-attr]
+    if not task.automatic_optimization:
+        task.gradient_clip_val = arguments.pop("gradient_clip_val")  # Lightning leaves it to tasks of two optimisers
+    try:
+        return pl.Trainer(
+            **arguments,
+            **rest,
+            max_epochs=-1,
+            plugins=[AtomicCheckpointIO()],
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer={config.trainer.name}: {str(error).splitlines()[0]}") from error
+
+
+def steps_of(config: DictConfig, data: Data, model: nn.Module, steps_per_epoch: int, console: Console) -> int:
+    """The training's length in optimiser steps. Minutes are measured, and the steps they make kept in the config."""
+    amount, unit = parse_duration(config.duration)
+    if unit == "epoch":
+        return max(1, math.ceil(amount * steps_per_epoch))
+    if unit == "step":
+        return max(1, int(amount))
+    if unit == "example":
+        return max(1, math.ceil(amount / (config.dataset.batch_size * config.trainer.accumulate_grad_batches)))
+    steps = measure_steps(config, data, model, seconds=60 * amount, steps_per_epoch=steps_per_epoch)
+    console.print(f"{config.duration} are about {steps:,} steps here; duration={steps}steps repeats this run.")
+    with open_dict(config):
+        config.asked.duration = config.duration
+        config.duration = f"{steps}steps"
+    return steps
+
+
+def measure_steps(config: DictConfig, data: Data, model: nn.Module, *, seconds: float, steps_per_epoch: int) -> int:
+    """How many steps, validations among them, fit into so many seconds: by training a copy for a moment."""
+
+    class Clock(pl.Callback):
+        first = last = 0.0
+        steps = 0
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+            now = time.perf_counter()
+            self.steps += 1
+            if self.steps == 3:  # the first steps warm up
+                self.first = now
+            self.last = now
+            if self.steps > 5 and now - self.first > min(5.0, seconds / 10):
+                trainer.should_stop = True
+
+    clock = Clock()
+    task = make_task(config, copy.deepcopy(model), total_steps=10**6)
+    task.show = lambda: task.shown  # type: ignore[method-assign]  # pictures are not what is measured
+    silent = config.copy()
+    trainer = make_trainer(silent, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
+    trainer.fit(task, datamodule=data)
+    a_step = (clock.last - clock.first) / max(clock.steps - 3, 1)
+    started = time.perf_counter()
+    trainer.validate(task, datamodule=data, verbose=False)
+    a_validation = time.perf_counter() - started
+    every = config.trainer.val_check_interval
+    between = every if isinstance(every, int) else max(1, every * steps_per_epoch)
+    pl.seed_everything(config.seed, verbose=False)  # as if nothing had been measured
+    return max(1, int((seconds - a_validation) / (a_step + a_validation / between)))
+
+
+@contextmanager
+def _weights_only_errors(path: Path) -> Iterator[None]:
+    import pickle
+    import zipfile
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no checkpoint {path}.") from error
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is no checkpoint of Epochal, or it is damaged.") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Its tensors and plain containers; nothing in it is run.
+
+    Raises:
+        ConfigError: If it is missing, damaged, or something else.
+    """
+    with _weights_only_errors(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or not {"state_dict", "epochal", "global_step"} <= set(content):
+            raise ValueError("not ours")
+    return content
+
+
+def load_weights(task: Task, checkpoint: dict[str, Any]) -> None:
+    """Puts a checkpoint's weights into the task's network.
+
+    Raises:
+        ConfigError: If they are those of another architecture.
+    """
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error
+
+
+def rebuild(
+    *, run: str | None, checkpoint: str | None, dataset: DictConfig | None, trainer: DictConfig, allow: tuple[str, ...]
+) -> tuple[DictConfig, Task, Data, pl.Trainer, Path | None]:
+    """A finished or half-finished run's best weights, ready to be tested: on its own data or on other data.
+
+    Raises:
+        ConfigError: If the folder or file is no run's, or the other data does not fit its model.
+    """
+    quiet()
+    if (run is None) == (checkpoint is None):
+        raise ConfigError("Give run=<a run's folder> or checkpoint=<a file in it>: one of the two.")
+    if run is not None:
+        opened = Run.open(run)
+        opened.config()
+        file = opened.best if opened.best.exists() else opened.last
+        folder: Path | None = opened.folder
+    else:
+        file = Path(str(checkpoint)).expanduser().absolute()
+        folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else None
+    content = read_checkpoint(file)
+    config = OmegaConf.create(content["epochal"]["config"])
+    check_targets(config, (*ALLOWED, *allow))
+    config.trainer = trainer
+    facts = facts_from_plain(content["epochal"]["facts"])
+    state = content["epochal"]["data"]
+    if dataset is not None:
+        kept = {k: config.dataset[k] for k in ("context_length", "tokenizer") if k in config.dataset and k in dataset}
+        config.dataset = OmegaConf.merge(dataset, kept)
+        if target_class(dataset._target_).yields is not target_class(content["epochal"]["config"]["dataset"]["_target_"]).yields:
+            raise ConfigError(f"The model reads another kind of data than dataset={dataset.name} yields.")
+    data = make_data(config, state if dataset is not None else None)
+    if data.facts(config.task.name)[0] != facts[0]:
+        raise ConfigError(f"The model was trained on {facts[0]}; dataset={config.dataset.name} yields {data.facts(config.task.name)[0]}.")
+    if getattr(data.facts(config.task.name)[1], "count", None) != getattr(facts[1], "count", None):
+        raise ConfigError(
+            f"The model tells {facts[1].count} classes apart; dataset={config.dataset.name} has {data.facts(config.task.name)[1].count}."  # type: ignore[union-attr]
+        )
+    task = make_task(config, make_model(config, *facts), total_steps=1)
+    load_weights(task, content)
+    return config, task, data, make_trainer(config, task, logger=False, enable_checkpointing=False), folder
+
+
+def facts_to_plain(facts: tuple[Any, Any]) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    return [{"kind": type(f).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(f).items()}} for f in facts]
+
+
+def facts_from_plain(plain: list[dict[str, Any]]) -> tuple[Any, Any]:
+    from epochal import facts
+
+    made = []
+    for item in plain:
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in item.items() if k != "kind"}
+        made.append({"Images": facts.Images, "Tokens": facts.Tokens, "Classes": facts.Classes}[item["kind"]](**values))
+    return made[0], made[1]
+
+
+def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
+    """Floating-point operations of one example forward, two for each multiply-add; None where torch cannot count.
+
+    A GAN's are those of drawing one image and judging it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shadow = copy.deepcopy(model).to("meta").eval()
+    inputs = facts[0]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if isinstance(inputs, Tokens):
+            shadow(torch.zeros(1, inputs.length, dtype=torch.long, device="meta"))
+        elif isinstance(facts[1], Images):
+            shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
+        else:
+            shadow(torch.zeros(1, inputs.channels, inputs.height, inputs.width, device="meta"))
+    return counter.get_total_flops() or None
+
+
+def git_commit() -> str | None:
+    """Of the code that runs, with a plus where it was changed since; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=here, capture_output=True).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def quiet() -> None:
+    """The libraries' hints are for those who write loops, not for those who watch one."""
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in ("pytorch_lightning", "lightning_fabric", "torchmetrics", "wandb", "datasets", "torch.optim", "torch.jit"):
+        warnings.filterwarnings("ignore", module=rf"{module.replace('.', '[.]')}.*")

@@ -1,0 +1,109 @@
+"""The newest and the best weights, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from epochal.errors import DivergedError
+from epochal.runs import Run
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file, syncs, then renames: a kill leaves the old checkpoint or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        part = Path(path).with_name(f".{Path(path).name}.part")
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class Checkpoints(pl.callbacks.Checkpoint):
+    """Saves `last.ckpt` after each validation and every so many steps, `best.ckpt` after the best validation.
+
+    Args:
+        run: Where to.
+        every: Steps; None for after validations only.
+        reports: The metric that decides what is best, and "max" or "min"; None takes the newest for the best.
+        extra: What else a checkpoint holds, as plain containers under the key "epochal".
+    """
+
+    def __init__(
+        self, run: Run, *, every: int | None, reports: tuple[str, str] | None, extra: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.run, self.every, self.reports, self.extra = run, every, reports, extra
+        self.best: dict[str, Any] = {}  # metric, value, step
+        self._saved_at = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        # Where a validation follows, that saves: a run that goes on from a checkpoint before it would leave it out.
+        step = trainer.global_step
+        if self.every and step % self.every == 0 and step != self._saved_at and not validation_follows(trainer):
+            self._save(trainer, pl_module, better=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        value = None
+        if self.reports is not None:
+            value = float(trainer.callback_metrics[self.reports[0]])
+            old = self.best.get("value")
+            better = old is None or (value > old if self.reports[1] == "max" else value < old)
+        else:
+            better = True
+        if better:
+            self.best = {"metric": self.reports[0] if self.reports else None, "value": value, "step": trainer.global_step}
+        self._save(trainer, pl_module, better=better)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epochal"] = self.extra()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.best)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = dict(state)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, better: bool) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise DivergedError(
+                    f"{name.removeprefix('model.')} is no longer finite at step {trainer.global_step:,}. "
+                    "Try a smaller optimizer.lr, or trainer.gradient_clip_val=1. The last good checkpoint is kept."
+                )
+        trainer.save_checkpoint(self.run.last)
+        self._saved_at = trainer.global_step
+        if better and trainer.is_global_zero:
+            link = self.run.best.with_name(".best.ckpt.part")
+            link.unlink(missing_ok=True)
+            try:
+                os.link(self.run.last, link)  # last.ckpt is replaced, never changed, so both may be one file
+            except OSError:
+                shutil.copyfile(self.run.last, link)
+            os.replace(link, self.run.best)
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the batch that just ended."""
+    if trainer.limit_val_batches == 0:
+        return False
+    if trainer.should_stop:
+        return True
+    every = trainer.val_check_batch
+    if trainer.check_val_every_n_epoch is None:
+        return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+    if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch:
+        return False
+    return trainer.is_last_batch or (every != float("inf") and (trainer.fit_loop.batch_idx + 1) % every == 0)

@@ -1,0 +1,108 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+REFRESH = 0.2  # seconds
+LONG = 3600  # seconds on a CPU, above which to say how to be quicker
+
+
+class Progress(pl.Callback):
+    """One bar for the whole run in a terminal; a line a validation where the output is a file or a pipe.
+
+    Args:
+        console: Where to.
+        total_steps, steps_per_epoch: The training's length and an epoch's.
+    """
+
+    def __init__(self, console: Console, *, total_steps: int, steps_per_epoch: float) -> None:
+        self.console, self.total_steps, self.steps_per_epoch = console, total_steps, steps_per_epoch
+        self._bar: Bar | None = None
+        self._next = 0.0  # when to look again, so that a step costs next to nothing
+        self._started, self._first_step = 0.0, 0
+        self._estimated = False
+        self._validated = ""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._first_step = trainer.global_step
+        if self.console.is_terminal:
+            self._bar = Bar(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("[cyan]{task.fields[metrics]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                refresh_per_second=5,
+                transient=False,
+            )
+            self._task = self._bar.add_task("", total=self.total_steps, completed=self._first_step, epoch="", metrics="")
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        now = time.perf_counter()
+        if now < self._next or not trainer.is_global_zero:
+            return
+        self._next = now + REFRESH
+        step = trainer.global_step
+        if not self._started:  # the first step warms up, and does not count
+            self._started, self._first_step = now, step
+        elif not self._estimated and (now - self._started > 3 or step - self._first_step > 200):
+            self._estimate((now - self._started) / max(step - self._first_step, 1) * (self.total_steps - step), trainer)
+        if self._bar is not None:
+            loss = trainer.callback_metrics.get("train/loss")
+            metrics = f"loss {loss:.3f} {self._validated}" if loss is not None else self._validated
+            epoch = f"{step / self.steps_per_epoch:.1f}/{self.total_steps / self.steps_per_epoch:.1f}"
+            self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+        shown = "val/" + pl_module.example_metric
+        self._validated = f"{shown} {values[shown]:.4f}" if shown in values else ""
+        if self._bar is None:
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+            epoch = trainer.global_step / self.steps_per_epoch
+            self.console.print(f"step {trainer.global_step:,} of {self.total_steps:,}, epoch {epoch:.2f}:  {metrics}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar is not None:
+            epochs = f"{trainer.global_step / self.steps_per_epoch:.1f}"
+            self._bar.update(self._task, completed=trainer.global_step, epoch=epochs, metrics=self._validated)
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _estimate(self, seconds: float, trainer: pl.Trainer) -> None:
+        self._estimated = True
+        if seconds < 20:
+            return
+        self.console.print(f"About {duration_text(seconds)} to go, validations not counted.")
+        if seconds > LONG and trainer.strategy.root_device.type == "cpu":
+            self.console.print(
+                "[yellow]That is long on a CPU. Shorter: duration=10minutes, or dataset.train_size=0.1, or a smaller model."
+            )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration_text(seconds: float) -> str:
+    """As a person says it: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"

@@ -1,0 +1,115 @@
+"""Arrays that were decoded once, in folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epochal.errors import ConfigError
+
+LAYOUT = 1  # raise it when the meaning of the arrays changes, so that old folders are not read
+
+
+def cache_root() -> Path:
+    """`EPOCHAL_CACHE`, or the platform's folder for caches."""
+    if named := os.environ.get("EPOCHAL_CACHE"):
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("epochal")
+
+
+def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:
+    """The folder that `make` filled for this name and key, now or in an earlier run.
+
+    `make` writes `.npy` files into the folder it is given and returns what else to remember, which lands in
+    `meta.json` together with a hash of the arrays. Two processes that start at once make it once.
+
+    Raises:
+        ConfigError: If the cache cannot be written, or the disk is too small.
+    """
+    from filelock import FileLock
+
+    text = json.dumps({**key, "layout": LAYOUT}, sort_keys=True)
+    root = cache_root()
+    folder = root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    building = root / f".building-{folder.name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
+            if folder.is_dir():
+                return folder
+            shutil.rmtree(building, ignore_errors=True)  # left by a killed process: we hold its lock
+            building.mkdir()
+            try:
+                meta = make(building)
+                meta["fingerprint"] = _hash_arrays(building)
+                (building / "meta.json").write_text(json.dumps(meta))
+                for file in building.iterdir():
+                    _sync(file)
+                os.replace(building, folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ConfigError(_no_space(root)) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise ConfigError(
+                f"The cache folder {root} cannot be written ({error.strerror}). Set EPOCHAL_CACHE to one that can."
+            ) from error
+        raise
+    return folder
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """A new memory-mapped `.npy` file, after checking that the disk has room for it.
+
+    Raises:
+        ConfigError: If the disk is too small.
+    """
+    needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ConfigError(_no_space(path.parent.parent, needed=needed, free=free))
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_text())
+
+
+def read_array(path: Path) -> Any:
+    """A torch tensor over the file's pages: memory is taken as rows are read, and shared between processes."""
+    import torch
+
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch wants to be allowed to write
+
+
+def _no_space(root: Path, needed: int | None = None, free: int | None = None) -> str:
+    sizes = f": {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free" if needed and free is not None else ""
+    return f"Not enough disk for the cache in {root}{sizes}. Set EPOCHAL_CACHE to a folder on a larger disk."
+
+
+def _hash_arrays(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.npy")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

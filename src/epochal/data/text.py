@@ -1,0 +1,223 @@
+"""Text for language models: tokenised once into one flat array, cut into windows anew each epoch."""
+
+from __future__ import annotations
+
+import sysconfig
+import platform
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from epochal.data import cache, sources
+from epochal.data.base import Batch, Data, Rows, count_of
+from epochal.errors import ConfigError
+from epochal.facts import Classes, Images, Tokens
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for characters that the training text has not
+
+
+class Characters:
+    """One token a character of the training text."""
+
+    def __init__(self, vocabulary: str) -> None:
+        self.vocabulary = vocabulary
+        self._codes = np.array([ord(c) for c in vocabulary])  # sorted
+        self._unknown = vocabulary.find(UNKNOWN)
+
+    @classmethod
+    def learn(cls, train: str, held_out: str) -> Characters:
+        """The characters of train, and one for unknown ones if the held-out text has any."""
+        known = set(train)
+        return cls("".join(sorted(known if set(held_out) <= known else known | {UNKNOWN})))
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids, one a character; one that is not in the vocabulary becomes the unknown one, or is left out."""
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[ids] == codes
+        return np.where(known, ids, self._unknown) if self._unknown >= 0 else ids[known]
+
+    def decode(self, ids: Any) -> str:
+        return "".join(self.vocabulary[i] for i in ids)
+
+
+class Bytes:
+    """One token a byte of UTF-8: any text, nothing to learn."""
+
+    vocabulary = ""
+
+    def __len__(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+
+    def decode(self, ids: Any) -> str:
+        return bytes(ids).decode("utf-8", "replace")
+
+
+class TextRows(Dataset[Batch]):
+    """Windows of length + 1 tokens of a flat array; inputs are all but the last, targets all but the first."""
+
+    def __init__(self, tokens: Tensor, length: int, shift: bool) -> None:
+        self.tokens, self.length, self.shift = tokens, length, shift
+        self.span = torch.arange(length + 1)
+
+    def __getitem__(self, batch: Rows) -> Batch:
+        starts = batch.index * self.length
+        if self.shift:  # other cuts in each batch, so that no token is always first
+            starts = (starts + batch.seed % self.length).clamp(max=len(self.tokens) - self.length - 1)
+        windows = self.tokens[starts[:, None] + self.span].long()  # (B, T + 1)
+        return Batch(windows[:, :-1], windows[:, 1:], batch.seed)
+
+
+class TextData(Data):
+    """A running text, from the Hub, a folder or a text file.
+
+    Without a validation or test split of its own, the end of train becomes it.
+
+    Args:
+        name, batch_size, eval_batch_size, seed: See `Data`.
+        path: Id on the Hub, folder or text file.
+        config, revision: Which part and version of a set on the Hub.
+        column: The one with the text; guessed where None.
+        tokenizer: "character" or "byte".
+        context_length: Tokens in a window.
+        validation, test: Count of tokens or fraction of train to hold out where the set has no such split.
+        train_size: Count of tokens or fraction of train to learn from; None is all.
+        prompt: What samples begin with.
+    """
+
+    tasks: ClassVar = ("language_modeling",)
+    yields: ClassVar = Tokens
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str | None,
+        config: str | None = None,
+        revision: str | None = None,
+        column: str | None = None,
+        tokenizer: str = "character",
+        context_length: int = 64,
+        validation: int | float = 0.05,
+        test: int | float = 0.05,
+        train_size: int | float | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 128,
+        prompt: str = "\n",
+        seed: int = 1,
+    ) -> None:
+        super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        self.path, self.config, self.revision, self.column = path, config, revision, column
+        self.kind, self.context_length, self.prompt = tokenizer, context_length, prompt
+        self.validation, self.test, self.train_size = validation, test, train_size
+        self._vocabulary: str | None = None  # another run's, if it was adopted
+
+    def prepare(self) -> None:
+        key, read = self._reader()
+        key |= {"column": self.column, "tokenizer": self.kind, "vocabulary": self._vocabulary}
+        key |= {"validation": self.validation, "test": self.test}
+        folder = cache.cached(self.name, key, lambda building: self._encode(read(building), building))
+        meta = cache.read_meta(folder)
+        self.fingerprint = meta["fingerprint"]
+        self.tokenizer = Bytes() if self.kind == "byte" else Characters(meta["vocabulary"])
+        self.characters_per_token: dict[str, float] = meta["characters_per_token"]
+        self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in ("train", "val", "test")}
+        kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
+        self._tokens["train"] = self._tokens["train"][:kept]
+        for split, tokens in self._tokens.items():
+            if len(tokens) <= self.context_length:
+                raise ConfigError(
+                    f"The {split} text of dataset={self.name} has {len(tokens):,} tokens, too few for one window of "
+                    f"dataset.context_length={self.context_length} and the token after it."
+                )
+        self.check_batch_size(self.rows("train")[1])
+
+    def _reader(self) -> tuple[dict[str, Any], Any]:
+        """What tells the source from others, and a function that reads it into texts by split."""
+        source = sources.locate(self.name, self.path, config=self.config, revision=self.revision)
+        return source.fingerprint(), lambda building: self._read(source, building)
+
+    def _read(self, source: sources.Source, building: Path) -> dict[str, str]:
+        if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
+            raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
+        if source.local is not None and source.local.suffix == ".txt":
+            return {"train": source.local.read_text(encoding="utf-8", errors="replace")}
+        scratch = building / "scratch"
+        splits = sources.open_splits(source, scratch)
+        columns = splits["train"].column_names
+        column = self.column or next((c for c in ("text", "content", "code", "sentence") if c in columns), columns[0])
+        sources.check_column(source, "column", column, columns)
+        if not isinstance(splits["train"][0][column], str):
+            raise ConfigError(f"The column {column} of {source.path} holds no text; name the one that does by dataset.column.")
+        texts = {split: "\n".join(rows[column]) for split, rows in splits.items()}
+        import shutil
+
+        shutil.rmtree(scratch, ignore_errors=True)
+        return texts
+
+    def _encode(self, texts: dict[str, str], building: Path) -> dict[str, Any]:
+        train = texts["train"]
+        if not train.strip():
+            raise ConfigError(f"dataset={self.name} is empty: there is nothing to learn from.")
+        held = {}
+        for split, role, share in (("test", "test", self.test), ("val", "validation", self.validation)):
+            if role in texts:
+                held[split] = texts[role]
+            else:
+                end = len(train) - count_of(share, len(train) - 1, f"dataset.{role}")
+                train, held[split] = train[:end], train[end:]
+        if self.kind == "byte":
+            tokenizer: Bytes | Characters = Bytes()
+        else:
+            known = self._vocabulary
+            tokenizer = Characters(known) if known is not None else Characters.learn(train, held["val"] + held["test"])
+        per_token = {}
+        for split, text in {"train": train, **held}.items():
+            ids = tokenizer.encode(text)
+            small = np.uint8 if len(tokenizer) <= 256 else np.uint16 if len(tokenizer) <= 65536 else np.int32
+            cache.create_array(building / f"{split}_tokens.npy", ids.shape, small)[:] = ids
+            per_token[split] = len(text) / max(len(ids), 1)
+        return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
+
+    def facts(self, task: str) -> tuple[Images | Tokens, Classes | Images | Tokens]:
+        tokens = Tokens(vocab_size=len(self.tokenizer), length=self.context_length)
+        return tokens, tokens
+
+    def state(self) -> dict[str, Any]:
+        return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        self.kind, self._vocabulary = state["tokenizer"], state["vocabulary"]
+
+    def rows(self, split: str) -> tuple[TextRows, int]:
+        tokens = self._tokens[split]
+        return TextRows(tokens, self.context_length, shift=split == "train"), (len(tokens) - 1) // self.context_length
+
+
+class PythonStdlib(TextData):
+    """The standard library of the Python that runs this: real code, and nothing to download. One file in twenty is
+    held out for validation and one for the test."""
+
+    def _reader(self) -> tuple[dict[str, Any], Any]:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        left_out = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "pydoc_data"}
+        files = [f for f in sorted(root.rglob("*.py")) if not left_out & set(f.relative_to(root).parts)]
+
+        def read(building: Path) -> dict[str, str]:
+            texts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+            for number, file in enumerate(files):
+                role = {0: "validation", 10: "test"}.get(number % 20, "train")
+                texts[role].append(file.read_text(encoding="utf-8", errors="replace"))
+            return {role: "\n".join(parts) for role, parts in texts.items()}
+
+        return {"python": platform.python_version(), "root": str(root), "files": len(files)}, read

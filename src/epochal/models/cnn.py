@@ -1,0 +1,112 @@
+"""The lecture's convolutional network: convolutions and pooling that see the image as an image, then a perceptron.
+
+LeCun et al.: Backpropagation Applied to Handwritten Zip Code Recognition, Neural Computation 1(4), 1989.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from epochal.facts import Classes, Images
+from epochal.models.layers import check_choice, check_dropout, check_sizes
+
+POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "none": None}
+
+
+class CNN(nn.Module):
+    """Convolution, ReLU, pooling, as often as there are filters; then flattened into fully connected layers.
+
+    An input (C, H, W) under filters (FN, C, FH, FW) with stride S and padding P gives (FN, OH, OW):
+
+        OH = (H + 2P - FH) // S + 1        OW = (W + 2P - FW) // S + 1
+
+    The numbers in the filters are learnt; their size, stride and padding are chosen. Pooling learns nothing: it keeps
+    the maximum or the mean of each pool_size x pool_size patch, which gives (FN, OH // pool_size, OW // pool_size).
+
+    Deviation from the paper: ReLU instead of tanh, pooling instead of stride 2, every filter sees every channel.
+
+    Args:
+        image_shape: (C, H, W) of an input.
+        num_classes: Length of the output.
+        filters: FN of each convolution, so also how many there are.
+        kernel_size: FH and FW.
+        stride: S, the pixels between one place of a filter and the next.
+        padding: P, the zeros around the image.
+        pool: "max", "average" or "none".
+        pool_size: Side of the patch that pooling makes one number of.
+        hidden: Width of the fully connected layer after the convolutions.
+        dropout: Share of that layer's outputs that is zeroed in training.
+
+    Raises:
+        ValueError: If the image shrinks below one pixel (the message names the layer), if a size is below 1, padding
+            below 0, dropout not in [0, 1), or pool not one of the three.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    reads: ClassVar[tuple[type, ...]] = (Images,)
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        filters: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        pool: str = "max",
+        pool_size: int = 2,
+        hidden: int = 128,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        check_sizes(channels=channels, height=height, width=width, num_classes=num_classes, hidden=hidden)
+        check_sizes(kernel_size=kernel_size, stride=stride, pool_size=pool_size)
+        check_sizes(**{f"filters[{i}]": count for i, count in enumerate(filters)})
+        check_choice("pool", pool, tuple(POOLS))
+        check_dropout(dropout)
+        if padding < 0:
+            raise ValueError(f"padding={padding} must be at least 0.")
+
+        layers: list[nn.Module] = []
+        for number, count in enumerate(filters, start=1):
+            before = f"an image of {height}x{width} pixels"
+            height = (height + 2 * padding - kernel_size) // stride + 1
+            width = (width + 2 * padding - kernel_size) // stride + 1
+            if min(height, width) < 1:
+                raise ValueError(
+                    f"Convolution {number} of {len(filters)} leaves nothing of {before} (kernel_size={kernel_size}, "
+                    f"stride={stride}, padding={padding}): take fewer filters, a smaller kernel or more padding."
+                )
+            layers += [nn.Conv2d(channels, count, kernel_size, stride, padding), nn.ReLU(inplace=True)]
+            channels = count
+            if (pooling := POOLS[pool]) is None:
+                continue
+            before = f"an image of {height}x{width} pixels"
+            height, width = height // pool_size, width // pool_size
+            if min(height, width) < 1:
+                raise ValueError(
+                    f"Pooling {number} of {len(filters)} leaves nothing of {before} (pool_size={pool_size}): "
+                    "take fewer filters, more padding or pool=none."
+                )
+            layers.append(pooling(pool_size))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * height * width, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+
+    @classmethod
+    def for_data(cls, inputs: Images, outputs: Classes, **config: Any) -> CNN:
+        image_shape = (inputs.channels, inputs.height, inputs.width)
+        return cls(image_shape=image_shape, num_classes=outputs.count, **config)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
+        return self.head(self.features(images))

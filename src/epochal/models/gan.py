@@ -1,0 +1,125 @@
+"""Generative adversarial network: a forger and a detective, both convolutional.
+
+Goodfellow et al.: Generative Adversarial Networks, 2014 (arXiv 1406.2661).
+Radford, Metz, Chintala: Unsupervised Representation Learning with DCGANs, 2015 (arXiv 1511.06434).
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from epochal.facts import Images
+from epochal.models.layers import check_sizes
+
+MIN_SIDE = 8  # pixels
+START = 4  # pixels at least of the shorter side where the generator starts and the discriminator ends, as in the paper
+MOST = 8  # times width: channels of the widest layer
+
+
+def plan(image_shape: tuple[int, int, int], width: int) -> list[int]:
+    """Channels of the layers, finest first; there are as many as the sides can be halved and keep START pixels."""
+    halvings = (min(image_shape[1:]) // START).bit_length() - 1
+    return [width * min(2**i, MOST) for i in range(halvings)]
+
+
+class Generator(nn.Module):
+    """Noise to image: a linear layer makes a small picture of many channels, each layer doubles its sides."""
+
+    def __init__(self, *, image_shape: tuple[int, int, int], noise_dim: int, width: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        widths = plan(image_shape, width)[::-1]
+        channels, *sides = image_shape
+        start = (widths[0], *(math.ceil(side / 2 ** len(widths)) for side in sides))
+        layers: list[nn.Module] = [nn.Linear(noise_dim, math.prod(start), bias=False), nn.Unflatten(1, start)]
+        for before, after in pairwise([*widths, channels]):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+
+    def forward(self, noise: Tensor) -> Tensor:  # (B, noise_dim) -> (B, C, H, W) in [-1, 1]
+        _, height, width = self.image_shape
+        return self.layers(noise)[:, :, :height, :width]
+
+
+class Discriminator(nn.Module):
+    """Image to one logit, above 0 for real: each layer halves the sides, a linear layer judges what is left."""
+
+    def __init__(self, *, image_shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        widths = plan(image_shape, width)
+        channels, *sides = image_shape
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise([channels, *widths])):
+            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=i == 0))
+            if i:
+                layers.append(nn.BatchNorm2d(after))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+        left = math.prod(side // 2 ** len(widths) for side in sides)  # pixels
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * left, 1))
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        return self.layers(images).squeeze(1)
+
+
+class GAN(nn.Module):
+    """A generator that forges images out of noise and a discriminator that tells them from real ones.
+
+    Both double or halve the sides as often as leaves at least 4 pixels, with 4x4 filters of stride 2:
+
+        28x28    noise -> (2 width, 7, 7) -> (width, 14, 14) -> (C, 28, 28)
+        64x64    noise -> (8 width, 4, 4) -> (4 width, 8, 8) -> (2 width, 16, 16) -> (width, 32, 32) -> (C, 64, 64)
+
+    Sides that do not halve evenly are rounded up in the generator, whose image is cropped. As in the DCGAN paper:
+    batch norm everywhere but at the generator's output and the discriminator's input, ReLU and LeakyReLU(0.2), tanh
+    at the end, weights from N(0, 0.02).
+
+    Deviations from the DCGAN paper: width is 32, not 128, for the sake of small images and CPUs; other sizes than
+    64x64; noise is normal, not uniform.
+
+    Args:
+        image_shape: (C, H, W) of an image; H and W at least 8.
+        noise_dim: Length of the noise vector.
+        width: Channels of the finest layer; each coarser one has twice as many, up to eight times.
+
+    Raises:
+        ValueError: If a side of the image is below 8 pixels or a size below 1.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("adversarial",)
+    reads: ClassVar[tuple[type, ...]] = (Images,)
+
+    def __init__(self, *, image_shape: tuple[int, int, int], noise_dim: int = 64, width: int = 32) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        check_sizes(channels=channels, noise_dim=noise_dim, width=width)
+        if min(sides) < MIN_SIDE:
+            raise ValueError(f"A GAN draws at least {MIN_SIDE}x{MIN_SIDE} pixels, not {sides[0]}x{sides[1]}.")
+        self.noise_dim = noise_dim
+        self.generator = Generator(image_shape=image_shape, noise_dim=noise_dim, width=width)
+        self.discriminator = Discriminator(image_shape=image_shape, width=width)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+
+    @classmethod
+    def for_data(cls, inputs: Images, outputs: Images, **config: Any) -> GAN:
+        return cls(image_shape=(outputs.channels, outputs.height, outputs.width), **config)
+
+    def forward(self, noise: Tensor) -> Tensor:  # (B, noise_dim) -> (B, C, H, W)
+        return self.generator(noise)
+
+    def sample_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # -> (count, noise_dim)
+        """Noise on the model's device; drawn on the random generator's device, so one seed is one noise everywhere."""
+        weight = next(self.parameters())
+        device = weight.device if generator is None else generator.device
+        return torch.randn(count, self.noise_dim, generator=generator, device=device).to(weight)

@@ -1,0 +1,56 @@
+"""What three or more models share: checks of arguments, and the choice of the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Raise ValueError unless every size is a whole number of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}={size} must be a whole number of at least 1.")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise ValueError unless 0 <= dropout < 1."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError unless value is one of choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value} is no choice. There are: {' '.join(choices)}")
+
+
+def check_generation(prompt: Tensor, *, length: int, temperature: float, top_k: int | None) -> None:
+    """Raise ValueError for arguments of generate() that no language model can follow."""
+    if prompt.dim() != 2 or prompt.shape[1] < 1:
+        raise ValueError(f"prompt must be of shape (B, T) with at least one token, not {tuple(prompt.shape)}.")
+    if length < 0:
+        raise ValueError(f"length={length} must be at least 0.")
+    if not temperature >= 0:
+        raise ValueError(f"temperature={temperature} must be at least 0; 0 always takes the likeliest token.")
+    if top_k is not None:
+        check_sizes(top_k=top_k)
+
+
+def next_token(
+    logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> Tensor:  # (B, V) -> (B, 1)
+    """Draw one token a row; temperature 0 takes the likeliest, top_k leaves only the k likeliest to draw from.
+
+    The draw happens on the generator's device, so one seed gives one text whatever the model runs on.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits.float() / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        values, places = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, float("-inf")).scatter(-1, places, values)
+    device = logits.device if generator is None else generator.device
+    return torch.multinomial(logits.softmax(dim=-1).to(device), 1, generator=generator).to(logits.device)

@@ -1,0 +1,83 @@
+"""Optimisers of a module and schedules of an optimiser, as the configs choose them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+
+
+def sgd(model: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> Optimizer:
+    """Stochastic gradient descent; Nesterov's look-ahead needs a momentum above 0."""
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
+    )
+
+
+def adamw(
+    model: nn.Module, *, lr: float, betas: tuple[float, float], weight_decay: float, fused: bool | None = None
+) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2017). Matrices and kernels decay; biases and norms, having one dimension, do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=tuple(betas), fused=fused)
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """The learning rate as it is."""
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+def cosine(optimizer: Optimizer, total_steps: int, *, warmup: int | float, final: float) -> LRScheduler:
+    """A linear rise, then half a cosine down.
+
+    Args:
+        warmup: Steps of the rise, or a fraction of all.
+        final: The last learning rate, as a fraction of the highest.
+    """
+    rise = steps_of(warmup, total_steps)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        done = min((step - rise) / max(total_steps - rise, 1), 1.0)
+        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def multistep(optimizer: Optimizer, total_steps: int, *, milestones: list[int | float], gamma: float) -> LRScheduler:
+    """Multiplies by gamma at each milestone: a step, or a fraction of all."""
+    return MultiStepLR(optimizer, [steps_of(m, total_steps) for m in milestones], gamma)
+
+
+def one_cycle(
+    optimizer: Optimizer, total_steps: int, *, warmup: float, initial: float, final: float, cycle_momentum: bool
+) -> LRScheduler:
+    """Up and down once (Smith & Topin 2017, arXiv 1708.07120).
+
+    Args:
+        warmup: Fraction of the steps that rise.
+        initial, final: The first and last learning rates, as fractions of the highest.
+        cycle_momentum: Move the momentum the other way.
+    """
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=max(total_steps, 2),
+        pct_start=warmup,
+        div_factor=1 / initial,
+        final_div_factor=initial / final,
+        cycle_momentum=cycle_momentum,
+    )
+
+
+def steps_of(part: int | float, total_steps: int) -> int:
+    """A number of steps, given as such or as a fraction of all."""
+    return round(part * total_steps) if isinstance(part, float) and part < 1 else int(part)

@@ -1,0 +1,281 @@
+"""The run folder: what is written there while a run goes on, and reading it back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from epochal.errors import ConfigError
+from epochal.tasks.base import Shown
+
+AXES = ("step", "epoch", "examples", "seconds")
+VOLATILE = ("resume", "logger", "output_dir")  # what a config may differ in and still be the same run
+
+
+class Run:
+    """One folder: `config.yaml`, `overrides.yaml`, `metrics.csv`, `summary.json`, `checkpoints/`, `pictures/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock: Any = None
+        self.move(folder)
+
+    def move(self, folder: Path) -> None:
+        """Takes another folder for this run's."""
+        self.folder = folder
+        self.best, self.last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+        self.metrics, self.pictures = folder / "metrics.csv", folder / "pictures"
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> Run:
+        """A new folder, and nobody else's: the second run of one second gets `_2`.
+
+        Raises:
+            ConfigError: If the outputs folder cannot be written.
+        """
+        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 10_000):
+                folder = parent / (stem if number == 1 else f"{stem}_{number}")
+                try:
+                    folder.mkdir()  # fails if it is there, so that two processes cannot both have it
+                except FileExistsError:
+                    continue
+                run = cls(folder)
+                run.pictures.mkdir()
+                run.best.parent.mkdir()
+                return run
+        except OSError as error:
+            raise ConfigError(
+                f"The outputs folder {parent} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
+            ) from error
+        raise ConfigError(f"{parent} has ten thousand runs of this second.")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A folder that a run left.
+
+        Raises:
+            ConfigError: If it is not one.
+        """
+        folder = Path(path).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"There is no run folder {path}.")
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{path} is not a run folder: it has no config.yaml.")
+        return cls(folder)
+
+    def claim(self) -> bool:
+        """Whether no other living process has this run; holds it as long as this process lives."""
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        return True
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            (self.folder / ".lock").unlink(missing_ok=True)
+
+    def config(self) -> DictConfig:
+        """The resolved config.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
+        try:
+            config = OmegaConf.load(self.folder / "config.yaml")
+        except Exception as error:  # whatever YAML's parser raises, the file is at fault
+            raise ConfigError(f"{self.folder / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}.") from error
+        if not isinstance(config, DictConfig) or not {"model", "dataset"} <= set(config):
+            raise ConfigError(f"{self.folder} is not a run folder: its config.yaml names no model and dataset.")
+        return config
+
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`, or nothing where it is missing or broken."""
+        try:
+            return json.loads((self.folder / "summary.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+
+
+def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
+    """The newest run of the same config that did not finish and that no living process has; claims it if told to."""
+    wanted = comparable(config)
+    for folder in sorted(parent.glob("*/config.yaml"), key=lambda f: f.parent.name, reverse=True):
+        run = Run(folder.parent)
+        if run.summary().get("status") == "finished":
+            continue
+        try:
+            same = comparable(run.config()) == wanted
+        except ConfigError:
+            continue
+        if same and (not claim or run.claim()):
+            return run
+    return None
+
+
+def comparable(config: DictConfig) -> dict[str, Any]:
+    """What makes two configs the same run."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    asked = plain.pop("asked", {}) or {}  # what was asked for before it was worked out: minutes, task: auto
+    return {str(key): asked.get(key, value) for key, value in plain.items() if key not in VOLATILE}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or none of it, also if the machine stops."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class RunLogger(Logger):
+    """Writes `metrics.csv`, a row a logged step, and pictures and texts.
+
+    Every row has the axes `step, epoch, examples, seconds`; a new metric adds a column. What is logged twice at one
+    step is one row.
+
+    Args:
+        run: Where to.
+        examples_per_step, steps_per_epoch: Make the axes of a step.
+        seconds: Of training before this process, when resumed.
+    """
+
+    def __init__(self, run: Run, *, examples_per_step: int, steps_per_epoch: float) -> None:
+        super().__init__()
+        self.run, self.examples_per_step, self.steps_per_epoch = run, examples_per_step, steps_per_epoch
+        self.seconds_before, self._started = 0.0, time.perf_counter()
+        self.last: dict[str, float] = {}  # the newest value of every metric
+        self._columns: list[str] = list(AXES)
+        self._row: dict[str, Any] = {}
+        self._row_start = 0  # where in the file the newest row begins
+
+    @property
+    def name(self) -> str:
+        return "run"
+
+    @property
+    def version(self) -> str:
+        return self.run.folder.name
+
+    @property
+    def seconds(self) -> float:
+        """Of training, all processes of this run together."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def start(self, step: int, seconds_before: float) -> None:
+        """Begins the clock; after a resume, drops the rows that a killed process wrote past its last checkpoint."""
+        self.seconds_before, self._started = seconds_before, time.perf_counter()
+        if not self.run.metrics.exists():
+            return
+        with self.run.metrics.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            self._columns = list(reader.fieldnames or AXES)
+            rows = []
+            for row in reader:
+                try:
+                    if int(row["step"]) <= step:
+                        rows.append(row)
+                except (ValueError, TypeError):  # the last line, cut off by a kill
+                    break
+        self._rewrite(rows)
+        for row in rows:
+            self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}
+
+    def axes(self, step: int) -> dict[str, float]:
+        return {
+            "step": step,
+            "epoch": round(step / self.steps_per_epoch, 4),
+            "examples": step * self.examples_per_step,
+            "seconds": round(self.seconds, 3),
+        }
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.last |= metrics
+        if step == self._row.get("step"):
+            self._row |= metrics
+            start = self._row_start
+        else:
+            self._row = {**self.axes(step or 0), **metrics}
+            start = None
+        if new := [name for name in metrics if name not in self._columns]:
+            rows = self._read()[: -1 if start is not None else None]
+            self._columns += new
+            self._rewrite([*rows, self._row])
+            return
+        with self.run.metrics.open("r+" if self.run.metrics.exists() else "w", newline="") as stream:
+            self._row_start = stream.seek(0, os.SEEK_END) if start is None else stream.seek(start)
+            csv.DictWriter(stream, self._columns, lineterminator="\n").writerow(self._row)
+            stream.truncate()
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.run.metrics.exists():
+            return []
+        with self.run.metrics.open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows[:-1])
+        self._row_start = len(text.getvalue().encode())
+        writer.writerows(rows[-1:])
+        write_atomically(self.run.metrics, text.getvalue())
+
+
+def save_shown(shown: Shown, folder: Path, stem: str) -> list[Path]:
+    """Writes pictures and texts under their names put into `stem`, and tells the files."""
+    files = []
+    for name, picture in shown.pictures.items():
+        files.append(folder / f"{stem.format(name)}.png")
+        picture.save(files[-1])
+    for name, text in shown.texts.items():
+        files.append(folder / f"{stem.format(name)}.txt")
+        write_atomically(files[-1], text + "\n")
+    return files
+
+
+def slug(text: str) -> str:
+    """A name that is fit for a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-") or "run"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,110 @@
+"""What a person reads in the terminal before and after a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from epochal.callbacks.progress import duration_text
+from epochal.data import Data
+from epochal.runs import Run
+
+if TYPE_CHECKING:
+    from epochal.build import Job
+
+
+def panel(
+    console: Console, config: DictConfig, run: Run, facts: dict[str, Any], data: Data, *, total_steps: int, resumed_step: int
+) -> None:
+    """What is about to run, in five lines."""
+    rows = Table.grid(padding=(0, 2))
+    sizes = data.sizes()
+    flops = f", {short(facts['flops'])} FLOPs an example" if facts["flops"] else ""
+    rows.add_row("network", f"{short(facts['parameters'])} parameters{flops}")
+    unit = "windows" if config.task.name == "language_modeling" else "images"
+    rows.add_row("data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test")
+    where = f", going on from step {resumed_step:,}" if resumed_step else ""
+    rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
+    rows.add_row("kept in", relative(run.folder))
+    title = f"[bold]{config.model.name}[/] × [bold]{config.dataset.name}[/] × {config.task.name.replace('_', ' ')}"
+    console.print(Panel(rows, title=title, title_align="left", expand=False, border_style="cyan"))
+
+
+def report(job: Job) -> None:
+    """How it went, and the line to type next."""
+    console, summary = job.console, job.run.summary()
+    table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, value in summary["metrics"].items():
+        if name.startswith("test/"):
+            table.add_row(name, f"[bold]{metric_text(name, value)}[/]")
+    if best := summary["best"].get("metric"):
+        value, step = summary["best"]["value"], summary["best"]["step"]
+        table.add_row(best, f"{metric_text(best, value)} (best, at step {step:,})")
+    table.add_row("parameters", f"{summary['parameters']:,}")
+    if summary["flops"]:
+        table.add_row("FLOPs", f"{summary['flops']:,} an example, forward")
+    if summary["examples_per_second"]:
+        table.add_row("speed", f"{summary['examples_per_second']:,.0f} examples/s")
+    table.add_row("time", f"{duration_text(summary['seconds'])}, {summary['epochs']:.1f} epochs")
+    console.print()
+    console.print(table)
+    show_examples(console, job.task)
+    for text in job.task.shown.texts.values():
+        console.print(Panel(text.split("\n\n----\n\n")[0], title="sample", title_align="left", border_style="dim"), markup=False)
+    folder = relative(job.run.folder)
+    console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
+    console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)
+
+
+def show_examples(console: Console, task: Any) -> None:
+    """A few test images with what they are taken for, where the terminal has colours."""
+    examples = getattr(task, "examples", None)
+    if examples is None or console.color_system is None or max(examples[0].shape[2:]) > 32:
+        return
+    from epochal import pictures
+
+    images, predictions, labels = examples
+    names = task.data.classes.names
+    few = 8 if images.shape[3] <= 8 else 4
+    captions = [names[p] if p == t else f"{names[p]} not {names[t]}" for p, t in zip(predictions, labels, strict=True)]
+    wrong = [p != t for p, t in zip(predictions, labels, strict=True)]
+    console.print()
+    console.print(pictures.grid_in_terminal(images[:few], captions[:few], columns=few, highlight=wrong[:few]))
+
+
+def rows_table(rows: list[tuple[str, ...]]) -> Table:
+    """A table whose first row is its head; all columns but the first and last are numbers."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for number, head in enumerate(rows[0]):
+        table.add_column(head, justify="right" if 0 < number < len(rows[0]) - 1 else "left")
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def metric_text(name: str, value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}"
+
+
+def short(number: float) -> str:
+    """61706 as 61.7 k."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:,}"
+
+
+def relative(path: Path) -> str:
+    """As short as it can be typed from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

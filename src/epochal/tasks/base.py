@@ -1,0 +1,203 @@
+"""What every objective shares: one optimiser or more, metrics by one name everywhere, and a stop when the loss is lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from epochal.data.base import Batch, Data, mix
+from epochal.errors import DivergedError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Metrics = dict[str, Tensor]  # means over a batch
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
+
+
+@dataclass
+class Shown:
+    """What a person looks at: pictures and texts by file stem, and a table whose first row is its head."""
+
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    table: list[tuple[str, ...]] = field(default_factory=list)
+
+
+class Task(pl.LightningModule):
+    """An objective around a network that knows nothing of it.
+
+    A subclass says in `step` what the loss is; what is learned, validated and tested follows.
+
+    Args:
+        model: The network.
+        optimizer: Makes the optimiser of a module.
+        scheduler: Makes the schedule of an optimiser, given how many steps the training has in all.
+        total_steps: That number.
+        log_every: Steps between two logged rows of training metrics.
+    """
+
+    reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
+    example_metric: ClassVar[str] = "loss"  # shown in the progress bar
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler,
+        total_steps: int,
+        log_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self.total_steps, self.log_every = total_steps, log_every
+        self.shown = Shown()
+        self._sums: Metrics = {}  # of the training metrics since the last logged row
+        self._summed = 0
+        self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
+        self._gradient_norm: Tensor | None = None
+        self._row_started = 0.0
+
+    # -- what a subclass defines ------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Loss to learn from and metrics to log, the loss among them."""
+        raise NotImplementedError  # each objective does
+
+    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
+        """Metrics that follow from the means over a whole split, such as a perplexity."""
+        return means
+
+    def show(self) -> Shown:
+        """What to look at while it learns; called at each validation, with the weights that are validated."""
+        return Shown()
+
+    def show_test(self) -> Shown:
+        """What to look at after a test."""
+        return Shown()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._make_optimizer(self.model)
+        schedule = self._make_scheduler(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        self._row_started = time.perf_counter()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(mix(batch.seed, self.global_rank))  # dropout and noise: a function of the step, so resuming is exact
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, metrics = self.step(batch)
+        self.note(metrics)
+        return loss
+
+    def note(self, metrics: Metrics) -> None:
+        """Adds a batch's training metrics to those of the next logged row, and stops if the loss is not finite.
+
+        Raises:
+            DivergedError: With the step and the first parameter that is not finite.
+        """
+        # reading a number off a GPU waits for it, so there only the steps that are logged are looked at
+        if (self.device.type == "cpu" or self._logs_now) and not math.isfinite(metrics["loss"].item()):
+            raise DivergedError(self._divergence(metrics["loss"].item()))
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+        self._summed += 1
+
+    @property
+    def _logs_now(self) -> bool:
+        """Whether the step that is being taken ends a logged row."""
+        return (self.global_step + 1) % self.log_every == 0 or self.global_step + 1 == self.total_steps
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._logs_now:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self._gradient_norm is not None:  # an optimiser step was taken, and it ends a row
+            metrics = {name: (value / self._summed).item() for name, value in self._sums.items()}
+            metrics["gradient_norm"] = self._gradient_norm.item()
+            metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            now = time.perf_counter()
+            metrics["examples_per_second"] = self._summed * self.data.batch_size / (now - self._row_started)
+            self.record("train", metrics)
+            self._sums, self._summed, self._gradient_norm, self._row_started = {}, 0, None, now
+
+    def record(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Sends a row to every logger, and keeps it where callbacks look for it."""
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+        for logger in self.loggers:
+            logger.log_metrics(named, step=self.global_step)
+
+    def _divergence(self, loss: float) -> str:
+        names = (name for name, p in self.model.named_parameters() if not torch.isfinite(p).all())
+        culprit = next(names, None)
+        where = f"the first parameter that is not finite is {culprit}" if culprit else "every parameter is still finite"
+        return (
+            f"The loss is {loss} at step {self.global_step + 1:,}; {where}. "
+            f"Try a smaller optimizer.lr, or trainer.gradient_clip_val=1. The last good checkpoint is kept."
+        )
+
+    # -- validation and test ----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._means = {}
+        self._validation_started = time.perf_counter()
+        if not self.trainer.sanity_checking and self.trainer.is_global_zero:
+            self.shown = self.show()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._record_means("val")
+        self._row_started += time.perf_counter() - self._validation_started  # no part of the training's speed
+
+    def on_test_epoch_start(self) -> None:
+        self._means = {}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._measure(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._record_means("test")
+        if self.trainer.is_global_zero:
+            self.shown = self.show_test()
+
+    def _measure(self, batch: Batch) -> None:
+        count = len(batch.targets)
+        if not count:  # this rank's part of a last, small batch
+            return
+        torch.manual_seed(mix(batch.seed, self.global_rank))
+        _, metrics = self.step(batch)
+        for name, value in metrics.items():
+            if name not in self._means:
+                self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
+            self._means[name].update(value.detach(), count)
+
+    def _record_means(self, split: str) -> None:
+        means = {name: mean.compute().item() for name, mean in self._means.items()}
+        metrics = self.derive(means, split)
+        self.record(split, metrics)
+        if split == "test":  # Lightning returns what was logged
+            self.log_dict({f"test/{name}": value for name, value in metrics.items()}, logger=False)
+
+    @property
+    def data(self) -> Data:
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it

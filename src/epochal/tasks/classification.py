@@ -1,0 +1,108 @@
+"""One label out of several."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from epochal.data.base import Batch
+from epochal.tasks.base import Metrics, Shown, Task
+
+SHOWN = 24  # pictures in a grid
+
+
+class Classification(Task):
+    """Cross-entropy of the logits (B, classes) against the labels (B).
+
+    Logs loss and accuracy, and top-5 accuracy where there are more than ten classes.
+
+    Args:
+        label_smoothing: Share of each target that is spread evenly over all classes, in training alone.
+    """
+
+    reports: ClassVar = ("val/accuracy", "max")
+    example_metric: ClassVar = "accuracy"
+
+    def __init__(self, *, label_smoothing: float = 0.0, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.label_smoothing = label_smoothing
+        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
+
+    def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        logits = self.model(batch.inputs)
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+        metrics = {"loss": loss.detach(), "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
+        if logits.shape[1] > 10:
+            best = logits.topk(5, dim=1).indices  # (B, 5)
+            metrics["top5_accuracy"] = (best == batch.targets[:, None]).any(1).float().mean()
+        if self.trainer.testing:
+            confidence, prediction = logits.softmax(1).max(1)
+            self._outputs.append((prediction.cpu(), confidence.float().cpu(), batch.targets.cpu()))
+        return loss, metrics
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._outputs = []
+
+    @torch.no_grad()
+    def show(self) -> Shown:
+        rows, _ = self.data.rows("val")
+        labels = rows.labels[rows.rows[:SHOWN]]
+        images = rows.images[rows.rows[:SHOWN]]
+        inputs = self.data.normalise(images.to(self.device))
+        prediction = self.model(inputs).argmax(1).cpu()
+        return Shown(pictures={"predictions": self._grid(images, prediction, labels)})
+
+    def show_test(self) -> Shown:
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+        from epochal import pictures
+
+        names = self.data.classes.names
+        prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
+        counts = multiclass_confusion_matrix(prediction, labels, len(names)).numpy()
+        shown = Shown(table=_per_class(counts, names))
+        shown.pictures["confusion"] = pictures.confusion_matrix(counts, names, title="Test set: truth by row, prediction by column")
+        wrong = torch.nonzero(prediction != labels).flatten()
+        wrong = wrong[confidence[wrong].argsort(descending=True)][:SHOWN]
+        rows, _ = self.data.rows("test")
+        if self.trainer.world_size == 1 and len(wrong):
+            images = rows.images[rows.rows[wrong]]
+            shown.pictures["mistakes"] = self._grid(
+                images, prediction[wrong], labels[wrong], confidence[wrong], title="Most confident mistakes"
+            )
+        if self.trainer.world_size == 1:
+            few = torch.arange(min(SHOWN, len(labels)))
+            shown.pictures["predictions"] = self._grid(rows.images[rows.rows[few]], prediction[few], labels[few])
+            self.examples = (rows.images[rows.rows[few]].numpy(), prediction[few].tolist(), labels[few].tolist())
+        return shown
+
+    def _grid(
+        self, images: Tensor, prediction: Tensor, labels: Tensor, confidence: Tensor | None = None, title: str | None = None
+    ) -> Any:
+        from epochal import pictures
+
+        names = self.data.classes.names
+        captions = []
+        for number, (guess, truth) in enumerate(zip(prediction.tolist(), labels.tolist(), strict=True)):
+            caption = names[guess] if guess == truth else f"{names[guess]}, not {names[truth]}"
+            captions.append(caption if confidence is None else f"{caption}\n{confidence[number]:.0%} sure")
+        return pictures.grid(images.numpy(), captions, highlight=(prediction != labels).tolist(), title=title)
+
+
+def _per_class(counts: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Precision, recall and what it is taken for, from a confusion matrix (truth by row)."""
+    table: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "most often taken for")]
+    for number, name in enumerate(names):
+        right, truth, guessed = counts[number, number], counts[number].sum(), counts[:, number].sum()
+        others = counts[number].copy()
+        others[number] = 0
+        taken = f"{names[int(others.argmax())]} ({others.max():,})" if others.max() else ""
+        precision = f"{right / guessed:.1%}" if guessed else "never"
+        table.append((name, f"{truth:,}", precision, f"{right / truth:.1%}" if truth else "none", taken))
+    return table

@@ -1,0 +1,260 @@
+"""Finds every conflict in a config and says so once, in plain words, before any download or training."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from epochal.errors import ConfigError
+from epochal.facts import Classes, Images, Tokens
+
+UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
+POSITIVE = (
+    "dataset.batch_size",
+    "dataset.eval_batch_size",
+    "dataset.image_size",
+    "dataset.context_length",
+    "trainer.num_nodes",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "optimizer.lr",
+    "callbacks.checkpoint_every",
+    "callbacks.early_stopping",
+    "log_every",
+    "task.samples",
+    "task.sample_length",
+)
+NOT_NEGATIVE = ("dataset.crop_padding", "dataset.cutout", "optimizer.weight_decay", "optimizer.momentum", "seed")
+SHARES = ("dataset.validation", "dataset.test", "dataset.train_size")  # a fraction inside (0, 1), or a count
+ALLOWED = ("epochal.models", "epochal.tasks", "epochal.data", "epochal.optim", "pytorch_lightning.trainer.trainer")
+
+
+def validate(config: DictConfig) -> None:
+    """Raises ConfigError with every conflict that can be seen without the data."""
+    conflicts = list(_conflicts(config))
+    if conflicts:
+        raise ConfigError("\n".join(conflicts))
+
+
+def parse_duration(text: Any) -> tuple[float, str]:
+    """'5epochs', '2000 steps', '1e6examples', '10minutes' or '2hours' as amount and unit: epoch, step, example, minute.
+
+    Raises:
+        ConfigError: If it is none of them, or not above zero.
+    """
+    match = re.fullmatch(r"\s*([\d._]+(?:e\d+)?)\s*(epoch|step|example|minute|min|hour)s?\s*", str(text), re.IGNORECASE)
+    try:
+        amount = float(match[1].replace("_", "")) if match else 0.0
+    except ValueError:
+        amount = 0.0
+    if not match or amount <= 0:
+        raise ConfigError(f"duration={text} is no duration; give e.g. 5epochs, 2000steps, 1e6examples or 10minutes.")
+    unit = {"min": "minute"}.get(match[2].lower(), match[2].lower())
+    return (amount * 60, "minute") if unit == "hour" else (amount, unit)
+
+
+def target_class(target: str) -> Any:
+    """The class that a `_target_` names, itself or by one of its classmethods."""
+    found = resolve(target)
+    return getattr(found, "__self__", found) if not inspect.isclass(found) else found
+
+
+def resolve(target: str) -> Any:
+    """The object that a dotted name leads to.
+
+    Raises:
+        ConfigError: If it leads nowhere.
+    """
+    parts = target.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            for part in parts[cut:]:
+                found = getattr(found, part)
+        except AttributeError:
+            break
+        return found
+    raise ConfigError(f"_target_: {target} does not exist.")
+
+
+def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
+    """Refuses a config that would make anything but the classes and functions of the allowed packages.
+
+    A config of somebody's run folder is data, not trust: a name such as `epochal.runs.os.system` begins well and
+    ends badly, so the object is looked at, not the name.
+
+    Raises:
+        ConfigError: Naming the target.
+    """
+    for target in _targets(OmegaConf.to_container(config, resolve=False)):
+        refusal = ConfigError(
+            f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
+            "If you trust the run and its package, add allow=[package]."
+        )
+        inside = any(target == p or target.startswith(f"{p}.") for p in (*allowed, "pytorch_lightning"))
+        if not isinstance(target, str) or not inside or any(part.startswith("_") for part in target.split(".")):
+            raise refusal  # before anything of it is imported
+        found = resolve(target)
+        owner = getattr(found, "__self__", found) if inspect.ismethod(found) else found
+        home = getattr(owner, "__module__", "") or ""
+        if not (inspect.isclass(owner) or inspect.isfunction(owner)):
+            raise refusal
+        if not any(home == p or home.startswith(f"{p}.") for p in allowed):
+            raise refusal
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for child in node.values():
+            yield from _targets(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _targets(child)
+
+
+def _conflicts(config: DictConfig) -> Iterator[str]:
+    yield from _numbers(config)
+    try:
+        parse_duration(config.duration)
+    except ConfigError as error:
+        yield str(error)
+    try:
+        model, data = target_class(config.model._target_), target_class(config.dataset._target_)
+    except ConfigError as error:
+        yield str(error)
+        return
+    yield from _pair(config, model, data)
+    yield from _model(config, model, data)
+    yield from _trainer(config)
+    parent = next((p for p in (Path(config.output_dir), *Path(config.output_dir).absolute().parents) if p.exists()), None)
+    if parent is not None and not parent.is_dir():
+        yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
+
+
+def _numbers(config: DictConfig) -> Iterator[str]:
+    for key in (*POSITIVE, *NOT_NEGATIVE):
+        value = OmegaConf.select(config, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{key}={value} is not a number."
+        elif value < 0 or (value == 0 and key in POSITIVE):
+            yield f"{key}={value} must be {'above zero' if key in POSITIVE else 'zero or more'}."
+    for key in SHARES:
+        value = OmegaConf.select(config, key)
+        if value is None and key.endswith("train_size"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{key}={value} is neither a count nor a fraction."
+        elif value <= 0 or (isinstance(value, float) and value >= 1 and not (value == 1 and key.endswith("train_size"))):
+            yield f"{key}={value} must be a fraction between 0 and 1, or a count of one or more."
+    ema = config.callbacks.ema
+    if ema is not None and not (isinstance(ema, int | float) and 0 < ema < 1):
+        yield f"callbacks.ema={ema} must be between 0 and 1, e.g. 0.999."
+
+
+def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
+    if data.yields not in model.reads:
+        reads, gives = _word(model.reads), _word((data.yields,))
+        yield (
+            f"model={config.model.name} reads {reads}, but dataset={config.dataset.name} yields {gives}. "
+            f"Models that read {gives}: {', '.join(_models_that(lambda m: data.yields in m.reads))}."
+        )
+        return
+    common = [task for task in data.tasks if task in model.tasks]
+    if not common:
+        yield (
+            f"model={config.model.name} learns {', '.join(model.tasks)}, but dataset={config.dataset.name} teaches "
+            f"{', '.join(data.tasks)}. Models for it: "
+            f"{', '.join(_models_that(lambda m: data.yields in m.reads and set(data.tasks) & set(m.tasks)))}."
+        )
+    elif config.task.name != "auto" and config.task.name not in common:
+        yield (
+            f"task={config.task.name} does not fit model={config.model.name} on dataset={config.dataset.name}; "
+            f"what would: {', '.join(common)}, or auto."
+        )
+    if "adversarial" in common[:1] and config.trainer.accumulate_grad_batches != 1:
+        yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
+
+
+def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
+    """Builds it without memory for likely data, so that wrong arguments are found before any download."""
+    import torch
+
+    common = [task for task in data.tasks if task in model.tasks]
+    if data.yields not in model.reads or not common:
+        return
+    inputs: Any = Images(3, 64, 64) if data.yields is Images else Tokens(256, config.dataset.get("context_length", 64))
+    outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs
+    try:
+        with torch.device("meta"):
+            make_model(config, inputs, outputs)
+    except ConfigError as error:
+        yield str(error)
+
+
+def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
+    """The network, sized by the data.
+
+    Raises:
+        ConfigError: If its arguments, or they and the data, do not go together.
+    """
+    arguments = {k: v for k, v in OmegaConf.to_container(config.model).items() if k not in ("name", "_target_")}  # type: ignore[union-attr]
+    try:
+        return resolve(config.model._target_)(inputs, outputs, **arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model={config.model.name}: {error}") from error
+
+
+def _trainer(config: DictConfig) -> Iterator[str]:
+    import torch
+
+    if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
+    world = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
+    if isinstance(config.trainer.devices, int) and config.trainer.devices == 0:
+        yield "trainer.devices=0 must be above zero."
+    if world != 1 and parse_unit(config.duration) == "minute":
+        yield f"duration={config.duration} is measured on one device; with several give epochs, steps or examples."
+
+
+def parse_unit(duration: Any) -> str | None:
+    try:
+        return parse_duration(duration)[1]
+    except ConfigError:
+        return None
+
+
+def _models_that(fit: Any) -> list[str]:
+    names = []
+    for file in sorted((conf_folder() / "model").glob("*.yaml")):
+        try:
+            text = file.read_text()
+            while match := re.search(r"^defaults:\s*\n\s*- (\w+)\s*$", text, re.MULTILINE):  # plain stands on resnet
+                text = (file.parent / f"{match[1]}.yaml").read_text()
+            target = re.search(r"_target_: (\S+)", text)
+            if target and fit(target_class(target[1])):
+                names.append(file.stem)
+        except (ConfigError, OSError):
+            continue
+    return names
+
+
+def conf_folder() -> Path:
+    """The configs beside `train.py`."""
+    return Path(__file__).parents[2] / "conf"
+
+
+def _word(kinds: tuple[type, ...]) -> str:
+    return " and ".join({Images: "images", Tokens: "tokens"}[kind] for kind in kinds)

@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from epochal.facts import Tokens
+from epochal.models import GPT
+from epochal.models.gpt import PUBLISHED
+
+VOCAB, CONTEXT = 13, 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Weights large enough that greedy text depends on every token before."""
+    torch.manual_seed(0)
+    gpt = GPT(vocab_size=VOCAB, context_length=CONTEXT, depth=2, num_heads=2, embed_dim=16, bias=True).double()
+    with torch.no_grad():
+        for parameter in gpt.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return gpt
+
+
+def uncached(model, text, length):
+    for _ in range(length):
+        text = torch.cat((text, model(text[:, -CONTEXT:])[:, -1:].argmax(-1)), dim=1)
+    return text
+
+
+@pytest.mark.parametrize("name, millions", [("gpt2", 124.4), ("gpt2-medium", 354.8), ("gpt2-xl", 1557.6)])
+def test_it_has_the_published_number_of_parameters(name, millions):
+    with torch.device("meta"):
+        gpt = GPT(vocab_size=50257, context_length=1024, bias=True, **PUBLISHED[name])
+    assert sum(p.numel() for p in gpt.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize("start", [1, 5, CONTEXT - 1, CONTEXT, CONTEXT + 7])
+@pytest.mark.parametrize("length", [1, 4, 40])
+def test_generating_from_memory_is_the_same_as_reading_all_again(model, start, length):
+    prompt = torch.randint(VOCAB, (3, start), generator=torch.Generator().manual_seed(start))
+    assert torch.equal(model.generate(prompt, length=length, temperature=0), uncached(model, prompt, length))
+
+
+def test_while_the_context_lasts_each_token_is_read_once(model):
+    read = []
+    handle = model.embed.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].shape[1]))
+    model.generate(torch.zeros(1, 5, dtype=torch.int64), length=8)
+    handle.remove()
+    assert read == [5, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_it_does_not_see_the_future(model):
+    tokens = torch.randint(VOCAB, (2, CONTEXT))
+    changed = tokens.clone()
+    changed[:, 7] = (changed[:, 7] + 1) % VOCAB
+    before, after = model(tokens), model(changed)
+    assert before.shape == (2, CONTEXT, VOCAB)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+def test_before_training_all_tokens_are_about_equally_likely():
+    torch.manual_seed(0)
+    text = Tokens(vocab_size=65, length=64)
+    tokens = torch.randint(65, (2, 65))
+    logits = GPT.for_data(text, text)(tokens[:, :-1])
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert loss.item() == pytest.approx(torch.tensor(65.0).log().item(), abs=0.1)
+
+
+def test_what_writes_into_the_residual_stream_starts_smaller_with_depth():
+    gpt = GPT(vocab_size=65, context_length=8, depth=8)
+    assert gpt.blocks[0].widen.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    for layer in (gpt.blocks[0].narrow, gpt.blocks[7].attention.out):
+        assert layer.weight.std().item() == pytest.approx(0.005, rel=0.05)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_bias_is_one_switch_for_all_layers(bias):
+    gpt = GPT(vocab_size=5, context_length=4, bias=bias)
+    assert any(name.endswith("bias") for name, _ in gpt.named_parameters()) == bias
+
+
+def test_top_k_of_one_is_greedy_and_one_seed_writes_one_text(model):
+    prompt = torch.zeros(2, 1, dtype=torch.int64)
+    assert torch.equal(model.generate(prompt, length=9, top_k=1), model.generate(prompt, length=9, temperature=0))
+    texts = [model.generate(prompt, length=20, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(texts[0], texts[1]) and not torch.equal(texts[0], texts[2])
+
+
+def test_generating_uses_no_dropout_and_leaves_the_model_in_training():
+    gpt, prompt = GPT(vocab_size=5, context_length=32, dropout=0.5), torch.zeros(1, 1, dtype=torch.int64)
+    texts = [gpt.generate(prompt, length=20, temperature=0) for _ in range(2)]
+    assert torch.equal(*texts) and gpt.training and gpt.blocks[0].dropout.training
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"num_heads": 3}, "num_heads=3 does not divide embed_dim=128."),
+        ({"depth": 0}, "depth=0"),
+        ({"dropout": -0.1}, "dropout=-0.1"),
+    ],
+)
+def test_an_impossible_argument_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        GPT(**{"vocab_size": 5, "context_length": 4, **wrong})
+
+
+def test_more_tokens_than_the_context_holds_are_refused(model):
+    with pytest.raises(ValueError, match="17 tokens are more than context_length=16"):
+        model(torch.zeros(1, CONTEXT + 1, dtype=torch.int64))
