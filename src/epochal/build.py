@@ -27,11 +27,20 @@ from epochal import screen
 from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record
 from epochal.data import Data
 from epochal.errors import ConfigError, EpochalError
-from epochal.facts import Images, Tokens
+from epochal.facts import Images, Tokens, to_plain
 from epochal.loggers import make_logger
 from epochal.runs import Run, RunLogger, newest_unfinished, slug
 from epochal.tasks import Task
-from epochal.validate import ALLOWED, check_targets, conf_folder, make_model, parse_duration, resolve, target_class, validate
+from epochal.validate import (
+    ALLOWED,
+    check_targets,
+    conf_folder,
+    make_model,
+    parse_duration,
+    resolve,
+    target_class,
+    validate,
+)
 
 PLUMBING = ("name", "_target_", "_partial_", "interval")  # keys of a config that are no arguments
 
@@ -120,7 +129,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         extra=lambda: {
             "config": OmegaConf.to_container(config, resolve=True),
             "data": data.state(),
-            "facts": facts_to_plain(data.facts(config.task.name)),
+            "facts": [to_plain(fact) for fact in data.facts(config.task.name)],
         },
     )
     facts = {
@@ -146,7 +155,11 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         callbacks.insert(0, stopping)
     callbacks.append(Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch))
     trainer = make_trainer(
-        config, task, callbacks=callbacks, logger=[run_logger, *([other_logger] if other_logger else [])], max_steps=total_steps
+        config,
+        task,
+        callbacks=callbacks,
+        logger=[run_logger, *([other_logger] if other_logger else [])],
+        max_steps=total_steps,
     )
     record.write(trainer, "running")
     if trainer.is_global_zero:
@@ -348,64 +361,6 @@ def load_weights(task: Task, checkpoint: dict[str, Any]) -> None:
         raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error
 
 
-def rebuild(
-    *, run: str | None, checkpoint: str | None, dataset: DictConfig | None, trainer: DictConfig, allow: tuple[str, ...]
-) -> tuple[DictConfig, Task, Data, pl.Trainer, Path | None]:
-    """A finished or half-finished run's best weights, ready to be tested: on its own data or on other data.
-
-    Raises:
-        ConfigError: If the folder or file is no run's, or the other data does not fit its model.
-    """
-    quiet()
-    if (run is None) == (checkpoint is None):
-        raise ConfigError("Give run=<a run's folder> or checkpoint=<a file in it>: one of the two.")
-    if run is not None:
-        opened = Run.open(run)
-        opened.config()
-        file = opened.best if opened.best.exists() else opened.last
-        folder: Path | None = opened.folder
-    else:
-        file = Path(str(checkpoint)).expanduser().absolute()
-        folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else None
-    content = read_checkpoint(file)
-    config = OmegaConf.create(content["epochal"]["config"])
-    check_targets(config, (*ALLOWED, *allow))
-    config.trainer = trainer
-    facts = facts_from_plain(content["epochal"]["facts"])
-    state = content["epochal"]["data"]
-    if dataset is not None:
-        kept = {k: config.dataset[k] for k in ("context_length", "tokenizer") if k in config.dataset and k in dataset}
-        config.dataset = OmegaConf.merge(dataset, kept)
-        if target_class(dataset._target_).yields is not target_class(content["epochal"]["config"]["dataset"]["_target_"]).yields:
-            raise ConfigError(f"The model reads another kind of data than dataset={dataset.name} yields.")
-    data = make_data(config, state if dataset is not None else None)
-    if data.facts(config.task.name)[0] != facts[0]:
-        raise ConfigError(f"The model was trained on {facts[0]}; dataset={config.dataset.name} yields {data.facts(config.task.name)[0]}.")
-    if getattr(data.facts(config.task.name)[1], "count", None) != getattr(facts[1], "count", None):
-        raise ConfigError(
-            f"The model tells {facts[1].count} classes apart; dataset={config.dataset.name} has {data.facts(config.task.name)[1].count}."  # type: ignore[union-attr]
-        )
-    task = make_task(config, make_model(config, *facts), total_steps=1)
-    load_weights(task, content)
-    return config, task, data, make_trainer(config, task, logger=False, enable_checkpointing=False), folder
-
-
-def facts_to_plain(facts: tuple[Any, Any]) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    return [{"kind": type(f).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(f).items()}} for f in facts]
-
-
-def facts_from_plain(plain: list[dict[str, Any]]) -> tuple[Any, Any]:
-    from epochal import facts
-
-    made = []
-    for item in plain:
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in item.items() if k != "kind"}
-        made.append({"Images": facts.Images, "Tokens": facts.Tokens, "Classes": facts.Classes}[item["kind"]](**values))
-    return made[0], made[1]
-
-
 def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
     """Floating-point operations of one example forward, two for each multiply-add; None where torch cannot count.
 
@@ -429,7 +384,9 @@ def git_commit() -> str | None:
     """Of the code that runs, with a plus where it was changed since; None outside a repository."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=here, capture_output=True).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -440,5 +397,13 @@ def quiet() -> None:
     """The libraries' hints are for those who write loops, not for those who watch one."""
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for module in ("pytorch_lightning", "lightning_fabric", "torchmetrics", "wandb", "datasets", "torch.optim", "torch.jit"):
+    for module in (
+        "pytorch_lightning",
+        "lightning_fabric",
+        "torchmetrics",
+        "wandb",
+        "datasets",
+        "torch.optim",
+        "torch.jit",
+    ):
         warnings.filterwarnings("ignore", module=rf"{module.replace('.', '[.]')}.*")

@@ -115,7 +115,9 @@ def unknown_key(key: str, arguments: list[str], config_name: str, config_path: P
 def check_values(config: DictConfig, overrides: list[str], config_name: str, config_path: Path) -> None:
     """Raises ConfigError where a number was asked for by the YAML's default and something else was given."""
     groups = sorted(p.name for p in config_path.iterdir() if p.is_dir())
-    given = [o.split("=")[0].lstrip("+") for o in overrides if o.split("=")[0] not in groups and not o.startswith(("+", "~"))]
+    given = [
+        o.split("=")[0].lstrip("+") for o in overrides if o.split("=")[0] not in groups and not o.startswith(("+", "~"))
+    ]
     if not given:
         return
     defaults = compose([o for o in overrides if o.split("=")[0] in groups], config_name, config_path)

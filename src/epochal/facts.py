@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,14 @@ class Classes:
 
 
 Facts = Images | Tokens | Classes
+
+
+def to_plain(fact: Facts) -> dict[str, Any]:
+    """As plain containers, for a checkpoint."""
+    return {"kind": type(fact).__name__, **asdict(fact)}
+
+
+def from_plain(plain: dict[str, Any]) -> Facts:
+    """What `to_plain` was given."""
+    kind = {"Images": Images, "Tokens": Tokens, "Classes": Classes}[plain["kind"]]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items() if name != "kind"})

@@ -72,7 +72,9 @@ def wandb_mode(environment: Any = os.environ) -> str:
     if any(environment.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return "online"  # only the proxy can tell
     try:
-        socket.create_connection((url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3).close()
+        socket.create_connection(
+            (url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3
+        ).close()
     except OSError:
         return "offline"
     return "online"

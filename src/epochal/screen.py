@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def panel(
-    console: Console, config: DictConfig, run: Run, facts: dict[str, Any], data: Data, *, total_steps: int, resumed_step: int
+    console: Console,
+    config: DictConfig,
+    run: Run,
+    facts: dict[str, Any],
+    data: Data,
+    *,
+    total_steps: int,
+    resumed_step: int,
 ) -> None:
     """What is about to run, in five lines."""
     rows = Table.grid(padding=(0, 2))
@@ -28,7 +35,9 @@ def panel(
     flops = f", {short(facts['flops'])} FLOPs an example" if facts["flops"] else ""
     rows.add_row("network", f"{short(facts['parameters'])} parameters{flops}")
     unit = "windows" if config.task.name == "language_modeling" else "images"
-    rows.add_row("data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test")
+    rows.add_row(
+        "data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
+    )
     where = f", going on from step {resumed_step:,}" if resumed_step else ""
     rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
     rows.add_row("kept in", relative(run.folder))
@@ -56,7 +65,9 @@ def report(job: Job) -> None:
     console.print(table)
     show_examples(console, job.task)
     for text in job.task.shown.texts.values():
-        console.print(Panel(text.split("\n\n----\n\n")[0], title="sample", title_align="left", border_style="dim"), markup=False)
+        console.print(
+            Panel(text.split("\n\n----\n\n")[0], title="sample", title_align="left", border_style="dim"), markup=False
+        )
     folder = relative(job.run.folder)
     console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
     console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)

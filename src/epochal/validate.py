@@ -137,7 +137,9 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
     yield from _pair(config, model, data)
     yield from _model(config, model, data)
     yield from _trainer(config)
-    parent = next((p for p in (Path(config.output_dir), *Path(config.output_dir).absolute().parents) if p.exists()), None)
+    parent = next(
+        (p for p in (Path(config.output_dir), *Path(config.output_dir).absolute().parents) if p.exists()), None
+    )
     if parent is not None and not parent.is_dir():
         yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
 
@@ -157,7 +159,9 @@ def _numbers(config: DictConfig) -> Iterator[str]:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             yield f"{key}={value} is neither a count nor a fraction."
-        elif value <= 0 or (isinstance(value, float) and value >= 1 and not (value == 1 and key.endswith("train_size"))):
+        elif value <= 0 or (
+            isinstance(value, float) and value >= 1 and not (value == 1 and key.endswith("train_size"))
+        ):
             yield f"{key}={value} must be a fraction between 0 and 1, or a count of one or more."
     ema = config.callbacks.ema
     if ema is not None and not (isinstance(ema, int | float) and 0 < ema < 1):
@@ -220,7 +224,11 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
 def _trainer(config: DictConfig) -> Iterator[str]:
     import torch
 
-    if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+    if (
+        config.trainer.accelerator in ("gpu", "cuda")
+        and not torch.cuda.is_available()
+        and not torch.backends.mps.is_available()
+    ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
     world = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
     if isinstance(config.trainer.devices, int) and config.trainer.devices == 0:

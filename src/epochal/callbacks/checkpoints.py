@@ -64,10 +64,16 @@ class Checkpoints(pl.callbacks.Checkpoint):
         else:
             better = True
         if better:
-            self.best = {"metric": self.reports[0] if self.reports else None, "value": value, "step": trainer.global_step}
+            self.best = {
+                "metric": self.reports[0] if self.reports else None,
+                "value": value,
+                "step": trainer.global_step,
+            }
         self._save(trainer, pl_module, better=better)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["epochal"] = self.extra()
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as Bar,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 REFRESH = 0.2  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
@@ -44,7 +51,9 @@ class Progress(pl.Callback):
                 refresh_per_second=5,
                 transient=False,
             )
-            self._task = self._bar.add_task("", total=self.total_steps, completed=self._first_step, epoch="", metrics="")
+            self._task = self._bar.add_task(
+                "", total=self.total_steps, completed=self._first_step, epoch="", metrics=""
+            )
             self._bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:

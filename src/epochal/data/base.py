@@ -180,7 +180,9 @@ def count_of(share: int | float | None, total: int, option: str) -> int:
         return total
     count = round(share * total) if isinstance(share, float) and share <= 1 else int(share)
     if not 1 <= count <= total:
-        raise ConfigError(f"{option}={share} makes {count:,} of {total:,} rows; give a count up to {total:,} or a fraction.")
+        raise ConfigError(
+            f"{option}={share} makes {count:,} of {total:,} rows; give a count up to {total:,} or a fraction."
+        )
     return count
 
 

@@ -102,7 +102,10 @@ class ImageData(Data):
         self.mean, self.std = torch.tensor(meta["mean"]), torch.tensor(meta["std"])
         self._splits = self._split(
             {
-                split: (cache.read_array(folder / f"{split}_images.npy"), cache.read_array(folder / f"{split}_labels.npy"))
+                split: (
+                    cache.read_array(folder / f"{split}_images.npy"),
+                    cache.read_array(folder / f"{split}_labels.npy"),
+                )
                 for split in meta["splits"]
             }
         )
@@ -209,7 +212,9 @@ def decode(source: sources.Source, building: Path, data: ImageData) -> dict[str,
 def _decode_npz(file: Path, building: Path) -> dict[str, Any]:
     content = np.load(file, allow_pickle=False)
     if missing := {"images", "labels"} - set(content.files):
-        raise ConfigError(f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content.files)}.")
+        raise ConfigError(
+            f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content.files)}."
+        )
     images, labels = content["images"], content["labels"].astype(np.int64)
     images = images[:, None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(labels):
@@ -233,12 +238,16 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
     for option, column in (("image_column", image_column), ("label_column", label_column)):
         sources.check_column(source, option, column, list(features))
     if not isinstance(features[image_column], datasets.Image):
-        raise ConfigError(f"The column {image_column} of {source.path} holds no images; name the one that does by dataset.image_column.")
+        raise ConfigError(
+            f"The column {image_column} of {source.path} holds no images; name the one that does by dataset.image_column."
+        )
     # a test split without labels, marked by -1 as is the custom, is no use
     splits = {
         s: rows
         for s, rows in splits.items()
-        if s == "train" or not isinstance(rows.features[label_column], datasets.ClassLabel) or min(rows[label_column]) >= 0
+        if s == "train"
+        or not isinstance(rows.features[label_column], datasets.ClassLabel)
+        or min(rows[label_column]) >= 0
     }
     label_feature = features[label_column]
     if isinstance(label_feature, datasets.ClassLabel):
@@ -252,7 +261,9 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split, rows in encoded.items():
-            images = cache.create_array(building / f"{split}_images.npy", (len(rows), len(mode), size[1], size[0]), np.uint8)
+            images = cache.create_array(
+                building / f"{split}_images.npy", (len(rows), len(mode), size[1], size[0]), np.uint8
+            )
             labels = cache.create_array(building / f"{split}_labels.npy", (len(rows),), np.int64)
             unknown = set(rows[label_column]) - set(values)
             if unknown:
@@ -277,7 +288,9 @@ def _encoded_images(rows: Any, column: str) -> Iterator[dict[str, Any]]:
         yield from table.column(column).to_pylist()
 
 
-def _common_shape(source: sources.Source, splits: dict[str, Any], column: str, data: ImageData) -> tuple[tuple[int, int], str]:
+def _common_shape(
+    source: sources.Source, splits: dict[str, Any], column: str, data: ImageData
+) -> tuple[tuple[int, int], str]:
     """Width and height of every image, and "L" or "RGB"; reads the files' heads only."""
     sizes, grey = set(), True
     for split, rows in splits.items():
@@ -322,4 +335,6 @@ def _decode_one(
 
 def _corrupted(source: sources.Source, split: str, number: int, item: dict[str, Any]) -> ConfigError:
     name = f" ({item['path']})" if item.get("path") else ""
-    return ConfigError(f"Image {number} of {source.path}, split {split}{name}, cannot be decoded. Repair it or leave it out.")
+    return ConfigError(
+        f"Image {number} of {source.path}, split {split}{name}, cannot be decoded. Repair it or leave it out."
+    )

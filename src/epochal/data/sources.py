@@ -47,7 +47,9 @@ def locate(dataset: str, path: str | None, *, config: str | None = None, revisio
         ConfigError: If the path names neither, or a folder that is empty.
     """
     if not path:
-        raise ConfigError(f"dataset={dataset} needs dataset.path=<a folder, a file or the id of a data set on the Hub>.")
+        raise ConfigError(
+            f"dataset={dataset} needs dataset.path=<a folder, a file or the id of a data set on the Hub>."
+        )
     local = None
     if HUB_ID.fullmatch(path) and (copies := os.environ.get("EPOCHAL_DATA")):
         root = Path(copies).expanduser().absolute()
@@ -60,7 +62,9 @@ def locate(dataset: str, path: str | None, *, config: str | None = None, revisio
     if local is None and not HUB_ID.fullmatch(path):
         raise ConfigError(f"dataset.path={path} does not exist.")
     if local is not None and local.is_dir() and not any(f.is_file() for f in local.rglob("*")):
-        raise ConfigError(f"The folder {local} is empty; dataset={dataset} wants data in it, e.g. train.parquet, test.parquet.")
+        raise ConfigError(
+            f"The folder {local} is empty; dataset={dataset} wants data in it, e.g. train.parquet, test.parquet."
+        )
     return Source(dataset=dataset, path=path, config=config, revision=revision, local=local)
 
 
@@ -73,9 +77,11 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         ConfigError: If the source is not there, cannot be reached or cannot be read.
     """
     online = source.local is not None or hub_is_reachable()
-    if not online:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before the import below: else each request is retried for 23 seconds
     import datasets
+    import huggingface_hub.constants
+
+    # else each request is retried for 23 seconds; set here, because other libraries may have imported these before
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = not online
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     datasets.disable_progress_bars() if source.local is not None else datasets.enable_progress_bars()
@@ -83,13 +89,19 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         if source.local is None:
             found = datasets.load_dataset(source.path, source.config, revision=source.revision)
         elif source.local.is_file():
-            kind = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(source.local.suffix, "text")
+            kind = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(
+                source.local.suffix, "text"
+            )
             options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
             found = datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
         else:
             found = datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
     except (DatasetsError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError | ConnectionError):
+        if (
+            isinstance(error, OSError)
+            and error.errno is not None
+            and not isinstance(error, FileNotFoundError | ConnectionError)
+        ):
             raise  # a full disk, say, is the cache's to explain
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if source.local is not None:
@@ -136,7 +148,9 @@ def hub_is_reachable(environment: Mapping[str, str] = os.environ) -> bool:
         return True  # only the proxy can tell
     url = urlparse(environment.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        socket.create_connection((url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3).close()
+        socket.create_connection(
+            (url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3
+        ).close()
     except OSError:
         return False
     return True

@@ -158,7 +158,9 @@ class TextData(Data):
         column = self.column or next((c for c in ("text", "content", "code", "sentence") if c in columns), columns[0])
         sources.check_column(source, "column", column, columns)
         if not isinstance(splits["train"][0][column], str):
-            raise ConfigError(f"The column {column} of {source.path} holds no text; name the one that does by dataset.column.")
+            raise ConfigError(
+                f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
+            )
         texts = {split: "\n".join(rows[column]) for split, rows in splits.items()}
         import shutil
 
@@ -210,7 +212,16 @@ class PythonStdlib(TextData):
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         root = Path(sysconfig.get_paths()["stdlib"])
-        left_out = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "pydoc_data"}
+        left_out = {
+            "site-packages",
+            "dist-packages",
+            "test",
+            "tests",
+            "idlelib",
+            "lib2to3",
+            "__pycache__",
+            "pydoc_data",
+        }
         files = [f for f in sorted(root.rglob("*.py")) if not left_out & set(f.relative_to(root).parts)]
 
         def read(building: Path) -> dict[str, str]:

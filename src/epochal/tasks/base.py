@@ -63,6 +63,7 @@ class Task(pl.LightningModule):
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.total_steps, self.log_every = total_steps, log_every
         self.shown = Shown()
+        self.measured: dict[str, float] = {}  # by the newest validation or test
         self._sums: Metrics = {}  # of the training metrics since the last logged row
         self._summed = 0
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
@@ -98,7 +99,9 @@ class Task(pl.LightningModule):
         self._row_started = time.perf_counter()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(mix(batch.seed, self.global_rank))  # dropout and noise: a function of the step, so resuming is exact
+        torch.manual_seed(
+            mix(batch.seed, self.global_rank)
+        )  # dropout and noise: a function of the step, so resuming is exact
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, metrics = self.step(batch)
@@ -194,9 +197,8 @@ class Task(pl.LightningModule):
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}
         metrics = self.derive(means, split)
+        self.measured = {f"{split}/{name}": value for name, value in metrics.items()}
         self.record(split, metrics)
-        if split == "test":  # Lightning returns what was logged
-            self.log_dict({f"test/{name}": value for name, value in metrics.items()}, logger=False)
 
     @property
     def data(self) -> Data:

@@ -67,7 +67,9 @@ class Classification(Task):
         prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
         counts = multiclass_confusion_matrix(prediction, labels, len(names)).numpy()
         shown = Shown(table=_per_class(counts, names))
-        shown.pictures["confusion"] = pictures.confusion_matrix(counts, names, title="Test set: truth by row, prediction by column")
+        shown.pictures["confusion"] = pictures.confusion_matrix(
+            counts, names, title="Test set: truth by row, prediction by column"
+        )
         wrong = torch.nonzero(prediction != labels).flatten()
         wrong = wrong[confidence[wrong].argsort(descending=True)][:SHOWN]
         rows, _ = self.data.rows("test")
@@ -83,7 +85,12 @@ class Classification(Task):
         return shown
 
     def _grid(
-        self, images: Tensor, prediction: Tensor, labels: Tensor, confidence: Tensor | None = None, title: str | None = None
+        self,
+        images: Tensor,
+        prediction: Tensor,
+        labels: Tensor,
+        confidence: Tensor | None = None,
+        title: str | None = None,
     ) -> Any:
         from epochal import pictures
 

@@ -56,15 +56,9 @@ class LanguageModeling(Task):
         return self.show()
 
     def sample(self, prompt: str | None = None) -> list[str]:
-        """Texts that begin with the prompt, the same ones for the same weights and seed.
-
-        Raises:
-            ValueError: If no character of the prompt is in the vocabulary.
-        """
+        """Texts that begin with the prompt, the same ones for the same weights and seed."""
         prompt = self.data.prompt if prompt is None else prompt
         ids = self.data.tokenizer.encode(prompt)
-        if not len(ids):
-            raise ValueError(f"No character of the prompt {prompt!r} is in the vocabulary that was trained on.")
         random = torch.Generator(self.device).manual_seed(mix(self.data.seed, 7))
         tokens = self.model.generate(
             torch.tensor(ids.astype("int64"), device=self.device).expand(self.samples, -1),
