@@ -19,20 +19,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import nn
 
 from epochal import screen
 from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record
 from epochal.data import Data
-from epochal.errors import ConfigError, EpochalError
+from epochal.errors import ConfigError
 from epochal.facts import Images, Tokens, to_plain
 from epochal.loggers import make_logger
-from epochal.runs import Run, RunLogger, newest_unfinished, slug
+from epochal.runs import Run, RunLogger, newest_unfinished, plain, rank, slug
 from epochal.tasks import Task
 from epochal.validate import (
-    ALLOWED,
     check_targets,
     conf_folder,
     make_model,
@@ -111,7 +109,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         model.compile()
 
     parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
-    if run is None and rank_zero_only.rank == 0:
+    if run is None and rank() == 0:
         run = Run.create(parent, f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}")
         run.claim()
         OmegaConf.save(config, run.folder / "config.yaml")
@@ -127,7 +125,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         every=config.callbacks.checkpoint_every,
         reports=task.reports,
         extra=lambda: {
-            "config": OmegaConf.to_container(config, resolve=True),
+            "config": plain(config),
             "data": data.state(),
             "facts": [to_plain(fact) for fact in data.facts(config.task.name)],
         },
@@ -177,7 +175,7 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
         return config, None
     parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
     if config.resume == "auto":
-        run = newest_unfinished(parent, config, claim=rank_zero_only.rank == 0)
+        run = newest_unfinished(parent, config, claim=rank() == 0)
         return (config, None) if run is None else (run.config(), run)
     run = Run.open(config.resume)
     saved = run.config()
@@ -187,7 +185,7 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
         raise ConfigError(f"resume={config.resume} goes on with that run as it was; leave out {' '.join(others)}.")
     if run.summary().get("status") == "finished":
         raise ConfigError(f"{config.resume} is finished: there is nothing to resume.")
-    if rank_zero_only.rank == 0 and not run.claim():
+    if rank() == 0 and not run.claim():
         raise ConfigError(f"{config.resume} is being trained by another process.")
     return saved, run
 
@@ -226,7 +224,7 @@ def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> Data:
     Raises:
         ConfigError: If the source is missing or wrong.
     """
-    arguments = {k: v for k, v in OmegaConf.to_container(config.dataset).items() if k != "_target_"}  # type: ignore[union-attr]
+    arguments = {k: v for k, v in plain(config.dataset).items() if k != "_target_"}
     data: Data = resolve(config.dataset._target_)(**arguments, seed=config.seed)
     if state:
         data.adopt(state)
@@ -242,7 +240,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
 
     makers = {}
     for group in ("optimizer", "scheduler"):
-        arguments = {k: v for k, v in OmegaConf.to_container(config[group]).items() if k not in PLUMBING}  # type: ignore[union-attr]
+        arguments = {k: v for k, v in plain(config[group]).items() if k not in PLUMBING}
         makers[group] = partial(resolve(config[group]._target_), **arguments)
     options = {k: v for k, v in config.task.items() if k not in PLUMBING}
     try:
@@ -255,7 +253,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
 
 def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
     """Lightning's trainer with the arguments of the config's group."""
-    arguments = {k: v for k, v in OmegaConf.to_container(config.trainer).items() if k not in PLUMBING}  # type: ignore[union-attr]
+    arguments = {k: v for k, v in plain(config.trainer).items() if k not in PLUMBING}
     if not task.automatic_optimization:
         task.gradient_clip_val = arguments.pop("gradient_clip_val")  # Lightning leaves it to tasks of two optimisers
     try:
@@ -368,7 +366,7 @@ def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    shadow = copy.deepcopy(model).to("meta").eval()
+    shadow: Any = copy.deepcopy(model).to("meta").eval()
     inputs = facts[0]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if isinstance(inputs, Tokens):

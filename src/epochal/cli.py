@@ -55,19 +55,19 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
                 sys.exit(2)
             if not failures:
                 return
-            error = failures[0][1]
+            first = failures[0][1]
             if "-m" in sys.argv or "--multirun" in sys.argv:
                 say(f"\n{len(failures)} of the jobs failed:")
                 for overrides, failure in failures:
                     say(f"    {overrides}: {sentence(failure)}")
-            elif isinstance(error, EpochalError):
-                say(str(error))
-            elif isinstance(error, OmegaConfBaseException):  # such as an interpolation to a key that is not there
-                say(explain(error, sys.argv[1:], config_name, config_path))
+            elif isinstance(first, EpochalError):
+                say(str(first))
+            elif isinstance(first, OmegaConfBaseException):  # such as an interpolation to a key that is not there
+                say(explain(first, sys.argv[1:], config_name, config_path))
                 sys.exit(2)
             else:
-                raise error
-            sys.exit(error.exit_status if isinstance(error, EpochalError) else 1)
+                raise first
+            sys.exit(first.exit_status if isinstance(first, EpochalError) else 1)
 
         return run
 
@@ -156,7 +156,7 @@ def keys(config: DictConfig, prefix: str = "") -> list[str]:
     """All of them, dotted."""
     found = []
     for key in config:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         found.append(name)
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none():

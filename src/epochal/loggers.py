@@ -8,12 +8,11 @@ import socket
 from typing import Any
 from urllib.parse import urlparse
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.errors import ConfigError
-from epochal.runs import Run, RunLogger, save_shown
+from epochal.runs import Run, RunLogger, plain, rank, save_shown
 from epochal.tasks.base import Shown
 
 
@@ -34,7 +33,7 @@ def make_logger(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) 
 
 
 def _wandb(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> WandbLogger:
-    if rank_zero_only.rank != 0:
+    if rank() != 0:
         return WandbLogger(mode="disabled")
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
@@ -50,8 +49,8 @@ def _wandb(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> Wa
         id=wandb_id,
         resume="allow" if resuming else None,
         dir=run.folder,
-        mode=wandb_mode(),
-        config=OmegaConf.to_container(config, resolve=True),  # in the init record, where `wandb leet` can filter by it
+        mode=wandb_mode(),  # type: ignore[arg-type]
+        config=plain(config),  # in the init record, where `wandb leet` can filter by it
         settings=wandb.Settings(console="off"),
     )
     experiment.define_metric("step")
@@ -96,7 +95,7 @@ def log_shown(loggers: list[Logger], shown: Shown, step: int, *, final: bool = F
             for name, picture in shown.pictures.items():
                 logger.log_image(key=f"pictures/{name}", images=[picture], step=step)
             for name, text in shown.texts.items():
-                logger.log_text(key=f"texts/{name}", columns=["step", "text"], data=[[step, text]], step=step)
+                logger.log_text(key=f"texts/{name}", columns=["step", "text"], data=[[str(step), text]], step=step)
         elif isinstance(logger, TensorBoardLogger):
             import numpy as np
 

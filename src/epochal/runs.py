@@ -137,10 +137,9 @@ def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run |
 
 def comparable(config: DictConfig) -> dict[str, Any]:
     """What makes two configs the same run."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    asked = plain.pop("asked", {}) or {}  # what was asked for before it was worked out: minutes, task: auto
-    return {str(key): asked.get(key, value) for key, value in plain.items() if key not in VOLATILE}
+    keys = plain(config)
+    asked = keys.pop("asked", {})  # for before it was worked out: minutes, task: auto
+    return {key: asked.get(key, value) for key, value in keys.items() if key not in VOLATILE}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -265,6 +264,18 @@ def save_shown(shown: Shown, folder: Path, stem: str) -> list[Path]:
         files.append(folder / f"{stem.format(name)}.txt")
         write_atomically(files[-1], text + "\n")
     return files
+
+
+def rank() -> int:
+    """Of this process among those that train together, 0 if alone; known before they meet."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """As dicts and lists, resolved."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def slug(text: str) -> str:

@@ -214,7 +214,8 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
     Raises:
         ConfigError: If its arguments, or they and the data, do not go together.
     """
-    arguments = {k: v for k, v in OmegaConf.to_container(config.model).items() if k not in ("name", "_target_")}  # type: ignore[union-attr]
+    arguments: Any = OmegaConf.to_container(config.model)
+    arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_")}
     try:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:

@@ -47,13 +47,13 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.best: dict[str, Any] = {}  # metric, value, step
         self._saved_at = -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         # Where a validation follows, that saves: a run that goes on from a checkpoint before it would leave it out.
         step = trainer.global_step
         if self.every and step % self.every == 0 and step != self._saved_at and not validation_follows(trainer):
             self._save(trainer, pl_module, better=False)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = None
@@ -71,9 +71,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             }
         self._save(trainer, pl_module, better=better)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["epochal"] = self.extra()
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,7 +80,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = dict(state)
 
-    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, better: bool) -> None:
+    def _save(self, trainer: pl.Trainer, pl_module: Any, better: bool) -> None:
         for name, parameter in pl_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(
@@ -107,9 +105,9 @@ def validation_follows(trainer: pl.Trainer) -> bool:
         return False
     if trainer.should_stop:
         return True
-    every = trainer.val_check_batch
+    every = trainer.val_check_batch or float("inf")
     if trainer.check_val_every_n_epoch is None:
         return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
     if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch:
         return False
-    return trainer.is_last_batch or (every != float("inf") and (trainer.fit_loop.batch_idx + 1) % every == 0)
+    return trainer.is_last_batch or (trainer.fit_loop.epoch_loop.batch_idx + 1) % every == 0

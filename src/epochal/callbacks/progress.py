@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress as Bar,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
 )
 
 REFRESH = 0.2  # seconds
@@ -36,7 +37,7 @@ class Progress(pl.Callback):
         self._estimated = False
         self._validated = ""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         self._first_step = trainer.global_step
@@ -56,7 +57,7 @@ class Progress(pl.Callback):
             )
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         now = time.perf_counter()
         if now < self._next or not trainer.is_global_zero:
             return
@@ -72,7 +73,7 @@ class Progress(pl.Callback):
             epoch = f"{step / self.steps_per_epoch:.1f}/{self.total_steps / self.steps_per_epoch:.1f}"
             self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -83,13 +84,13 @@ class Progress(pl.Callback):
             epoch = trainer.global_step / self.steps_per_epoch
             self.console.print(f"step {trainer.global_step:,} of {self.total_steps:,}, epoch {epoch:.2f}:  {metrics}")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._bar is not None:
             epochs = f"{trainer.global_step / self.steps_per_epoch:.1f}"
             self._bar.update(self._task, completed=trainer.global_step, epoch=epochs, metrics=self._validated)
         self._close()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._close()
 
     def _estimate(self, seconds: float, trainer: pl.Trainer) -> None:

@@ -44,26 +44,27 @@ class Record(pl.Callback):
         self._trained = {"seconds": 0.0, "steps": 0}  # without validations, all processes of this run together
         self._seconds = 0.0
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if trainer.world_size > 1:  # rank zero made the folder
             self.run.move(Path(trainer.strategy.broadcast(str(self.run.folder))))
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             self.logger.start(self.resumed_step, self._seconds)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._begin(trainer)
         self.write(trainer, "running")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
+        pl_module.end_row()
         if trainer.global_step >= self.total_steps:
             trainer.should_stop = True  # unlike max_steps, this makes Lightning validate once more
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._end(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if trainer.is_global_zero:
@@ -71,15 +72,15 @@ class Record(pl.Callback):
             self.write(trainer, "running")
         self._begin(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._end(trainer)
         self._seconds = self.logger.seconds
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             log_shown(trainer.loggers, pl_module.shown, trainer.global_step, final=True)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
 

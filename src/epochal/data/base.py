@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """Which rows make the next batch."""
 
-    index: Tensor
+    numbers: Tensor
     seed: int
 
 
@@ -100,6 +100,7 @@ class Data(pl.LightningDataModule):
 
     tasks: ClassVar[tuple[str, ...]] = ()  # what it can teach, best first
     yields: ClassVar[type]  # Images or Tokens
+    name: str
 
     def __init__(self, *, name: str, batch_size: int, eval_batch_size: int, seed: int) -> None:
         super().__init__()
@@ -137,11 +138,9 @@ class Data(pl.LightningDataModule):
         return self.rows("train")[1] // self.batch_size
 
     def train_dataloader(self) -> DataLoader:
-        loader = self._loader("train", shuffle=True)
         progress = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
-        if progress is not None:
-            loader.sampler.first = lambda: progress.current.ready  # 0, or the batches done before a kill
-        return loader
+        # 0, or the batches done before a kill
+        return self._loader("train", shuffle=True, first=lambda: progress.current.ready if progress else 0)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val")
@@ -149,13 +148,14 @@ class Data(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader("test")
 
-    def _loader(self, split: str, shuffle: bool = False) -> DataLoader:
+    def _loader(self, split: str, shuffle: bool = False, first: Callable[[], int] = lambda: 0) -> DataLoader:
         rows, count = self.rows(split)
         order = BatchOrder(
             count=count,
             batch_size=self.batch_size if shuffle else self.eval_batch_size,
             seed=self.seed,
             shuffle=shuffle,
+            first=first,
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
         )

@@ -30,7 +30,7 @@ class ImageRows(Dataset[Batch]):
         self.images, self.labels, self.rows = images, labels, rows
 
     def __getitem__(self, batch: Rows) -> Batch:
-        index = self.rows[batch.index]
+        index = self.rows[batch.numbers]
         return Batch(self.images[index], self.labels[index], batch.seed)
 
 

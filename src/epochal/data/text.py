@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sysconfig
 import platform
+import sysconfig
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,7 +71,7 @@ class TextRows(Dataset[Batch]):
         self.span = torch.arange(length + 1)
 
     def __getitem__(self, batch: Rows) -> Batch:
-        starts = batch.index * self.length
+        starts = batch.numbers * self.length
         if self.shift:  # other cuts in each batch, so that no token is always first
             starts = (starts + batch.seed % self.length).clamp(max=len(self.tokens) - self.length - 1)
         windows = self.tokens[starts[:, None] + self.span].long()  # (B, T + 1)

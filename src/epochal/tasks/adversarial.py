@@ -40,7 +40,7 @@ class Adversarial(Task):
         return both, [{"scheduler": schedule, "interval": "step"} for schedule in schedules]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        generator_optimizer, discriminator_optimizer = self.optimizers()
+        generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]  # two
         # Lightning's global_step counts every wrapped optimiser's steps; the bare one does not count
         discriminator_optimizer = discriminator_optimizer.optimizer
         fake = self.model.generator(self.model.sample_noise(len(batch.inputs)))
@@ -60,7 +60,7 @@ class Adversarial(Task):
         metrics |= {"generator_loss": generator_loss.detach(), "loss": (loss + generator_loss).detach()}
         self.note(metrics)  # before the step that counts: a lost loss must not move the weights
         generator_optimizer.step()
-        for schedule in self.lr_schedulers():
+        for schedule in self.lr_schedulers():  # type: ignore[union-attr]  # two
             schedule.step()
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from epochal.data.base import Batch, Data, mix
+from epochal.data.base import Batch, mix
 from epochal.errors import DivergedError
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Task(pl.LightningModule):
 
     reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
     example_metric: ClassVar[str] = "loss"  # shown in the progress bar
+    model: Any  # its contract depends on the objective
+    shown: Shown
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Task(pl.LightningModule):
             mix(batch.seed, self.global_rank)
         )  # dropout and noise: a function of the step, so resuming is exact
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
         self.note(metrics)
         return loss
@@ -131,8 +133,9 @@ class Task(pl.LightningModule):
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self._gradient_norm is not None:  # an optimiser step was taken, and it ends a row
+    def end_row(self) -> None:
+        """Logs the row that the step just taken ends, if it ends one; before that step's checkpoint is written."""
+        if self._gradient_norm is not None:
             metrics = {name: (value / self._summed).item() for name, value in self._sums.items()}
             metrics["gradient_norm"] = self._gradient_norm.item()
             metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -140,6 +143,12 @@ class Task(pl.LightningModule):
             metrics["examples_per_second"] = self._summed * self.data.batch_size / (now - self._row_started)
             self.record("train", metrics)
             self._sums, self._summed, self._gradient_norm, self._row_started = {}, 0, None, now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["row"] = {"sums": self._sums, "summed": self._summed}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._sums, self._summed = checkpoint["row"]["sums"], checkpoint["row"]["summed"]
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Sends a row to every logger, and keeps it where callbacks look for it."""
@@ -201,5 +210,6 @@ class Task(pl.LightningModule):
         self.record(split, metrics)
 
     @property
-    def data(self) -> Data:
+    def data(self) -> Any:
+        """The `epochal.data.Data` of this run, of the kind that the objective learns from."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it

@@ -1,0 +1,87 @@
+"""Whatever lies in conf/ is composed, built and stepped, with no test added for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from epochal.build import make_data, make_task, settle
+from epochal.data import Batch
+from epochal.facts import Tokens
+from epochal.validate import conf_folder, make_model, target_class, validate
+from training import CONF, composed
+
+
+def configs(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def dataset_for(model: str, tmp_path: Path) -> list[str]:
+    """Small data of the kind that the model reads."""
+    config = composed(f"model={model}")
+    if (
+        "classification" not in target_class(config.model._target_).tasks
+        and Tokens in target_class(config.model._target_).reads
+    ):
+        (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
+        return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
+    return ["dataset=digits", "dataset.train_size=64"]
+
+
+@pytest.mark.parametrize("name", configs("model"))
+def test_every_parameter_of_every_model_learns(name: str, tmp_path: Path) -> None:
+    config = settle(composed(f"model={name}", *dataset_for(name, tmp_path), "dataset.batch_size=8"))
+    validate(config)
+    data = make_data(config)
+    inputs, outputs = data.facts(config.task.name)
+    task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
+    rows, _ = data.rows("train")
+    batch = next(iter(data._loader("train", shuffle=True)))
+    if hasattr(rows, "images"):
+        batch = Batch(data.normalise(batch.inputs), batch.targets, batch.seed)
+    task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
+    loss, _ = task.step(batch)
+    loss.backward()
+    assert torch.isfinite(loss)
+    still = [n for n, p in task.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not still, "no gradient reaches these"
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(g.name, n) for g in sorted(CONF.iterdir()) if g.is_dir() for n in configs(g.name)]
+)
+def test_every_choice_composes(group: str, name: str) -> None:
+    config = composed(f"{group}={name}")
+    assert config[group].name == name if "name" in config[group] else True
+
+
+@pytest.mark.parametrize("name", configs("dataset"))
+def test_every_dataset_config_fits_its_class(name: str) -> None:
+    config = composed(f"dataset={name}")
+    arguments = {k: v for k, v in config.dataset.items() if k != "_target_"}
+    made = target_class(config.dataset._target_)(**arguments, seed=1)
+    assert made.name == name
+
+
+@pytest.mark.parametrize("optimizer", configs("optimizer"))
+@pytest.mark.parametrize("scheduler", configs("scheduler"))
+def test_every_optimizer_goes_with_every_scheduler(optimizer: str, scheduler: str) -> None:
+    config = settle(composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "model=gpt", "dataset=shakespeare"))
+    task = make_task(config, torch.nn.Linear(2, 2), total_steps=20)
+    made = task.configure_optimizers()
+    assert made["lr_scheduler"]["interval"] == config.scheduler.interval
+    rates = []
+    for _ in range(20):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert max(rates) <= config.optimizer.lr * (1 + 1e-6)
+    assert all(rate >= 0 for rate in rates)
+    if scheduler != "constant":
+        assert rates[-1] < 0.2 * config.optimizer.lr
+
+
+def test_the_configs_of_the_repository_are_found() -> None:
+    assert conf_folder() == CONF
