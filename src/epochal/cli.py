@@ -6,10 +6,11 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -42,6 +43,8 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             except Exception as error:  # kept, not raised: Hydra would end the other jobs and print its own lines
                 failures.append((" ".join(overrides), error))
                 if many:
+                    if not isinstance(error, EpochalError | OmegaConfBaseException):
+                        traceback.print_exception(error)  # a bug of ours; the others' jobs go on all the same
                     say(f"failed: {sentence(error)}")
 
         def run() -> None:
@@ -50,7 +53,7 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             command = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(job)
             try:
                 command()
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:  # what jobs raise is kept
                 say(explain(error, sys.argv[1:], config_name, config_path))
                 sys.exit(2)
             if not failures:
@@ -86,29 +89,58 @@ def explain(error: Exception, arguments: list[str], config_name: str, config_pat
     """Hydra's errors in plain words, with the name that was probably meant."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = list(error.options or [])
-        return f"{group}={option} is no {group}.{did_you_mean(option, options)} There are: {' '.join(options)}"
+        return no_option(group, option, list(error.options or []))
     if isinstance(error, OverrideParseException):
-        return f"The argument {error.override} cannot be read: {str(error).splitlines()[0]}"
+        if "=" not in error.override:
+            groups = (g for g, options in choices(config_path).items() if error.override in options)
+            meant = next((f" Did you mean {group}={error.override}?" for group in groups), "")
+            return f"The argument {error.override} is no key=value.{meant}"
+        return (
+            f"The argument {error.override} cannot be read. Brackets and quotes come in pairs, and a value with other "
+            f"signs than letters and digits stands in quotes: '{error.override.partition('=')[0]}=\"...\"'"
+        )
+    if isinstance(error, OSError):
+        return f"The outputs folder {error.filename} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
+    if "Config group override" in str(error):  # such as model=5 or model=null
+        for group, _, option in (argument.partition("=") for argument in arguments):
+            if option not in (options := choices(config_path).get(group, [option])):
+                return no_option(group, option, options)
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return unknown_key(match[1], arguments, config_name, config_path)
-    if isinstance(error, ConfigCompositionException):
-        return " ".join(str(error).split())
     return " ".join(str(error).split())
 
 
+def no_option(group: str, option: str, options: list[str]) -> str:
+    return f"{group}={option} is no {group}.{did_you_mean(option, options)} There are: {' '.join(options)}"
+
+
+def choices(config_path: Path) -> dict[str, list[str]]:
+    """The options of each group."""
+    folders = sorted(p for p in config_path.iterdir() if p.is_dir())
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
 def unknown_key(key: str, arguments: list[str], config_name: str, config_path: Path) -> str:
-    """Names the key that was probably meant, out of all that this choice of groups has."""
-    groups = sorted(p.name for p in config_path.iterdir() if p.is_dir())
+    """Names the key that was probably meant, out of all that this choice of groups has, or the options that have it."""
+    groups = choices(config_path)
+    chosen = [a for a in arguments if a.lstrip("~").split("=")[0] in groups and "," not in a]
     try:
-        choices = [a for a in arguments if a.split("=")[0] in groups and "," not in a]
-        known = sorted(keys(compose(choices, config_name, config_path)))
-    except Exception:  # the message is of use without the suggestion
+        known = sorted(keys(compose(chosen, config_name, config_path)))
+    except (HydraException, OmegaConfBaseException, ValueError):  # the message is of use without the suggestion
         known = []
-    near = did_you_mean(key, [*known, *groups])
-    parent = key.rpartition(".")[0]
+    parent, _, leaf = key.rpartition(".")
+    having = [
+        option
+        for option in groups.get(parent, [])
+        if re.search(rf"^\s*{re.escape(leaf)}:", (config_path / parent / f"{option}.yaml").read_text(), re.MULTILINE)
+    ]
+    if having and parent:
+        others = " or ".join(f"{parent}={option}" for option in having)
+        return f"There is no key {key} in this choice of {parent}; {others} would have it."
+    near = did_you_mean(key, [name for name in (*known, *groups) if name != key])
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
-    has = f" {parent} has: {' '.join(siblings)}" if parent and siblings else ""
+    shown = [name for name in siblings if name != "name" and not name.startswith("_")]
+    has = f" {parent} has: {' '.join(shown)}." if parent and shown else ""
     return f"There is no key {key}.{near}{has}"
 
 

@@ -18,10 +18,10 @@ from epochal import screen
 from epochal.build import load_weights, make_data, make_task, make_trainer, quiet, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError
-from epochal.facts import Classes, from_plain
+from epochal.facts import Classes, from_plain, words
 from epochal.runs import Run, save_shown, write_atomically
 from epochal.tasks import LanguageModeling, Task
-from epochal.validate import ALLOWED, check_targets, make_model, target_class
+from epochal.validate import ALLOWED, check_targets, make_model, numbers, roles, target_class
 
 
 @dataclass
@@ -67,12 +67,17 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     for text in task.shown.texts.values():
         console.print(Panel(text, title="samples", title_align="left", border_style="dim"), markup=False)
 
-    rebuilt.folder.mkdir(parents=True, exist_ok=True)
-    files = save_shown(task.shown, rebuilt.folder, stem="{}")
-    write_atomically(rebuilt.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    if task.shown.table:
-        with (rebuilt.folder / "per_class.csv").open("w", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(task.shown.table)
+    try:
+        rebuilt.folder.mkdir(parents=True, exist_ok=True)
+        files = save_shown(task.shown, rebuilt.folder, stem="{}")
+        write_atomically(rebuilt.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        if task.shown.table:
+            with (rebuilt.folder / "per_class.csv").open("w", newline="") as stream:
+                csv.writer(stream, lineterminator="\n").writerows(task.shown.table)
+    except OSError as error:
+        raise ConfigError(
+            f"{rebuilt.folder} cannot be written ({error.strerror}); only the table above is left."
+        ) from error
     written = ", ".join(
         ["metrics.json", *(["per_class.csv"] if task.shown.table else []), *(file.name for file in files)]
     )
@@ -97,9 +102,14 @@ def rebuild(config: DictConfig) -> Rebuilt:
     content = read_checkpoint(file)
     saved, state = OmegaConf.create(content["epochal"]["config"]), content["epochal"]["data"]
     check_targets(saved, (*ALLOWED, *config.allow))
-    inputs, outputs = (from_plain(fact) for fact in content["epochal"]["facts"])
+    try:
+        inputs, outputs = (from_plain(fact) for fact in content["epochal"]["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file} is of another version of Epochal: its facts cannot be read.") from error
     saved.trainer = config.trainer
     other = config.get("dataset")
+    if wrong := [*roles(saved), *(numbers(config) if other is not None else ())]:
+        raise ConfigError("\n".join(wrong))
     if other is not None:
         if target_class(other._target_).yields is not type(inputs):
             raise ConfigError(
@@ -112,7 +122,9 @@ def rebuild(config: DictConfig) -> Rebuilt:
     data = make_data(saved, state if other is not None else None)
     found_inputs, found_outputs = data.facts(saved.task.name)
     if found_inputs != inputs:
-        raise ConfigError(f"The model reads {inputs}, but dataset={saved.dataset.name} yields {found_inputs}.")
+        raise ConfigError(
+            f"The model reads {words(inputs)}, but dataset={saved.dataset.name} yields {words(found_inputs)}."
+        )
     if isinstance(outputs, Classes) and isinstance(found_outputs, Classes) and found_outputs.count != outputs.count:
         raise ConfigError(
             f"The model tells {outputs.count} classes apart, but dataset={saved.dataset.name} has {found_outputs.count}."

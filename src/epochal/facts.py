@@ -37,6 +37,15 @@ class Classes:
 Facts = Images | Tokens | Classes
 
 
+def words(fact: Facts) -> str:
+    """For a sentence."""
+    if isinstance(fact, Images):
+        return f"{'grey' if fact.channels == 1 else 'colour'} images of {fact.height}x{fact.width} pixels"
+    if isinstance(fact, Tokens):
+        return f"{fact.vocab_size:,} kinds of tokens, {fact.length:,} at a time"
+    return f"{fact.count:,} classes"
+
+
 def to_plain(fact: Facts) -> dict[str, Any]:
     """As plain containers, for a checkpoint."""
     return {"kind": type(fact).__name__, **asdict(fact)}

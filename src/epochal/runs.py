@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,8 +22,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from epochal.errors import ConfigError
 from epochal.tasks.base import Shown
 
+GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 AXES = ("step", "epoch", "examples", "seconds")
-VOLATILE = ("resume", "logger", "output_dir")  # what a config may differ in and still be the same run
+VOLATILE = ("resume", "allow", "logger", "output_dir")  # what a config may differ in and still be the same run
 
 
 class Run:
@@ -71,12 +73,17 @@ class Run:
         Raises:
             ConfigError: If it is not one.
         """
-        folder = Path(path).expanduser().absolute()
+        folder = Path(str(path)).expanduser().absolute()
         if not folder.is_dir():
             raise ConfigError(f"There is no run folder {path}.")
         if not (folder / "config.yaml").is_file():
-            raise ConfigError(f"{path} is not a run folder: it has no config.yaml.")
+            raise ConfigError(f"{folder} is not a run folder: it has no config.yaml.")
         return cls(folder)
+
+    def discard(self) -> None:
+        """Takes a new folder away again, if the run cannot start."""
+        self.release()
+        shutil.rmtree(self.folder)
 
     def claim(self) -> bool:
         """Whether no other living process has this run; holds it as long as this process lives."""
@@ -104,8 +111,10 @@ class Run:
             config = OmegaConf.load(self.folder / "config.yaml")
         except Exception as error:  # whatever YAML's parser raises, the file is at fault
             raise ConfigError(f"{self.folder / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}.") from error
-        if not isinstance(config, DictConfig) or not {"model", "dataset"} <= set(config):
-            raise ConfigError(f"{self.folder} is not a run folder: its config.yaml names no model and dataset.")
+        for group in GROUPS:
+            if not isinstance(config, DictConfig) or not isinstance(config.get(group), DictConfig):
+                raise ConfigError(f"{self.folder} is not a run folder: its config.yaml has no {group}.")
+        assert isinstance(config, DictConfig)  # the loop has looked
         return config
 
     def summary(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from epochal.errors import ConfigError
+from epochal.errors import ConfigError, did_you_mean
 from epochal.facts import Classes, Images, Tokens
 
 UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
@@ -31,6 +32,17 @@ POSITIVE = (
     "task.sample_length",
 )
 NOT_NEGATIVE = ("dataset.crop_padding", "dataset.cutout", "optimizer.weight_decay", "optimizer.momentum", "seed")
+REQUIRED = (  # whatever else may be null, these have a value
+    "seed",
+    "log_every",
+    "output_dir",
+    "optimizer.lr",
+    "dataset.batch_size",
+    "dataset.eval_batch_size",
+    "trainer.devices",
+    "trainer.accumulate_grad_batches",
+)
+FRACTIONAL = ("trainer.gradient_clip_val", "optimizer.lr", "optimizer.weight_decay", "optimizer.momentum")
 SHARES = ("dataset.validation", "dataset.test", "dataset.train_size")  # a fraction inside (0, 1), or a count
 ALLOWED = ("epochal.models", "epochal.tasks", "epochal.data", "epochal.optim", "pytorch_lightning.trainer.trainer")
 
@@ -100,16 +112,22 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
             f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
             "If you trust the run and its package, add allow=[package]."
         )
-        inside = any(target == p or target.startswith(f"{p}.") for p in (*allowed, "pytorch_lightning"))
-        if not isinstance(target, str) or not inside or any(part.startswith("_") for part in target.split(".")):
+        if not isinstance(target, str) or any(part.startswith("_") for part in target.split(".")):
+            raise refusal
+        if not _inside(target, (*allowed, "pytorch_lightning")):
             raise refusal  # before anything of it is imported
         found = resolve(target)
         owner = getattr(found, "__self__", found) if inspect.ismethod(found) else found
-        home = getattr(owner, "__module__", "") or ""
-        if not (inspect.isclass(owner) or inspect.isfunction(owner)):
+        # a class, a method that makes one, or a function of those whose purpose is to make something
+        makers = ("epochal.optim", *(p for p in allowed if p not in ALLOWED))
+        if not inspect.isclass(owner) and not (inspect.isfunction(owner) and _inside(owner.__module__, makers)):
             raise refusal
-        if not any(home == p or home.startswith(f"{p}.") for p in allowed):
+        if not _inside(getattr(owner, "__module__", None) or "", allowed):
             raise refusal
+
+
+def _inside(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def _targets(node: Any) -> Iterator[Any]:
@@ -124,7 +142,10 @@ def _targets(node: Any) -> Iterator[Any]:
 
 
 def _conflicts(config: DictConfig) -> Iterator[str]:
-    yield from _numbers(config)
+    for key in REQUIRED:
+        if OmegaConf.select(config, key) is None:
+            yield f"{key} must have a value."
+    yield from numbers(config)
     try:
         parse_duration(config.duration)
     except ConfigError as error:
@@ -134,17 +155,37 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
     except ConfigError as error:
         yield str(error)
         return
+    if wrong := list(roles(config)):
+        yield from wrong
+        return
+    if data.yields in model.reads:  # else the model's own options of the data are among the keys
+        known = inspect.signature(data).parameters
+        for key in config.dataset:
+            if key not in known and key != "_target_":
+                yield f"There is no key dataset.{key}.{did_you_mean(str(key), known)}"
     yield from _pair(config, model, data)
     yield from _model(config, model, data)
+    yield from _optimizer(config)
     yield from _trainer(config)
-    parent = next(
-        (p for p in (Path(config.output_dir), *Path(config.output_dir).absolute().parents) if p.exists()), None
-    )
-    if parent is not None and not parent.is_dir():
-        yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
+    if config.output_dir is not None:
+        folder = Path(str(config.output_dir)).absolute()
+        parent = next(p for p in (folder, *folder.parents) if p.exists())
+        if not parent.is_dir():
+            yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
+        elif not os.access(parent, os.W_OK):
+            yield f"output_dir={config.output_dir} cannot be written; choose another with output_dir=<folder>."
 
 
-def _numbers(config: DictConfig) -> Iterator[str]:
+def roles(config: DictConfig) -> Iterator[str]:
+    """What is no model, data set or task, though its `_target_` may be a fine class of another kind."""
+    for group, fact in (("model", "reads"), ("dataset", "yields"), ("task", "reports")):
+        target = config[group].get("_target_")
+        if target is not None and not hasattr(target_class(target), fact):
+            yield f"{group}._target_={target} is no {group}."
+
+
+def numbers(config: DictConfig) -> Iterator[str]:
+    """Sizes that are none."""
     for key in (*POSITIVE, *NOT_NEGATIVE):
         value = OmegaConf.select(config, key)
         if value is None:
@@ -153,9 +194,17 @@ def _numbers(config: DictConfig) -> Iterator[str]:
             yield f"{key}={value} is not a number."
         elif value < 0 or (value == 0 and key in POSITIVE):
             yield f"{key}={value} must be {'above zero' if key in POSITIVE else 'zero or more'}."
+        elif isinstance(value, float) and not value.is_integer() and key not in FRACTIONAL:
+            yield f"{key}={value} must be a whole number."
     for key in SHARES:
         value = OmegaConf.select(config, key)
-        if value is None and key.endswith("train_size"):
+        if value is None:
+            if (
+                not key.endswith("train_size")
+                and OmegaConf.select(config, "dataset")
+                and key.split(".")[1] in config.dataset
+            ):
+                yield f"{key} must have a value."
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             yield f"{key}={value} is neither a count nor a fraction."
@@ -163,7 +212,7 @@ def _numbers(config: DictConfig) -> Iterator[str]:
             isinstance(value, float) and value >= 1 and not (value == 1 and key.endswith("train_size"))
         ):
             yield f"{key}={value} must be a fraction between 0 and 1, or a count of one or more."
-    ema = config.callbacks.ema
+    ema = OmegaConf.select(config, "callbacks.ema")
     if ema is not None and not (isinstance(ema, int | float) and 0 < ema < 1):
         yield f"callbacks.ema={ema} must be between 0 and 1, e.g. 0.999."
 
@@ -199,7 +248,9 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     common = [task for task in data.tasks if task in model.tasks]
     if data.yields not in model.reads or not common:
         return
-    inputs: Any = Images(3, 64, 64) if data.yields is Images else Tokens(256, config.dataset.get("context_length", 64))
+    length = config.dataset.get("context_length")
+    length = length if isinstance(length, int) and length > 0 else 64  # what is wrong with it is told already
+    inputs: Any = Images(3, 64, 64) if data.yields is Images else Tokens(256, length)
     outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs
     try:
         with torch.device("meta"):
@@ -220,6 +271,25 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model={config.model.name}: {error}") from error
+
+
+def _optimizer(config: DictConfig) -> Iterator[str]:
+    """Makes both for a network of one weight, so that wrong arguments are found before any download."""
+    import torch
+
+    arguments: dict[str, dict[str, Any]] = {}
+    for group in ("optimizer", "scheduler"):
+        known = inspect.signature(resolve(config[group]._target_)).parameters
+        plain = OmegaConf.to_container(config[group])
+        arguments[group] = {str(k): v for k, v in plain.items() if k in known}  # type: ignore[union-attr]
+    group, made = "optimizer", torch.nn.Linear(1, 1)
+    try:
+        optimizer = resolve(config.optimizer._target_)(made, **arguments["optimizer"])
+        group = "scheduler"
+        resolve(config.scheduler._target_)(optimizer, 100, **arguments["scheduler"])
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        if OmegaConf.select(config, "optimizer.lr") is not None:  # that one is told
+            yield f"{group}={config[group].name}: {error}."
 
 
 def _trainer(config: DictConfig) -> Iterator[str]:

@@ -137,6 +137,12 @@ class Data(pl.LightningDataModule):
     def batches_per_epoch(self) -> int:
         return self.rows("train")[1] // self.batch_size
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if batch.inputs.device == device:  # Lightning's own way looks at every field
+            return batch
+        inputs, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.inputs, batch.targets))
+        return Batch(inputs, targets, batch.seed)
+
     def train_dataloader(self) -> DataLoader:
         progress = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
         # 0, or the batches done before a kill

@@ -46,6 +46,9 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
     building = root / f".building-{folder.name}"
     try:
         root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(root, error) from error
+    try:
         with FileLock(root / f".{folder.name}.lock"):
             if folder.is_dir():
                 return folder
@@ -61,12 +64,12 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
             finally:
                 shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ConfigError(_no_space(root)) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise ConfigError(
-                f"The cache folder {root} cannot be written ({error.strerror}). Set EPOCHAL_CACHE to one that can."
-            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.filename and not Path(error.filename).is_relative_to(root):
+                raise ConfigError(f"{error.filename} cannot be read ({error.strerror}).") from error
+            raise _not_writable(root, error) from error
         raise
     return folder
 
@@ -81,7 +84,13 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> 
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise ConfigError(_no_space(path.parent.parent, needed=needed, free=free))
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # takes the room now: a write into a mapped hole of a full disk kills the process
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -93,6 +102,12 @@ def read_array(path: Path) -> Any:
     import torch
 
     return torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch wants to be allowed to write
+
+
+def _not_writable(root: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The cache folder {root} cannot be written ({error.strerror}). Set EPOCHAL_CACHE to one that can."
+    )
 
 
 def _no_space(root: Path, needed: int | None = None, free: int | None = None) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +34,8 @@ class ImageRows(Dataset[Batch]):
 
     def __getitem__(self, batch: Rows) -> Batch:
         index = self.rows[batch.numbers]
-        return Batch(self.images[index], self.labels[index], batch.seed)
+        # index_select copies whole images at a time, plain indexing byte by byte
+        return Batch(self.images.index_select(0, index), self.labels.index_select(0, index), batch.seed)
 
 
 class ImageData(Data):
@@ -79,7 +83,7 @@ class ImageData(Data):
         seed: int = 1,
     ) -> None:
         super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
-        self.path, self.config, self.revision = path, config, revision
+        self.path, self.config, self.revision = None if path is None else str(path), config, revision
         self.image_column, self.label_column, self.image_size = image_column, label_column, image_size
         self.validation, self.test, self.train_size, self.split_seed = validation, test, train_size, split_seed
         self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
@@ -100,6 +104,8 @@ class ImageData(Data):
         self.inputs = Images(*meta["shape"])
         self.classes = Classes(tuple(meta["classes"]))
         self.mean, self.std = torch.tensor(meta["mean"]), torch.tensor(meta["std"])
+        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
+        self._shift = (-self.mean / self.std).view(-1, 1, 1)
         self._splits = self._split(
             {
                 split: (
@@ -155,8 +161,9 @@ class ImageData(Data):
         """uint8 pixels to the floats that a model reads, same shape."""
         if self.symmetric:
             return images.to(torch.float32).div_(127.5).sub_(1)
-        mean, std = (x.to(images.device).view(-1, 1, 1) for x in (self.mean, self.std))
-        return images.to(torch.float32).sub_(255 * mean).div_(255 * std)
+        if self._scale.device != images.device:
+            self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
+        return images.to(torch.float32).mul_(self._scale).add_(self._shift)
 
 
 def augment(
@@ -210,18 +217,33 @@ def decode(source: sources.Source, building: Path, data: ImageData) -> dict[str,
 
 
 def _decode_npz(file: Path, building: Path) -> dict[str, Any]:
-    content = np.load(file, allow_pickle=False)
-    if missing := {"images", "labels"} - set(content.files):
-        raise ConfigError(
-            f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content.files)}."
-        )
-    images, labels = content["images"], content["labels"].astype(np.int64)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            content = dict(archive)
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{file} is no .npz file of arrays, or it is damaged.") from error
+    if missing := {"images", "labels"} - set(content):
+        raise ConfigError(f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content)}.")
+    images, labels = content["images"], content["labels"]
     images = images[:, None] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(labels):
-        raise ConfigError(f"{file}: images must be uint8 (N, H, W) or (N, 1 or 3, H, W), with one label each.")
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[1] not in (1, 3)
+        or labels.shape != (len(images),)
+        or not np.issubdtype(labels.dtype, np.integer)
+        or not len(images)
+        or labels.min() < 0
+    ):
+        raise ConfigError(
+            f"{file}: images must be uint8 (N, H, W) or (N, 1 or 3, H, W), with one label each, counted from 0."
+        )
+    count = int(labels.max()) + 1
+    names = content["names"].tolist() if "names" in content else range(count)
+    if len(names) < count:
+        raise ConfigError(f"{file} names {len(names)} classes, but its labels go up to {count - 1}.")
     cache.create_array(building / "train_images.npy", images.shape, np.uint8)[:] = images
     cache.create_array(building / "train_labels.npy", labels.shape, np.int64)[:] = labels
-    names = content["names"].tolist() if "names" in content.files else range(int(labels.max()) + 1)
     return {"splits": ["train"], "classes": [str(n) for n in names]}
 
 
@@ -230,13 +252,14 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
 
     splits = sources.open_splits(source, building / "scratch")
     features = splits["train"].features
-    image_column = data.image_column or next((n for n, f in features.items() if isinstance(f, datasets.Image)), "image")
+    image_column = data.image_column or next((n for n, f in features.items() if isinstance(f, datasets.Image)), None)
     label_column = data.label_column or next(
         (n for n, f in features.items() if isinstance(f, datasets.ClassLabel)),
-        next((n for n in ("label", "labels", "class", "target", "y") if n in features), "label"),
+        next((n for n in ("label", "labels", "class", "target", "y") if n in features), None),
     )
     for option, column in (("image_column", image_column), ("label_column", label_column)):
         sources.check_column(source, option, column, list(features))
+    assert image_column is not None and label_column is not None  # the check has refused None
     if not isinstance(features[image_column], datasets.Image):
         raise ConfigError(
             f"The column {image_column} of {source.path} holds no images; name the one that does by dataset.image_column."
@@ -250,6 +273,13 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
         or min(rows[label_column]) >= 0
     }
     label_feature = features[label_column]
+    if not isinstance(label_feature, datasets.ClassLabel) and not all(
+        isinstance(value, int | str) for rows in splits.values() for value in rows[label_column]
+    ):
+        raise ConfigError(
+            f"The column {label_column} of {source.path} does not hold one label for each image, a word or a whole "
+            "number; name the one that does by dataset.label_column."
+        )
     if isinstance(label_feature, datasets.ClassLabel):
         values, names = list(range(label_feature.num_classes)), list(label_feature.names)
     else:
@@ -276,8 +306,6 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
             for _ in pool.map(load, enumerate(_encoded_images(rows, image_column))):
                 pass
             images.flush()  # type: ignore[attr-defined]  # np.memmap has it
-    import shutil
-
     shutil.rmtree(building / "scratch", ignore_errors=True)
     return {"splits": list(encoded), "classes": names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -97,24 +98,23 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         else:
             found = datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
     except (DatasetsError, OSError, ValueError) as error:
-        if (
-            isinstance(error, OSError)
-            and error.errno is not None
-            and not isinstance(error, FileNotFoundError | ConnectionError)
-        ):
-            raise  # a full disk, say, is the cache's to explain
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = _first_cause(error)
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise cause from error  # a full disk is the cache's to explain
+        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         if source.local is not None:
             raise ConfigError(f"{source.local} cannot be read as a data set: {first_line}") from error
         name = source.path.rpartition("/")[2]
         if not online:
             raise ConfigError(
-                f"dataset={source.dataset} is not on this machine and the Hub cannot be reached. Put a copy into "
-                f"{os.environ.get('EPOCHAL_DATA', '$EPOCHAL_DATA')}/{name} (train.parquet, test.parquet), or choose "
+                f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a copy "
+                f"into {os.environ.get('EPOCHAL_DATA', '$EPOCHAL_DATA')}/{name} (train.parquet, test.parquet), or choose "
                 "dataset=digits, which needs none."
             ) from error
         if isinstance(error, DatasetNotFoundError):
-            raise ConfigError(f"There is no data set {source.path} on the Hub, or it needs a login.") from error
+            raise ConfigError(
+                f"There is no data set {source.path} on the Hub, or it needs a login; nor is there a file or folder of that name."
+            ) from error
         raise ConfigError(f"{source.path} cannot be read from the Hub: {first_line}") from error
     splits = {}
     for role, names in SPLIT_NAMES.items():
@@ -128,11 +128,24 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         splits = {"train": next(iter(found.values()))}
     if not len(splits["train"]):
         raise ConfigError(f"{source.path} has no rows.")
-    return splits
+    return {role: rows for role, rows in splits.items() if len(rows)}
 
 
-def check_column(source: Source, option: str, column: str, columns: list[str]) -> None:
-    """Raises ConfigError if there is no such column."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What `datasets` wraps into "An error occurred while generating the dataset"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def check_column(source: Source, option: str, column: str | None, columns: list[str]) -> None:
+    """Raises ConfigError if there is no such column, or none was given and none could be guessed."""
+    if column is None:
+        raise ConfigError(
+            f"{source.path} has no column that looks like the {option.removesuffix('_column')}s; it has: {', '.join(columns)}. "
+            f"If one of them is, name it by dataset.{option}."
+            + (" A folder of images wants a folder in it for each class." if columns == ["image"] else "")
+        )
     if column not in columns:
         raise ConfigError(
             f"dataset.{option}={column} is no column of {source.path}.{did_you_mean(column, columns)} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sysconfig
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,7 +118,10 @@ class TextData(Data):
         seed: int = 1,
     ) -> None:
         super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
-        self.path, self.config, self.revision, self.column = path, config, revision, column
+        if tokenizer not in ("character", "byte"):
+            raise ConfigError(f"dataset.tokenizer={tokenizer} is no tokenizer. There are: character byte")
+        self.path, self.config = None if path is None else str(path), config
+        self.revision, self.column = revision, column
         self.kind, self.context_length, self.prompt = tokenizer, context_length, prompt
         self.validation, self.test, self.train_size = validation, test, train_size
         self._vocabulary: str | None = None  # another run's, if it was adopted
@@ -162,8 +166,6 @@ class TextData(Data):
                 f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
             )
         texts = {split: "\n".join(rows[column]) for split, rows in splits.items()}
-        import shutil
-
         shutil.rmtree(scratch, ignore_errors=True)
         return texts
 

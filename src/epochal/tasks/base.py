@@ -33,6 +33,14 @@ class Shown:
     table: list[tuple[str, ...]] = field(default_factory=list)
 
 
+@dataclass
+class Row:
+    """Training metrics since the last logged row. No attributes of the task: setting those is slow in a Module."""
+
+    sums: Metrics = field(default_factory=dict)
+    count: int = 0
+
+
 class Task(pl.LightningModule):
     """An objective around a network that knows nothing of it.
 
@@ -66,11 +74,16 @@ class Task(pl.LightningModule):
         self.total_steps, self.log_every = total_steps, log_every
         self.shown = Shown()
         self.measured: dict[str, float] = {}  # by the newest validation or test
-        self._sums: Metrics = {}  # of the training metrics since the last logged row
-        self._summed = 0
+        self._row = Row()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
         self._gradient_norm: Tensor | None = None
         self._row_started = 0.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning sets it 40 times a step, and Module takes 2 us to do it
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
@@ -101,9 +114,7 @@ class Task(pl.LightningModule):
         self._row_started = time.perf_counter()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(
-            mix(batch.seed, self.global_rank)
-        )  # dropout and noise: a function of the step, so resuming is exact
+        self._reseed(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
@@ -119,9 +130,10 @@ class Task(pl.LightningModule):
         # reading a number off a GPU waits for it, so there only the steps that are logged are looked at
         if (self.device.type == "cpu" or self._logs_now) and not math.isfinite(metrics["loss"].item()):
             raise DivergedError(self._divergence(metrics["loss"].item()))
+        sums = self._row.sums
         for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
-        self._summed += 1
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        self._row.count += 1
 
     @property
     def _logs_now(self) -> bool:
@@ -136,19 +148,31 @@ class Task(pl.LightningModule):
     def end_row(self) -> None:
         """Logs the row that the step just taken ends, if it ends one; before that step's checkpoint is written."""
         if self._gradient_norm is not None:
-            metrics = {name: (value / self._summed).item() for name, value in self._sums.items()}
+            metrics = {name: self._of_all_ranks(value / self._row.count) for name, value in self._row.sums.items()}
             metrics["gradient_norm"] = self._gradient_norm.item()
             metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
             now = time.perf_counter()
-            metrics["examples_per_second"] = self._summed * self.data.batch_size / (now - self._row_started)
+            metrics["examples_per_second"] = self._row.count * self.data.batch_size / (now - self._row_started)
             self.record("train", metrics)
-            self._sums, self._summed, self._gradient_norm, self._row_started = {}, 0, None, now
+            self._row, self._gradient_norm, self._row_started = Row(), None, now
+
+    def _reseed(self, batch: Batch) -> None:
+        """Dropout and noise become a function of the step, so that resuming is exact."""
+        seed = mix(batch.seed, self.global_rank)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a millisecond: it keeps a stack trace
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _of_all_ranks(self, value: Tensor) -> float:
+        if self.trainer.world_size > 1:
+            value = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+        return value.item()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["row"] = {"sums": self._sums, "summed": self._summed}
+        checkpoint["row"] = {"sums": self._row.sums, "count": self._row.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._sums, self._summed = checkpoint["row"]["sums"], checkpoint["row"]["summed"]
+        self._row = Row(**checkpoint["row"])
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Sends a row to every logger, and keeps it where callbacks look for it."""
@@ -196,7 +220,7 @@ class Task(pl.LightningModule):
         count = len(batch.targets)
         if not count:  # this rank's part of a last, small batch
             return
-        torch.manual_seed(mix(batch.seed, self.global_rank))
+        self._reseed(batch)
         _, metrics = self.step(batch)
         for name, value in metrics.items():
             if name not in self._means:

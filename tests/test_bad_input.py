@@ -1,0 +1,544 @@
+"""Wrong input ends in one plain sentence and exit status 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from conftest import ROOT
+from epochal.errors import ConfigError
+from epochal.validate import ALLOWED, check_targets
+from samples import image_folder, image_npz, text_file, text_parquet
+
+IMAGES = ("dataset=images", "dataset.batch_size=2", "duration=2steps")
+TEXT = ("model=gpt", "dataset=text", "duration=2steps")
+
+WRONG_CHOICES = {
+    "an unknown model": (["model=resent"], ["model=resent is no model.", "Did you mean resnet?", "lenet"]),
+    "an unknown data set": (["dataset=digts"], ["dataset=digts is no dataset.", "Did you mean digits?", "mnist"]),
+    "an unknown key": (["optimizer.lrr=1"], ["no key optimizer.lrr.", "Did you mean optimizer.lr?", "weight_decay"]),
+    "an unknown group": (["optimzer.lr=1"], ["no key optimzer.lr.", "Did you mean optimizer.lr?"]),
+    "an unknown key at the top": (["durations=1epoch"], ["no key durations.", "Did you mean duration?"]),
+    "another model's key": (["model.depth=8"], ["no key model.depth in this choice of model", "model=resnet"]),
+    "another task's key": (["task.label_smoothing=0.1"], ["task.label_smoothing", "task=classification"]),
+    "an added key of the data": (["+dataset.flipp=true"], ["no key dataset.flipp.", "Did you mean flip?"]),
+    "an added key of the model": (["+model.foo=1"], ["model=lenet", "foo"]),
+    "an added key of the trainer": (["+trainer.foo=1"], ["trainer=default", "foo"]),
+    "a number as a model": (["model=5"], ["model=5 is no model.", "lenet"]),
+    "no model": (["model=null"], ["model=null is no model.", "lenet"]),
+    "a model that reads something else": (["model=gpt"], ["reads tokens", "digits yields images", "lenet", "resnet"]),
+    "a task that the pair cannot do": (
+        ["task=language_modeling"],
+        ["task=language_modeling does not fit model=lenet on dataset=digits", "classification, or auto"],
+    ),
+    "a depth that is not 6n+2": (["model=resnet", "model.depth=21"], ["depth=21 is not 6n + 2", "20 and 26"]),
+    "an option that is none": (["model.activation=sigmoid"], ["activation=sigmoid is no choice", "relu tanh"]),
+    "a tokenizer that is none": (
+        [*TEXT, "dataset.path=/", "dataset.tokenizer=bpe"],
+        ["dataset.tokenizer=bpe is no tokenizer", "character byte"],
+    ),
+    "a word for a number": (["dataset.batch_size=abc"], ["dataset.batch_size=abc is not a number."]),
+    "a number for yes or no": (["dataset.flip=3"], ["dataset.flip=3 must be true or false."]),
+    "a fraction of an image": (["dataset.batch_size=2.5"], ["dataset.batch_size=2.5 must be a whole number."]),
+    "a fraction of a pixel": (["dataset.image_size=2.5"], ["dataset.image_size=2.5 must be a whole number."]),
+    "nothing for a number": (["dataset.batch_size=null"], ["dataset.batch_size must have a value."]),
+    "no seed": (["seed=null"], ["seed must have a value."]),
+    "no validation": (["dataset.validation=null"], ["dataset.validation must have a value."]),
+    "a value taken away": (["~optimizer.lr"], ["optimizer.lr must have a value."]),
+    "a duration that is none": (["duration=soon"], ["duration=soon is no duration", "5epochs"]),
+    "a duration of nothing": (["duration=0steps"], ["duration=0steps is no duration"]),
+    "a word that is no argument": (["lenet"], ["The argument lenet is no key=value.", "Did you mean model=lenet?"]),
+    "an unreadable argument": (["model.hidden=[1"], ["The argument model.hidden=[1 cannot be read"]),
+    "a reference to nowhere": (["experiment=${nowhere}"], ["nowhere"]),
+    "a batch of none": (["dataset.batch_size=0"], ["dataset.batch_size=0 must be above zero."]),
+    "a negative batch": (["dataset.batch_size=-4"], ["dataset.batch_size=-4 must be above zero."]),
+    "an image of no size": (["dataset.image_size=0"], ["dataset.image_size=0 must be above zero."]),
+    "a negative crop": (["dataset.crop_padding=-1"], ["dataset.crop_padding=-1 must be zero or more."]),
+    "a window of no tokens": ([*TEXT, "dataset.context_length=0"], ["dataset.context_length=0 must be above zero."]),
+    "a layer of no width": (["model=mlp", "model.hidden=[8,0]"], ["hidden[1]=0", "at least 1"]),
+    "a learning rate of zero": (["optimizer.lr=0"], ["optimizer.lr=0 must be above zero."]),
+    "one beta for two": (["optimizer.betas=3"], ["optimizer=adamw"]),
+    "a negative warm-up": (["scheduler.warmup=-1"], ["scheduler=one_cycle", "-1"]),
+    "a precision that is none": (["trainer.precision=99"], ["trainer=default", "99"]),
+    "an average that forgets all": (["callbacks.ema=3"], ["callbacks.ema=3 must be between 0 and 1"]),
+    "validation of 0": (["dataset.validation=0"], ["dataset.validation=0 must be a fraction between 0 and 1"]),
+    "validation of 0.0": (["dataset.validation=0.0"], ["dataset.validation=0.0 must be a fraction between 0 and 1"]),
+    "validation of 1.0": (["dataset.validation=1.0"], ["dataset.validation=1.0 must be a fraction between 0 and 1"]),
+    "a test part of 1.5": (["dataset.test=1.5"], ["dataset.test=1.5 must be a fraction between 0 and 1"]),
+    "validation on more than all": (["dataset.validation=1438"], ["dataset.validation=1438", "of 1,437 rows"]),
+    "more to learn from than there is": (["dataset.train_size=5000"], ["dataset.train_size=5000", "of 1,294 rows"]),
+    "a batch larger than the set": (
+        ["dataset.batch_size=5000"],
+        ["dataset.batch_size=5000 is larger than the 1,294 training rows of dataset=digits."],
+    ),
+    "no path": (["dataset=images"], ["dataset=images needs dataset.path="]),
+    "a path that does not exist": (
+        ["dataset=images", "dataset.path=/no/such"],
+        ["dataset.path=/no/such does not exist"],
+    ),
+    "outputs in a file": ([f"output_dir={__file__}/x"], ["output_dir=", f"{__file__} is a file."]),
+    "no outputs": (["output_dir=null"], ["output_dir must have a value."]),
+    "no run to resume": (["resume=/no/such"], ["There is no run folder /no/such."]),
+    "a number to resume": (["resume=5"], ["There is no run folder 5."]),
+    "a folder to resume that is no run's": (["resume=/etc"], ["/etc is not a run folder: it has no config.yaml."]),
+}
+
+
+@pytest.mark.parametrize("arguments, says", WRONG_CHOICES.values(), ids=WRONG_CHOICES)
+def test_wrong_choice(refuse, arguments, says):
+    refuse("train", *arguments, "logger=none", says=says)
+
+
+def test_all_conflicts_are_told_at_once(refuse):
+    wrong = {
+        "model.depth=21": "depth=21 is not 6n + 2",
+        "dataset.batch_size=-1": "dataset.batch_size=-1 must be above zero.",
+        "dataset.validation=1.0": "dataset.validation=1.0 must be a fraction",
+        "duration=soon": "duration=soon is no duration",
+        "optimizer.lr=0": "optimizer.lr=0 must be above zero.",
+        "scheduler.warmup=7.5": "scheduler=one_cycle",
+        f"output_dir={__file__}/x": "is a file",
+    }
+    refuse("train", "model=resnet", *wrong, says=wrong.values(), lines=len(wrong))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root can write to")
+@pytest.mark.parametrize("many", [[], ["-m"]])
+def test_unwritable_outputs(refuse, many):
+    refuse(
+        "train",
+        *many,
+        "output_dir=/proc/epochal",
+        "logger=none",
+        says=("/proc/epochal", "cannot be written", "output_dir="),
+    )
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_missing_data_folder_offline_names_where_to_put_it(refuse, tmp_path, monkeypatch):
+    offline = ("not on this machine and the Hub cannot be reached", "train.parquet", "dataset=digits")
+    refuse("train", *IMAGES, "dataset.path=nobody/flowers", says=(*offline, "$EPOCHAL_DATA/flowers"))
+    refuse("train", *TEXT, "dataset.path=nobody/poems", says=(*offline, "$EPOCHAL_DATA/poems"))
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setenv("EPOCHAL_DATA", str(tmp_path / "copies"))
+    refuse("train", *IMAGES, "dataset.path=nobody/flowers", says=(*offline, f"{tmp_path / 'copies'}/flowers"))
+
+
+def test_epochal_data_that_is_no_folder(refuse, monkeypatch):
+    monkeypatch.setenv("EPOCHAL_DATA", "/no/such")
+    refuse("train", *IMAGES, "dataset.path=nobody/flowers", says=("EPOCHAL_DATA=/no/such is no folder",))
+
+
+def test_empty_data_folder(refuse, home):
+    (home / "photos" / "cat").mkdir(parents=True)
+    refuse("train", *IMAGES, "dataset.path=photos", says=(f"The folder {home / 'photos'} is empty", "dataset=images"))
+
+
+def test_folder_without_classes(refuse, home):
+    (image_folder(home / "photos") / "cat").rename(home / "flat")
+    refuse(
+        "train", *IMAGES, "dataset.path=flat", says=("flat has no column", "labels", "a folder in it for each class")
+    )
+
+
+@pytest.mark.parametrize(
+    "option, says",
+    [
+        ("image_column=picture", ["image_column=picture is no column of photos.", "It has: image, label."]),
+        ("label_column=lable", ["label_column=lable is no column of photos.", "Did you mean label?"]),
+        ("image_column=label", ["The column label of photos holds no images", "dataset.image_column"]),
+    ],
+)
+def test_wrong_image_column(refuse, photos, option, says):
+    refuse("train", *IMAGES, "dataset.path=photos", f"dataset.{option}", says=says)
+
+
+def test_wrong_text_column(refuse, home):
+    path = f"dataset.path={text_parquet(home / 'text.parquet')}"
+    refuse("train", *TEXT, path, "dataset.column=txt", says=("dataset.column=txt is no column", "Did you mean text?"))
+    refuse("train", *TEXT, path, "dataset.column=n", says=("The column n", "holds no text", "dataset.column"))
+    refuse("train", *IMAGES, path, says=("no column that looks like the images", "text, n", "dataset.image_column"))
+
+
+@pytest.mark.parametrize("damage", [lambda old: b"no image", lambda old: old[: len(old) // 2], lambda old: b""])
+def test_corrupted_image(refuse, home, damage):
+    image_folder(home / "photos", side=32)
+    file = home / "photos" / "dog" / "3.png"
+    file.write_bytes(damage(file.read_bytes()))
+    refuse(
+        "train",
+        *IMAGES,
+        "dataset.path=photos",
+        says=("Image 13 of photos, split train", str(file), "cannot be decoded"),
+    )
+
+
+def test_images_of_several_sizes(refuse, photos):
+    image_folder(photos / "more", side=6)
+    for name in ("cat", "dog"):
+        (photos / "more" / name / "0.png").rename(photos / name / "small.png")
+    shutil.rmtree(photos / "more")
+    refuse("train", *IMAGES, "dataset.path=photos", says=("2 different sizes", "dataset.image_size="))
+
+
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        (["model=resnet"], ["model=resnet", "at least 4x4 pixels, not 2x2"]),
+        (["model=cnn", "model.filters=[4,4]"], ["model=cnn", "leaves nothing of an image of 1x1 pixels"]),
+        (["model=gan"], ["model=gan", "at least", "2x2"]),
+    ],
+)
+def test_image_smaller_than_the_network_can_take(refuse, home, model, says):
+    image_folder(home / "photos", side=2)
+    refuse("train", *IMAGES, "dataset.path=photos", *model, says=says)
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (b"no archive", ["no .npz file of arrays"]),
+        ({"images": np.zeros((9, 8, 8), np.uint8)}, ["no array named labels", "it has: images"]),
+        ({"images": np.zeros((9, 8, 8)), "labels": np.zeros(9, int)}, ["images must be uint8"]),
+        ({"images": np.zeros((9, 8, 8), np.uint8), "labels": np.zeros(8, int)}, ["one label each"]),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, -1])}, ["counted from 0"]),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, 1]), "names": np.array(["zero"])},
+            ["names 1 classes, but its labels go up to 1"],
+        ),
+    ],
+)
+def test_wrong_npz(refuse, home, content, says):
+    if isinstance(content, bytes):
+        (home / "set.npz").write_bytes(content)
+    else:
+        np.savez(home / "set.npz", **content)
+    refuse("train", *IMAGES, "dataset.path=set.npz", says=("set.npz", *says))
+
+
+def test_truncated_npz(refuse, home):
+    file = image_npz(home / "set.npz")
+    file.write_bytes(file.read_bytes()[:1000])
+    refuse("train", *IMAGES, "dataset.path=set.npz", says=("set.npz is no .npz file of arrays, or it is damaged",))
+
+
+@pytest.mark.parametrize("name, content", [("empty.txt", ""), ("blank.txt", " \n\n \n")])
+def test_empty_text_file(refuse, home, name, content):
+    (home / name).write_text(content)
+    refuse("train", *TEXT, f"dataset.path={name}", says=("is empty: there is nothing to learn from",))
+
+
+def test_text_shorter_than_a_window(refuse, home):
+    text_file(home / "text.txt")
+    says = ("too few for one window of dataset.context_length=100000",)
+    refuse("train", *TEXT, "dataset.path=text.txt", "dataset.context_length=100000", says=says)
+
+
+def test_damaged_parquet(refuse, home):
+    (home / "set.parquet").write_bytes(b"PAR1 and nothing more")
+    refuse("train", *TEXT, "dataset.path=set.parquet", says=("set.parquet cannot be read as a data set",))
+
+
+def test_picture_as_text(refuse, photos):
+    picture = photos / "cat" / "0.png"
+    refuse("train", *TEXT, f"dataset.path={picture}", says=(f"{picture} cannot be read as a data set", "codec"))
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_not_enough_disk_for_the_cache(refuse, photos, monkeypatch):
+    monkeypatch.setattr("epochal.data.cache.shutil.disk_usage", lambda path: Usage(1000, 999, 1))
+    says = ("Not enough disk for the cache", "0 MB are free", "EPOCHAL_CACHE")
+    refuse("train", "logger=none", says=says)
+    refuse("train", *IMAGES, "dataset.path=photos", says=says)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system does not reserve disk")
+def test_disk_that_fills_up_while_the_cache_is_written(refuse, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    refuse("train", "logger=none", says=("Not enough disk for the cache", "EPOCHAL_CACHE"))
+
+
+@pytest.mark.parametrize("cache", [f"{__file__}/x", "/proc/epochal"])
+def test_unwritable_cache(refuse, monkeypatch, cache):
+    monkeypatch.setenv("EPOCHAL_CACHE", cache)
+    refuse("train", "logger=none", says=(f"The cache folder {cache} cannot be written", "EPOCHAL_CACHE"))
+
+
+# -- run folders and checkpoints ------------------------------------------------------------------------------------
+
+
+def test_resuming_a_finished_run(refuse, copied):
+    copied("run", status="finished")
+    refuse("train", "resume=run", says=("run is finished: there is nothing to resume",))
+
+
+def test_resuming_with_another_config(refuse, copied):
+    copied("run")
+    refuse("train", "resume=run", "seed=3", says=("goes on with that run as it was", "leave out seed=3"))
+
+
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        (None, "it has no config.yaml"),
+        ("", "its config.yaml has no model"),
+        ("- a list", "its config.yaml has no model"),
+        ("model: 1\ndataset: 2\n", "its config.yaml has no model"),
+        ("model: {name: lenet}\ndataset: {name: digits}\n", "its config.yaml has no task"),
+        ("model: [\n", "config.yaml cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("script, option", [("train", "resume"), ("evaluate", "run")])
+def test_folder_that_is_no_run(refuse, copied, script, option, config, says):
+    file = copied("run") / "config.yaml"
+    file.unlink() if config is None else file.write_text(config)
+    refuse(script, f"{option}=run", says=(says,))
+
+
+def flipped(old: bytes) -> bytes:
+    """One bit of a weight is another: the file is still a checkpoint to torch."""
+    content = torch.load(io.BytesIO(old), weights_only=True)
+    place = old.index(content["state_dict"]["model.layers.1.weight"].numpy().tobytes())
+    return old[:place] + bytes([old[place] ^ 64]) + old[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda old: b"no checkpoint", lambda old: b"", lambda old: old[: len(old) // 2], flipped]
+)
+@pytest.mark.parametrize("script, option, name", [("train", "resume", "last"), ("evaluate", "run", "best")])
+def test_corrupt_checkpoint(refuse, copied, script, option, name, damage):
+    file = copied("run") / "checkpoints" / f"{name}.ckpt"
+    content = damage(file.read_bytes())
+    file.unlink()  # best and last may be one file
+    file.write_bytes(content)
+    refuse(script, f"{option}=run", says=(f"{file} is no checkpoint of Epochal, or it is damaged.",))
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    content = torch.load(file, weights_only=True)
+    content["epochal"] |= changes
+    file.unlink()
+    torch.save(content, file)
+
+
+def test_checkpoint_of_something_else(refuse, copied):
+    file = copied("run") / "checkpoints" / "best.ckpt"
+    rewrite(file, facts=[{"kind": "Sounds"}, {"kind": "Classes"}])
+    refuse("evaluate", "run=run", says=(f"{file}", "cannot be read"))
+    torch.save({"weights": 1}, file)
+    refuse("evaluate", "run=run", says=(f"{file} is no checkpoint of Epochal",))
+
+
+def test_weights_of_another_architecture(refuse, copied):
+    run = copied("run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["hidden"] = [16]
+    rewrite(run / "checkpoints" / "best.ckpt", config=config)
+    refuse("evaluate", "run=run", says=("weights do not fit the model", "size mismatch"))
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ([], ["There is no run in outputs yet"]),
+        (["run=/no/such"], ["There is no run folder /no/such."]),
+        (["run=/etc"], ["/etc is not a run folder: it has no config.yaml."]),
+        (["checkpoint=/no/such"], ["There is no checkpoint /no/such."]),
+        (["checkpoint=/etc"], ["/etc is a folder, not a checkpoint", "run=/etc"]),
+        (["dataset=digts"], ["dataset=digts is no dataset.", "Did you mean digits?"]),
+        (["model=lenet"], ["no key model."]),
+        (["dataset.image_size=8"], ["no key dataset.image_size in this choice of dataset", "dataset=images"]),
+    ],
+)
+def test_wrong_choice_for_evaluate(refuse, arguments, says):
+    refuse("evaluate", *arguments, says=says)
+
+
+def test_evaluating_on_data_that_does_not_fit(refuse, copied, photos, home):
+    copied("images")
+    copied("text", kind="text")
+    images, text = (
+        ("dataset=images", f"dataset.path={photos}"),
+        ("dataset=text", f"dataset.path={text_file(home / 't.txt')}"),
+    )
+    refuse("evaluate", "run=images", *text, says=("trained on images, but dataset=text yields tokens",))
+    refuse("evaluate", "run=text", *images, says=("trained on tokens, but dataset=images yields images",))
+    refuse(
+        "evaluate",
+        "run=images",
+        *images,
+        says=("reads grey images of 8x8", "dataset=images yields colour images of 8x8"),
+    )
+    fewer = ("dataset=images", f"dataset.path={image_npz(home / 'three.npz')}")
+    refuse("evaluate", "run=images", *fewer, says=("tells 10 classes apart, but dataset=images has 3",))
+    refuse("evaluate", "run=images", *fewer, "dataset.test=0", says=("dataset.test=0 must be",))
+    refuse("evaluate", "run=images", "prompt=hello", says=("prompt goes with a language model",))
+    refuse("evaluate", "run=text", 'prompt="§"', says=("no character of the prompt",))
+
+
+def test_evaluation_that_cannot_be_written(command, copied):
+    run = copied("run")
+    (run / "evaluation").write_text("a file where a folder should be")
+    outcome = command("evaluate", "run=run")
+    assert outcome.status == 2 and "Traceback" not in outcome.error
+    assert f"{run / 'evaluation' / 'digits'} cannot be written" in outcome.error
+    assert (run / "evaluation").is_file()
+
+
+# -- nothing of somebody else's run is executed ---------------------------------------------------------------------
+
+REFUSED = [
+    "os.system",
+    "builtins.eval",
+    "torch.load",
+    "logging.os.system",
+    "epochal.runs.os.system",
+    "epochal.data.cache.shutil.rmtree",
+    "epochal.tasks.base.torch.load",
+    "epochal.validate.resolve",
+    "epochal.data.sources.open_splits",
+    "epochal.models.ResNet.load_state_dict",
+    "epochal.optim.adamw.__globals__",
+    "pytorch_lightning.trainer.trainer.os.system",
+    "pytorch_lightning.trainer.trainer.Trainer.fit",
+    "pytorch_lightning.Callback",
+    "${output_dir}",
+]
+
+
+@pytest.mark.parametrize("target", [*REFUSED, None, 5, ["os.system"]])
+@pytest.mark.parametrize("place", ["model", "asked", "dataset"])
+def test_class_outside_the_allowed_packages_is_refused_by_name(target, place):
+    config = {"model": {"_target_": "epochal.models.LeNet.for_data"}, "dataset": {"transforms": []}, "asked": {}}
+    check_targets(OmegaConf.create(config))
+    config[place] = {"deep": [{"inside": {"_target_": target}}]}
+    with pytest.raises(ConfigError, match=re.escape(f"wants to make {target}, which is refused")):
+        check_targets(OmegaConf.create(config))
+
+
+@pytest.mark.parametrize("target", ["logging.os.system", "epochal.runs.os.system"])
+def test_run_that_wants_to_make_such_a_class(refuse, copied, target):
+    run = copied("run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["_target_"] = target
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    rewrite(run / "checkpoints" / "best.ckpt", config=config)
+    says = (f"The run's config wants to make {target}, which is refused", "epochal.models", "allow=[package]")
+    refuse("train", "resume=run", says=says)
+    refuse("evaluate", "run=run", says=says)
+
+
+def test_every_class_of_the_shipped_configs_is_allowed():
+    for file in ROOT.glob("conf/*/*.yaml"):
+        check_targets(OmegaConf.create(yaml.safe_load(file.read_text()) or {}))
+
+
+def test_a_package_of_ones_own_can_be_allowed():
+    config = OmegaConf.create({"model": {"_target_": "fractions.Fraction"}})
+    check_targets(config, (*ALLOWED, "fractions"))
+    with pytest.raises(ConfigError, match=r"fractions\.math\.sqrt, which is refused"):
+        check_targets(OmegaConf.create({"model": {"_target_": "fractions.math.sqrt"}}), (*ALLOWED, "fractions"))
+
+
+def test_class_of_an_allowed_package_in_the_wrong_place(refuse, copied):
+    run = copied("run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["_target_"] = "pytorch_lightning.Trainer"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    rewrite(run / "checkpoints" / "best.ckpt", config=config)
+    refuse("train", "resume=run", says=("model._target_=pytorch_lightning.Trainer is no model.",))
+    refuse("evaluate", "run=run", says=("model._target_=pytorch_lightning.Trainer is no model.",))
+
+
+def test_resume_auto_does_not_trust_what_a_config_says_was_asked_for(refuse, copied, home):
+    """`asked` makes a config count as the same run; what would be made is still looked at."""
+    run = copied("run")
+    target = home / "outputs" / "runs" / "2000-01-01_00-00-00_mlp_digits_s1"
+    target.parent.mkdir(parents=True)
+    run.rename(target)
+    config = yaml.safe_load((target / "config.yaml").read_text())
+    config["asked"]["model"] = dict(config["model"])
+    config["model"]["_target_"] = "epochal.runs.os.system"
+    (target / "config.yaml").write_text(yaml.safe_dump(config))
+    arguments = ("model=mlp", "model.hidden=[8]", "dataset=digits", "duration=2steps", "logger=none")
+    refuse("train", *arguments, "resume=auto", says=("wants to make epochal.runs.os.system, which is refused",))
+
+
+class Trap:
+    """Unpickled without care, it writes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch sprung",)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, file: Path(file).write_bytes(pickle.dumps(content))])
+def test_code_in_a_checkpoint_does_not_run(refuse, copied, home, write):
+    run = copied("run")
+    for name in ("best", "last"):
+        file = run / "checkpoints" / f"{name}.ckpt"
+        content = {**torch.load(file, weights_only=True), "state_dict": Trap()}
+        file.unlink()
+        write(content, file)
+    refuse("evaluate", "run=run", says=("best.ckpt is no checkpoint of Epochal",))
+    refuse("train", "resume=run", says=("last.ckpt is no checkpoint of Epochal",))
+    assert not (home / "sprung").exists()
+
+
+# -- several jobs, and a real process -------------------------------------------------------------------------------
+
+
+def test_a_failed_job_does_not_end_the_others(command, home):
+    arguments = ("model=mlp", "model.hidden=[8]", "duration=1steps", "logger=none")
+    outcome = command("train", "-m", *arguments, "dataset.batch_size=32,-1,5000", "seed=1,2")
+    assert outcome.status == 2 and "Traceback" not in outcome.error
+    assert "4 of the jobs failed:" in outcome.error
+    for words in (
+        "batch_size=-1 seed=1: dataset.batch_size=-1 must be above zero.",
+        "5000 seed=2: dataset.batch_size=5000",
+    ):
+        assert words in outcome.error.split("of the jobs failed:")[1]
+    runs = sorted((home / "outputs" / "runs").iterdir())
+    assert [run.name[-2:] for run in runs] == ["s1", "s2"]
+    assert {json.loads((run / "summary.json").read_text())["status"] for run in runs} == {"finished"}
+
+
+def test_a_bug_in_one_of_many_jobs_shows_where_it_is(command, monkeypatch):
+    monkeypatch.setattr("epochal.build.build", lambda *_, **__: {}["bug"])
+    outcome = command("train", "-m", "seed=1,2")
+    assert outcome.status == 1
+    assert outcome.error.count("Traceback") == 2 and "2 of the jobs failed" in outcome.error
+
+
+def test_a_real_process_ends_with_status_2(home):
+    for arguments, words in (
+        (["model=resent"], "Did you mean resnet?"),
+        (["model=resnet", "model.depth=21"], "6n + 2"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, ROOT / "train.py", *arguments], cwd=home, capture_output=True, text=True, timeout=120
+        )
+        assert ended.returncode == 2
+        assert words in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+        assert list(home.iterdir()) == []
