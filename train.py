@@ -4,19 +4,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from epochal.cli import application
+from epochal.cli import application, given
 
 
 @application("train", Path(__file__).parent / "conf")
 def main(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
     from epochal.build import build  # torch and Lightning load only when a run really starts
 
-    job = build(config, overrides=list(HydraConfig.get().overrides.task))
-    job.fit()
-    job.test()
-    job.report()
+    with build(config, overrides=given()) as job:
+        job.fit()
+        job.test()
+        job.report()
 
 
 if __name__ == "__main__":

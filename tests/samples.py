@@ -36,10 +36,8 @@ def image_parquet(file: Path, images: np.ndarray, labels: list[Any], *, column: 
     import datasets
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    features = datasets.Features(
-        {"image": datasets.Image(), column: datasets.Value("string" if isinstance(labels[0], str) else "int64")}
-    )
-    datasets.Dataset.from_dict({"image": encoded, column: labels}, features=features).to_parquet(str(file))
+    rows = datasets.Dataset.from_dict({"image": encoded, column: labels}).cast_column("image", datasets.Image())
+    rows.to_parquet(str(file))
     return file
 
 

@@ -64,7 +64,7 @@ WRONG_CHOICES = {
     "a duration of nothing": (["duration=0steps"], ["duration=0steps is no duration"]),
     "a word that is no argument": (["lenet"], ["The argument lenet is no key=value.", "Did you mean model=lenet?"]),
     "an unreadable argument": (["model.hidden=[1"], ["The argument model.hidden=[1 cannot be read"]),
-    "a reference to nowhere": (["experiment=${nowhere}"], ["nowhere"]),
+    "a reference to nowhere": (["experiment=${nowhere}"], ["Interpolation key 'nowhere' not found"]),
     "a batch of none": (["dataset.batch_size=0"], ["dataset.batch_size=0 must be above zero."]),
     "a negative batch": (["dataset.batch_size=-4"], ["dataset.batch_size=-4 must be above zero."]),
     "an image of no size": (["dataset.image_size=0"], ["dataset.image_size=0 must be above zero."]),
@@ -510,7 +510,7 @@ def test_code_in_a_checkpoint_does_not_run(refuse, copied, home, write):
 
 
 def test_a_failed_job_does_not_end_the_others(command, home):
-    arguments = ("model=mlp", "model.hidden=[8]", "duration=1steps", "logger=none")
+    arguments = ("model=mlp", "model.hidden=[8]", "duration=1steps", "logger=none", "experiment=${model.name}")
     outcome = command("train", "-m", *arguments, "dataset.batch_size=32,-1,5000", "seed=1,2")
     assert outcome.status == 2 and "Traceback" not in outcome.error
     assert "4 of the jobs failed:" in outcome.error
@@ -519,7 +519,7 @@ def test_a_failed_job_does_not_end_the_others(command, home):
         "5000 seed=2: dataset.batch_size=5000",
     ):
         assert words in outcome.error.split("of the jobs failed:")[1]
-    runs = sorted((home / "outputs" / "runs").iterdir())
+    runs = sorted((home / "outputs" / "mlp").iterdir())
     assert [run.name[-2:] for run in runs] == ["s1", "s2"]
     assert {json.loads((run / "summary.json").read_text())["status"] for run in runs} == {"finished"}
 

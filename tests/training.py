@@ -26,11 +26,11 @@ def train(*overrides: str, callbacks: tuple[Any, ...] = ()) -> Any:
     """`python train.py <overrides>`, without the command line."""
     from epochal.build import build
 
-    job = build(composed(*overrides), overrides=list(overrides), console=Console(file=io.StringIO()))
-    job.trainer.callbacks.extend(callbacks)
-    job.fit()
-    job.test()
-    job.report()
+    with build(composed(*overrides), overrides=list(overrides), console=Console(file=io.StringIO())) as job:
+        job.trainer.callbacks.extend(callbacks)
+        job.fit()
+        job.test()
+        job.report()
     return job
 
 

@@ -28,9 +28,9 @@ from torch import nn
 from epochal import screen
 from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record
 from epochal.data import Data
-from epochal.errors import ConfigError
+from epochal.errors import ConfigError, DivergedError
 from epochal.facts import Images, Tokens, to_plain
-from epochal.loggers import make_logger
+from epochal.loggers import Wandb, make_logger
 from epochal.runs import Run, RunLogger, newest_unfinished, plain, rank, slug
 from epochal.tasks import Task
 from epochal.validate import (
@@ -76,12 +76,29 @@ class Job:
     def report(self) -> None:
         """Says that the run is finished, to the summary and to the person."""
         self.record.write(self.trainer, "finished")
-        self.run.release()
         if self.trainer.is_global_zero:
             screen.report(self)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        """Lets go of the run's folder and its W&B run, however it ended; tells how to go on if it did not finish."""
+        if error is not None and self.trainer.is_global_zero:
+            if self.run.summary().get("status") == "running":
+                self.record.write(self.trainer, "failed", error=str(error))
+            if isinstance(error, DivergedError) and self.run.last.exists():
+                kept = screen.relative(self.run.last)
+                self.console.print(f"\nThe last good checkpoint is kept: {kept}", soft_wrap=True)
+            elif self.run.last.exists():
+                folder = screen.relative(self.run.folder)
+                self.console.print(
+                    f"\nTo go on from the last checkpoint: python train.py resume={folder}", soft_wrap=True
+                )
+        self.run.release()
         for logger in self.trainer.loggers:
-            if logger.name != "run" and hasattr(logger, "experiment") and hasattr(logger.experiment, "finish"):
-                logger.experiment.finish()  # else the next job of a multirun would go on in the same W&B run
+            if isinstance(logger, Wandb):
+                logger.close("finished" if error is None else "failed")
 
 
 def build(config: DictConfig, overrides: list[str] | None = None, console: Console | None = None) -> Job:

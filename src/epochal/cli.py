@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -33,7 +34,7 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
-            overrides = list(HydraConfig.get().overrides.task)
+            overrides = given()
             many = HydraConfig.get().mode == RunMode.MULTIRUN
             if many:
                 print(f"\n--- {' '.join(overrides)}", flush=True)
@@ -75,6 +76,14 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
         return run
 
     return decorate
+
+
+def given() -> list[str]:
+    """What this job was asked for, as it was typed: `experiment=${model.name}` is not looked up."""
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(override) for override in overrides]
 
 
 def say(text: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import netrc
 import os
 import socket
+import sys
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlparse
 
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.errors import ConfigError
-from epochal.runs import Run, RunLogger, plain, rank, save_shown
+from epochal.runs import Run, RunLogger, plain, save_shown
 from epochal.tasks.base import Shown
 
 
@@ -23,7 +26,7 @@ def make_logger(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) 
         ConfigError: If its package is missing.
     """
     if config.logger.name == "wandb":
-        return _wandb(config, run, wandb_id=wandb_id, resuming=resuming)
+        return Wandb(config, run, wandb_id=wandb_id, resuming=resuming)
     if config.logger.name == "tensorboard":
         try:
             return TensorBoardLogger(save_dir=run.folder, name="tensorboard", version="", default_hp_metric=False)
@@ -32,30 +35,73 @@ def make_logger(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) 
     return None
 
 
-def _wandb(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> WandbLogger:
-    if rank() != 0:
-        return WandbLogger(mode="disabled")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
+class Wandb(Logger):
+    """Lightning's WandbLogger, opened when the first row comes: it takes a second, and the first step need not wait.
 
-    model, dataset = config.model.name, config.dataset.name
-    experiment = wandb.init(
-        project=config.logger.project,
-        entity=config.logger.entity,
-        name=run.folder.name,
-        group=config.logger.group or f"{config.experiment or 'runs'}/{model}-{dataset}",
-        tags=[model, dataset, config.task.name, *config.logger.tags],
-        job_type="train",
-        id=wandb_id,
-        resume="allow" if resuming else None,
-        dir=run.folder,
-        mode=wandb_mode(),  # type: ignore[arg-type]
-        config=plain(config),  # in the init record, where `wandb leet` can filter by it
-        settings=wandb.Settings(console="off"),
-    )
-    experiment.define_metric("step")
-    experiment.define_metric("*", step_metric="step")
-    return WandbLogger(experiment=experiment)
+    Args:
+        config: All of it goes into the run's record.
+        run: Whose folder holds what is not sent.
+        wandb_id: The same one again where a run is resumed.
+        resuming: Whether it is.
+    """
+
+    name, version = "wandb", None
+
+    def __init__(self, config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> None:
+        super().__init__()
+        self.config, self.run, self.wandb_id, self.resuming = config, run, wandb_id, resuming
+        self._logger: WandbLogger | None = None
+
+    def open(self) -> WandbLogger:
+        """The logger itself, with its W&B run as `experiment`."""
+        if self._logger is None:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            import wandb
+
+            mode = wandb_mode()
+            try:
+                experiment = self._init(mode)
+            except wandb.Error as error:
+                if mode != "online":
+                    raise
+                print(f"W&B cannot be reached ({error}); this run is logged into its own folder.", file=sys.stderr)
+                experiment = self._init("offline")
+            experiment.define_metric("step")
+            experiment.define_metric("*", step_metric="step")
+            self._logger = WandbLogger(experiment=experiment)
+        return self._logger
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.open().log_metrics({**metrics, "step": step or 0}, step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's record has the whole config from its start."""
+
+    def close(self, status: str) -> None:
+        """Ends the W&B run; else the next job of a multirun would go on in the same one."""
+        if self._logger is not None:
+            self._logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+            self._logger = None
+
+    def _init(self, mode: str) -> Any:
+        import wandb
+
+        model, dataset = self.config.model.name, self.config.dataset.name
+        return wandb.init(
+            project=self.config.logger.project,
+            entity=self.config.logger.entity,
+            name=self.run.folder.name,
+            group=self.config.logger.group or f"{self.config.experiment or 'runs'}/{model}-{dataset}",
+            tags=[model, dataset, self.config.task.name, *self.config.logger.tags],
+            job_type="train",
+            id=self.wandb_id,
+            resume="allow" if self.resuming else None,
+            dir=self.run.folder,
+            mode=mode,  # type: ignore[arg-type]
+            config=plain(self.config),  # in the init record, where `wandb leet` can filter by it
+            settings=wandb.Settings(console="off", init_timeout=30),
+        )
 
 
 def wandb_mode(environment: Any = os.environ) -> str:
@@ -91,11 +137,14 @@ def log_shown(loggers: list[Logger], shown: Shown, step: int, *, final: bool = F
     for logger in loggers:
         if isinstance(logger, RunLogger):
             save_shown(shown, logger.run.pictures, stem="test_{}" if final else "{}_" + f"{step:06}")
-        elif isinstance(logger, WandbLogger):
+        elif isinstance(logger, Wandb):
+            wandb_logger = logger.open()
             for name, picture in shown.pictures.items():
-                logger.log_image(key=f"pictures/{name}", images=[picture], step=step)
+                wandb_logger.log_image(key=f"pictures/{name}", images=[picture], step=step)
             for name, text in shown.texts.items():
-                logger.log_text(key=f"texts/{name}", columns=["step", "text"], data=[[str(step), text]], step=step)
+                wandb_logger.log_text(
+                    key=f"texts/{name}", columns=["step", "text"], data=[[str(step), text]], step=step
+                )
         elif isinstance(logger, TensorBoardLogger):
             import numpy as np
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,9 @@ def panel(
 
 
 def report(job: Job) -> None:
-    """How it went, and the line to type next."""
+    """How it went, as a table and as curves, and the line to type next."""
     console, summary = job.console, job.run.summary()
+    save_curves(job.run)
     table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in summary["metrics"].items():
         if name.startswith("test/"):
@@ -71,6 +73,24 @@ def report(job: Job) -> None:
     folder = relative(job.run.folder)
     console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
     console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)
+
+
+def save_curves(run: Run) -> None:
+    """Draws every metric that was both trained and validated, or validated alone, against the step."""
+    from epochal import pictures
+
+    with run.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for metric in {name.removeprefix("val/") for name in rows[0] if name.startswith("val/")}:
+        series = {}
+        for split, label in (("train", "training"), ("val", "validation")):
+            points = [(int(row["step"]), float(v)) for row in rows if (v := row.get(f"{split}/{metric}"))]
+            if points:
+                series[label] = ([step for step, _ in points], [value for _, value in points])
+        picture = pictures.curves(
+            series, title=metric.replace("_", " "), x_label="step", y_label=metric.replace("_", " ")
+        )
+        picture.save(run.pictures / f"curve_{metric}.png")
 
 
 def show_examples(console: Console, task: Any) -> None:

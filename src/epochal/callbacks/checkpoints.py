@@ -85,7 +85,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             if not torch.isfinite(parameter).all():
                 raise DivergedError(
                     f"{name.removeprefix('model.')} is no longer finite at step {trainer.global_step:,}. "
-                    "Try a smaller optimizer.lr, or trainer.gradient_clip_val=1. The last good checkpoint is kept."
+                    "Try a smaller optimizer.lr, or trainer.gradient_clip_val=1."
                 )
         trainer.save_checkpoint(self.run.last)
         self._saved_at = trainer.global_step

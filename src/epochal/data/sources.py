@@ -128,7 +128,7 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         splits = {"train": next(iter(found.values()))}
     if not len(splits["train"]):
         raise ConfigError(f"{source.path} has no rows.")
-    return {role: rows for role, rows in splits.items() if len(rows)}
+    return splits
 
 
 def _first_cause(error: BaseException) -> BaseException:

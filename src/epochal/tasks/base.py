@@ -187,7 +187,7 @@ class Task(pl.LightningModule):
         where = f"the first parameter that is not finite is {culprit}" if culprit else "every parameter is still finite"
         return (
             f"The loss is {loss} at step {self.global_step + 1:,}; {where}. "
-            f"Try a smaller optimizer.lr, or trainer.gradient_clip_val=1. The last good checkpoint is kept."
+            "Try a smaller optimizer.lr, or trainer.gradient_clip_val=1."
         )
 
     # -- validation and test ----------------------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""The order of the batches: nothing but a function of (seed, epoch, step), on any number of ranks, after any kill."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from epochal.data.base import BatchOrder, count_of, mix, stratified_order
+from epochal.errors import ConfigError
+
+
+def order(**changes: object) -> BatchOrder:
+    options = {"count": 103, "batch_size": 10, "seed": 1, "shuffle": True, **changes}
+    epoch = options.pop("epoch", 0)
+    made = BatchOrder(**options)  # type: ignore[arg-type]
+    made.set_epoch(epoch)
+    return made
+
+
+def listed(made: BatchOrder) -> list[tuple[list[int], int]]:
+    return [(rows.numbers.tolist(), rows.seed) for rows in made]
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_and_nothing_else_matters():
+    expected = listed(order(epoch=3))
+    torch.manual_seed(99)
+    torch.rand(5)
+    again = order(epoch=3)
+    assert listed(again) == expected and listed(again) == expected
+    assert listed(order(epoch=4)) != expected
+    assert listed(order(epoch=3, seed=2)) != expected
+
+
+def test_an_epoch_has_each_row_at_most_once_and_only_whole_batches():
+    batches = listed(order())
+    assert len(batches) == len(order()) == 10
+    rows = [row for index, _ in batches for row in index]
+    assert len(rows) == len(set(rows)) == 100 and set(rows) < set(range(103))
+
+
+def test_rows_left_out_are_others_in_the_next_epoch():
+    left = [set(range(103)) - {row for index, _ in listed(order(epoch=epoch)) for row in index} for epoch in (0, 1)]
+    assert left[0] != left[1]
+
+
+def test_without_shuffling_all_rows_come_in_order():
+    batches = listed(order(shuffle=False))
+    assert len(batches) == len(order(shuffle=False)) == 11
+    assert [row for index, _ in batches for row in index] == list(range(103))
+
+
+def test_every_batch_has_a_seed_of_its_own():
+    seeds = {seed for epoch in range(5) for run in range(3) for _, seed in listed(order(epoch=epoch, seed=run))}
+    assert len(seeds) == 5 * 3 * 10
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 10])
+def test_a_resumed_epoch_starts_in_the_middle(done):
+    assert listed(order(epoch=2, first=lambda: done)) == listed(order(epoch=2))[done:]
+
+
+def test_how_much_is_done_is_asked_when_the_first_batch_is_wanted():
+    done = 0
+    batches = iter(order(first=lambda: done))
+    done = 4  # Lightning restores its counters after it has called iter()
+    assert next(batches).seed == listed(order())[4][1]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_out_the_same_batches(world, shuffle):
+    whole = listed(order(shuffle=shuffle))
+    parts = [listed(order(shuffle=shuffle, rank=rank, world=world)) for rank in range(world)]
+    for step, (index, seed) in enumerate(whole):
+        assert [part[step][1] for part in parts] == [seed] * world
+        assert sorted(row for part in parts for row in part[step][0]) == sorted(index)
+        assert parts[0][step][0] == index[::world]
+
+
+def test_mix_spreads_near_numbers():
+    near = [mix(a, b) for a in range(20) for b in range(20)]
+    assert len(set(near)) == 400
+    bits = np.array([[seed >> bit & 1 for bit in range(63)] for seed in near])
+    assert np.abs(bits.mean(0) - 0.5).max() < 0.1  # five standard deviations are 0.125
+    assert mix(1, 2) != mix(2, 1) and mix(1) != mix(1, 0)
+
+
+@pytest.mark.parametrize("share, count", [(None, 200), (1, 1), (200, 200), (0.25, 50), (1.0, 200), (0.005, 1)])
+def test_a_share_is_a_count_or_a_fraction(share, count):
+    assert count_of(share, 200, "dataset.train_size") == count
+
+
+@pytest.mark.parametrize("share", [0, -1, 201, 0.001, -0.5])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ConfigError, match=rf"dataset\.test={share} makes .* of 200 rows"):
+        count_of(share, 200, "dataset.test")
+
+
+def test_every_beginning_of_a_stratified_order_has_the_classes_in_proportion():
+    labels = np.repeat([0, 1, 2], [500, 300, 200])
+    found = stratified_order(labels, seed=0)
+    assert sorted(found) == list(range(1000))
+    for end in (10, 50, 200, 777):
+        counts = np.bincount(labels[found[:end]], minlength=3)
+        assert np.abs(counts - end * np.array([0.5, 0.3, 0.2])).max() <= 1.5
+    assert stratified_order(labels, seed=0).tolist() == found.tolist()
+    assert stratified_order(labels, seed=1).tolist() != found.tolist()

@@ -1,0 +1,198 @@
+"""Text: tokenised once, split without overlap, read as windows whose targets are the inputs moved on by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from epochal.data import PythonStdlib, TextData
+from epochal.data.base import Rows
+from epochal.data.text import UNKNOWN, Bytes, Characters
+from epochal.errors import ConfigError
+from samples import text_file, text_parquet
+
+VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\ud800"
+
+
+def prepared(path: Path | str, **options: Any) -> TextData:
+    data = TextData(name="text", path=str(path), **{"context_length": 16, "batch_size": 2, **options})
+    data.prepare()
+    return data
+
+
+def decoded(data: TextData, split: str) -> str:
+    return data.tokenizer.decode(data._tokens[split].tolist())
+
+
+# -- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+def test_characters_round_trip():
+    tokenizer = Characters.learn(VARIED, "")
+    ids = tokenizer.encode(VARIED)
+    assert tokenizer.decode(ids) == VARIED
+    assert len(ids) == len(VARIED) and ids.max() < len(tokenizer) == len(set(VARIED))
+
+
+def test_a_character_that_train_has_not_is_the_unknown_one():
+    tokenizer = Characters.learn("abc", "abd")
+    assert len(tokenizer) == 4
+    assert tokenizer.decode(tokenizer.encode("abdz")) == f"ab{UNKNOWN}{UNKNOWN}"
+
+
+def test_a_character_that_nobody_held_out_either_is_left_out():
+    tokenizer = Characters.learn("abc", "ab")
+    assert len(tokenizer) == 3
+    assert tokenizer.decode(tokenizer.encode("zabzcz")) == "abc"
+    assert len(tokenizer.encode("")) == len(tokenizer.encode("zz")) == 0
+
+
+def test_bytes_round_trip():
+    text = VARIED.replace("\ud800", "")
+    tokenizer = Bytes()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids.tolist()) == text and len(ids) == len(text.encode()) and len(tokenizer) == 256
+
+
+def test_bytes_cut_in_the_middle_of_a_character_are_still_text():
+    tokenizer = Bytes()
+    assert tokenizer.decode(tokenizer.encode("ä").tolist()[:1]) == "\N{REPLACEMENT CHARACTER}"
+
+
+# -- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_the_text_is_held_out(tmp_path):
+    file = text_file(tmp_path / "text.txt")
+    data = prepared(file, tokenizer="character", validation=0.1, test=500)
+    text, parts = file.read_text(), [decoded(data, split) for split in ("train", "val", "test")]
+    assert "".join(parts) == text
+    assert len(parts[2]) == 500 and len(parts[1]) == round(0.1 * (len(text) - 501))
+
+
+def test_a_set_with_splits_of_its_own_keeps_them(tmp_path):
+    for name in ("train", "validation", "test"):
+        pq.write_table(pa.table({"text": [f"{name} line {i}" for i in range(9)]}), tmp_path / f"{name}.parquet")
+    data = prepared(tmp_path, tokenizer="byte")
+    for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        assert decoded(data, split) == "\n".join(f"{name} line {i}" for i in range(9))
+
+
+def test_a_smaller_training_text_is_the_beginning_of_a_larger_one(tmp_path):
+    file = text_file(tmp_path / "text.txt")
+    whole, half, few = prepared(file), prepared(file, train_size=0.5), prepared(file, train_size=300)
+    assert decoded(whole, "train").startswith(decoded(half, "train"))
+    assert decoded(half, "train").startswith(decoded(few, "train")) and len(decoded(few, "train")) == 300
+    assert len({decoded(data, split) for data in (whole, half, few) for split in ("val", "test")}) == 2
+
+
+def test_the_vocabulary_is_that_of_the_training_text(tmp_path):
+    (tmp_path / "text.txt").write_text("abc " * 500 + "xyz " * 10)
+    data = prepared(tmp_path / "text.txt", tokenizer="character", test=40, validation=100)
+    assert data.tokenizer.vocabulary == "".join(sorted(f" abc{UNKNOWN}"))
+    assert set(decoded(data, "test")) == {" ", UNKNOWN}
+
+
+def test_tokens_take_the_smallest_integers_that_hold_them(tmp_path):
+    few, many = tmp_path / "few.txt", tmp_path / "many.txt"
+    text_file(few)
+    many.write_text("".join(map(chr, range(0x4E00, 0x5000))) * 10, encoding="utf-8")
+    assert prepared(few, tokenizer="character")._tokens["train"].dtype == torch.uint8
+    assert prepared(many, tokenizer="character")._tokens["train"].dtype == torch.uint16
+    assert decoded(prepared(many, tokenizer="character"), "train")[:3] == "一丁丂"
+
+
+def test_another_set_can_be_read_with_this_ones_vocabulary(tmp_path):
+    text_file(tmp_path / "own.txt")
+    (tmp_path / "other.txt").write_text("THE QUICK brown fox € " * 100)
+    own = prepared(tmp_path / "own.txt", tokenizer="character")
+    other = TextData(name="text", path=str(tmp_path / "other.txt"), tokenizer="byte", context_length=16, batch_size=2)
+    other.adopt(own.state())
+    other.prepare()
+    assert other.facts("language_modeling") == own.facts("language_modeling")
+    assert decoded(other, "train").startswith("  brown fox  ")  # what it does not know is left out
+    assert other.characters_per_token["train"] > 1
+
+
+# -- windows --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_targets_are_the_inputs_moved_on_by_one(tmp_path, split):
+    data = prepared(text_file(tmp_path / "text.txt"))
+    rows, count = data.rows(split)
+    text = data._tokens[split].tolist()
+    for seed in (0, 5, 15):
+        batch = rows[Rows(torch.arange(count), seed)]
+        assert batch.inputs.shape == batch.targets.shape == (count, 16)
+        assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+        for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+            assert any(text[at : at + 17] == [*inputs, targets[-1]] for at in range(len(text) - 16))
+
+
+def test_validation_windows_cover_the_text_once_and_do_not_move(tmp_path):
+    data = prepared(text_file(tmp_path / "text.txt"))
+    rows, count = data.rows("val")
+    batch = rows[Rows(torch.arange(count), 3)]
+    assert batch.inputs.flatten().tolist() == data._tokens["val"][: count * 16].tolist()
+    assert len(data._tokens["val"]) - count * 16 <= 16
+    assert torch.equal(batch.inputs, rows[Rows(torch.arange(count), 99)].inputs)
+
+
+def test_training_windows_are_cut_elsewhere_in_each_batch(tmp_path):
+    data = prepared(text_file(tmp_path / "text.txt"))
+    rows, count = data.rows("train")
+    text = data._tokens["train"]
+    beginnings = {tuple(rows[Rows(torch.tensor([0]), seed)].inputs[0].tolist()) for seed in range(16)}
+    assert beginnings == {tuple(text[at : at + 16].tolist()) for at in range(16)}
+    last = rows[Rows(torch.tensor([count - 1]), 15)]
+    assert last.targets[0].tolist() == text[-16:].tolist()  # not beyond the end
+
+
+def test_batches_fit_the_text_they_are_cut_from(tmp_path):
+    data = prepared(text_file(tmp_path / "text.txt"), batch_size=4)
+    assert len(data.train_dataloader()) == data.rows("train")[1] // 4 == data.batches_per_epoch()
+    shapes = {tuple(batch.inputs.shape) for batch in data.train_dataloader()}
+    assert shapes == {(4, 16)}
+
+
+def test_a_text_too_short_for_one_batch(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size=5000 is larger than the [\d,]+ training rows"):
+        prepared(text_file(tmp_path / "text.txt"), batch_size=5000)
+
+
+def test_the_column_with_the_text_is_guessed(tmp_path):
+    assert decoded(prepared(text_parquet(tmp_path / "set.parquet")), "train").startswith(
+        "line 0 of a little text\nline 1"
+    )
+
+
+# -- the standard library -------------------------------------------------------------------------------------------
+
+
+def test_python_stdlib_is_this_pythons_code(monkeypatch, tmp_path):
+    library = tmp_path / "lib"
+    for i in range(40):
+        file = library / ("json" if i % 2 else "test" if i == 0 else ".") / f"module_{i:02}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"def function_{i:02}():\n    return {i}\n")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(library)})
+    data = PythonStdlib(name="python_stdlib", path=None, tokenizer="byte", context_length=8, batch_size=2)
+    data.prepare()
+    parts = {split: decoded(data, split) for split in ("train", "val", "test")}
+    assert all(part.startswith("def function_") for part in parts.values())
+    assert "function_00" not in "".join(parts.values())  # its tests are left out
+    for i in range(1, 40):
+        assert sum(f"function_{i:02}(" in part for part in parts.values()) == 1  # in one part, and in one only
+    assert parts["val"].count("def") == parts["test"].count("def") == 2
+
+
+def test_python_stdlib_has_files():
+    data = PythonStdlib(name="python_stdlib", path=None, tokenizer="byte")
+    key, _ = data._reader()
+    assert key["files"] > 300 and (Path(key["root"]) / "abc.py").is_file()
