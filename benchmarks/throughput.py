@@ -49,9 +49,9 @@ NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # importing Lightning sets it to 1, whic
 SINK = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
 
 
-def warm_up(steps: int) -> int:
-    """Steps before the clock, the first row of metrics among them, which opens W&B: that is start-up, not speed."""
-    return min(50, steps) + 5
+def length(steps: int) -> int:
+    """Steps of a run: a warm-up with the first row of metrics, which opens W&B, and then so many by the clock."""
+    return min(50, steps) + 5 + steps
 
 
 def make(overrides: list[str], steps: int) -> Any:
@@ -61,18 +61,13 @@ def make(overrides: list[str], steps: int) -> Any:
     from epochal.build import build
     from epochal.cli import compose
 
-    overrides = [
-        *overrides,
-        "trainer=cpu",
-        f"duration={warm_up(steps) + steps + 1}steps",
-        f"log_every={min(50, steps)}",
-    ]
+    overrides = [*overrides, "trainer=cpu", f"duration={length(steps)}steps", f"log_every={min(50, steps)}"]
     config = compose(overrides, "train", Path(__file__).absolute().parents[1] / "conf")
     return build(config, console=Console(file=SINK, force_terminal=True, width=100))
 
 
 def clocked(run: Callable[[], Any], steps: int) -> float:
-    """Seconds of so many steps after the warm-up."""
+    """Seconds of a run's last steps, so many."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     gc.collect()
@@ -80,7 +75,7 @@ def clocked(run: Callable[[], Any], steps: int) -> float:
     hook = register_optimizer_step_post_hook(lambda *_: ticks.append(time.perf_counter()))
     run()
     hook.remove()
-    return ticks[warm_up(steps) + steps] - ticks[warm_up(steps)]
+    return ticks[-1] - ticks[-1 - steps]
 
 
 def framework(job: Any, steps: int) -> float:
@@ -108,7 +103,7 @@ def bare(job: Any, steps: int) -> float:
 
     def loop() -> None:
         batches: list[torch.Tensor] = []
-        for _ in range(warm_up(steps) + steps + 1):
+        for _ in range(length(steps)):
             batches = batches or list(torch.randperm(count).split(size)[: count // size])
             index = batches.pop()
             batch = inputs.index_select(0, index)
@@ -159,9 +154,8 @@ def recipe(job: Any, steps: int) -> float:
 
     train, val = (Digits(job.data.rows(split)[0]) for split in ("train", "val"))
     loaders = DataLoader(train, batch_size=128, shuffle=True, drop_last=True), DataLoader(val, batch_size=128)
-    length = {"max_epochs": -1, "max_steps": warm_up(steps) + steps + 1}
     with redirect_stdout(SINK), redirect_stderr(SINK), patch.dict(os.environ, {NVML: "1"}):
-        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **length)
+        trainer = pl.Trainer(accelerator="cpu", max_steps=length(steps), logger=False, enable_checkpointing=False)
         return clocked(lambda: trainer.fit(Recipe(), *loaders), steps)
 
 
@@ -206,10 +200,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = [compare(case, options, Path(folder)) for case in options.cases]
     table = Table("case", "contender", "beside", "ratio", "range", "target")
-    for result, r in ((result, r) for result in results for r in result["ratios"]):
-        each = [result["a_step"][name] for name in (r["contender"], r["beside"])]
-        speeds = [f"{x * 60_000 / 128:.2f} s" if result["case"] == "epoch" else f"{1 / x:.1f}/s" for x in each]
-        names = result["case"], f"{r['contender']} {speeds[0]}", f"{r['beside']} {speeds[1]}"
+    for case, a_step, r in ((result["case"], result["a_step"], r) for result in results for r in result["ratios"]):
+        each = [a_step[name] for name in (r["contender"], r["beside"])]
+        speeds = [f"{x * 60_000 / 128:.2f} s" if case == "epoch" else f"{1 / x:.1f}/s" for x in each]
+        names = case, f"{r['contender']} {speeds[0]}", f"{r['beside']} {speeds[1]}"
         verdict = "" if not r["target"] else f"{r['target']} {'met' if r['ratio'] >= r['target'] else 'missed'}"
         table.add_row(*names, f"{r['ratio']:.3f}", f"{min(r['rounds']):.3f} to {max(r['rounds']):.3f}", verdict)
     Console().print(table, *[r["note"] for r in results if r["note"]], sep="\n")
