@@ -67,11 +67,13 @@ def one_cycle(
         initial, final: The first and last learning rates, as fractions of the highest.
         cycle_momentum: Move the momentum the other way.
     """
+    # one step more than are taken: torch's cycle ends before its last step, and divides by zero if it has three or less
+    total = max(total_steps, 3) + 1
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=max(total_steps, 2),
-        pct_start=warmup,
+        total_steps=total,
+        pct_start=max(warmup, 2 / total),
         div_factor=1 / initial,
         final_div_factor=initial / final,
         cycle_momentum=cycle_momentum,
