@@ -90,16 +90,16 @@ def bare(job: Any, steps: int) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
+    from epochal.data.base import Rows
+
     configured = job.task.configure_optimizers()
     model, optimizer, schedule = job.task.model, configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     clip, size = job.config.trainer.gradient_clip_val, job.config.dataset.batch_size
     rows, count = job.data.rows("train")
-    if images := hasattr(rows, "images"):
-        inputs, targets = job.data.normalise(rows.images[rows.rows]), rows.labels[rows.rows]
+    batch = rows[Rows(torch.arange(count), seed=0)]  # all of it, as the framework cuts and normalises it
+    inputs, targets, _ = job.data.on_after_batch_transfer(batch, 0)
+    if images := inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C), so that a batch is channels_last at once
-    else:
-        windows = rows.tokens.long().unfold(0, rows.length + 1, rows.length)  # (N, T + 1)
-        inputs, targets = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
     def loop() -> None:
         batches: list[torch.Tensor] = []

@@ -203,16 +203,10 @@ class RunLogger(Logger):
         self.seconds_before, self._started = seconds_before, time.perf_counter()
         if not self.run.metrics.exists():
             return
-        with self.run.metrics.open(newline="") as stream:
-            reader = csv.DictReader(stream)
-            self._columns = list(reader.fieldnames or AXES)
-            rows = []
-            for row in reader:
-                try:
-                    if int(row["step"]) <= step:
-                        rows.append(row)
-                except (ValueError, TypeError):  # the last line, cut off by a kill
-                    break
+        whole, _, _ = self.run.metrics.read_text().rpartition("\n")  # what follows the last newline, a kill cut off
+        reader = csv.DictReader(io.StringIO(whole))
+        self._columns = list(reader.fieldnames or AXES)
+        rows = [row for row in reader if int(row["step"]) <= step]
         self._rewrite(rows)
         for row in rows:
             self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}

@@ -1,0 +1,35 @@
+"""What a person gets who asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("flags", [("--help",), ("--cfg", "job")])
+def test_help_and_config_come_without_heavy_imports(script, flags):
+    code = (
+        f"import sys, runpy; sys.argv = ['{script}.py', *{flags}]\n"
+        f"try: runpy.run_path('{ROOT / script}.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end\n"
+        "heavy = {'torch', 'pytorch_lightning', 'wandb', 'datasets', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words = ["python train.py model=resnet dataset=cifar10", "lenet", "cosine"] if script == "train" else ["run="]
+    assert all(word in done.stdout for word in words) or flags != ("--help",)
+
+
+def test_a_failed_job_of_a_multirun_does_not_end_the_rest(command, home):
+    outcome = command(
+        "train", "-m", "model=mlp", "dataset=digits", "dataset.batch_size=9999,32", "duration=2steps", "logger=none"
+    )
+    assert outcome.status == 1 or outcome.status == 2
+    assert "dataset.batch_size=9999" in outcome.error
+    assert len(list((home / "outputs" / "runs").iterdir())) == 1

@@ -1,0 +1,95 @@
+"""The run folder: nobody shares one, and its files are whole."""
+
+from __future__ import annotations
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from epochal.runs import Run, RunLogger, newest_unfinished, slug
+from training import composed
+
+
+def test_runs_of_the_same_second_never_share_a_folder(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: Run.create(tmp_path, "lenet_digits_s1"), range(40)))
+    assert len({run.folder for run in runs}) == 40
+
+
+def test_rows_of_one_step_are_one_row_and_new_metrics_are_new_columns(tmp_path):
+    logger = logger_in(tmp_path)
+    logger.log_metrics({"train/loss": 1.0}, 10)
+    logger.log_metrics({"train/loss": 0.5}, 20)
+    logger.log_metrics({"val/loss": 0.7}, 20)
+    logger.log_metrics({"train/loss": 0.25}, 30)
+    logger.log_metrics({"val/loss": 0.6}, 30)
+    logger.log_metrics({"train/loss": 0.2, "test/loss": 0.3}, 30)
+    with logger.run.metrics.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(r["step"], r["train/loss"], r["val/loss"], r["test/loss"]) for r in rows] == [
+        ("10", "1.0", "", ""),
+        ("20", "0.5", "0.7", ""),
+        ("30", "0.2", "0.6", "0.3"),
+    ]
+    assert [r["epoch"] for r in rows] == ["2.0", "4.0", "6.0"]
+    assert [r["examples"] for r in rows] == ["320", "640", "960"]
+
+
+def test_a_resumed_run_drops_rows_past_its_checkpoint_and_a_line_cut_off(tmp_path):
+    logger = logger_in(tmp_path)
+    for step in (10, 20, 30):
+        logger.log_metrics({"train/loss": 1 / step, "val/loss": 2 / step}, step)
+    with logger.run.metrics.open("a") as stream:
+        stream.write("4")
+    again = logger_in(tmp_path)
+    again.start(20, seconds_before=100.0)
+    again.log_metrics({"train/loss": 0.5}, 30)
+    with logger.run.metrics.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(r["step"], r["val/loss"]) for r in rows] == [("10", "0.2"), ("20", "0.1"), ("30", "")]
+    assert float(rows[-1]["seconds"]) >= 100
+    assert again.last == {"train/loss": 0.5, "val/loss": 0.1}
+
+
+def test_a_run_has_one_process_at_a_time(tmp_path):
+    run = Run.create(tmp_path, "x")
+    assert run.claim()
+    assert not Run(run.folder).claim()
+    run.release()
+    assert Run(run.folder).claim()
+
+
+def test_the_newest_unfinished_run_of_the_same_config_is_found(tmp_path):
+    from omegaconf import OmegaConf
+
+    def leave(seed: int, status: str) -> Run:
+        run = Run.create(tmp_path, f"lenet_digits_s{seed}")
+        OmegaConf.save(composed(f"seed={seed}"), run.folder / "config.yaml", resolve=True)
+        run.write_summary({"status": status})
+        return run
+
+    leave(1, "stopped")
+    newer = leave(1, "running")
+    leave(1, "finished")
+    leave(2, "stopped")
+    found = newest_unfinished(tmp_path, composed("seed=1", "resume=auto"), claim=True)
+    assert found is not None
+    assert found.folder == newer.folder
+    assert newest_unfinished(tmp_path, composed("seed=3"), claim=True) is None
+    assert newest_unfinished(tmp_path, composed("seed=1", "optimizer.lr=0.1"), claim=True) is None
+
+
+def test_a_summary_has_no_nan_and_is_never_half_written(tmp_path):
+    run = Run.create(tmp_path, "x")
+    run.write_summary({"metrics": {"val/loss": float("nan")}})
+    assert run.summary() == {"metrics": {"val/loss": None}}
+    assert [path.name for path in run.folder.iterdir() if "summary" in path.name] == ["summary.json"]
+
+
+def test_names_become_fit_for_folders():
+    assert slug("my/own data") == "my-own-data"
+
+
+def logger_in(folder: Path) -> RunLogger:
+    run = Run(folder)
+    return RunLogger(run, examples_per_step=32, steps_per_epoch=5)
