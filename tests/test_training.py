@@ -104,7 +104,8 @@ def test_a_language_model_learns_and_writes(tmp_path, home):
 
 
 def test_a_gan_counts_batches_and_draws_the_same_noise(home):
-    job = train("model=gan", "model.width=4", "dataset=digits", "duration=2epochs", "logger=none", "log_every=10")
+    gan = ("model=gan", "model.width=4", "dataset=digits", "duration=2epochs", "logger=none", "log_every=10")
+    job = train(*gan, "trainer.gradient_clip_val=1.0")
     known = summary(job.run.folder)
     assert known["steps"] == job.trainer.global_step == 80, "two optimisers, one step a batch"
     table = rows(job.run.folder)
@@ -173,6 +174,12 @@ def test_one_batch_can_be_learned_by_heart(home):
 
 def test_debug_takes_five_steps(home):
     assert summary(train("model=mlp", "dataset=digits", "logger=none", "trainer=debug").run.folder)["steps"] == 5
+
+
+def test_without_validation_the_last_weights_are_the_best(home):
+    job = train(*SMALL, "duration=9steps", "trainer.limit_val_batches=0")
+    assert summary(job.run.folder)["metrics"]["test/accuracy"] > 0
+    assert torch.load(job.run.best, weights_only=True)["global_step"] == 9
 
 
 def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(command, home):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import math
 import os
 import secrets
-import subprocess
 import time
 import warnings
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ from rich.console import Console
 from torch import nn
 
 from epochal import screen
-from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record
+from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record, load_weights, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError, DivergedError
-from epochal.facts import Images, Tokens, to_plain
+from epochal.facts import to_plain
 from epochal.loggers import Wandb, make_logger
+from epochal.measure import count_flops, git_commit
 from epochal.runs import Run, RunLogger, newest_unfinished, plain, rank, slug
 from epochal.tasks import Task
 from epochal.validate import (
@@ -129,19 +129,18 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     if config.compile:
         model.compile()
 
-    parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
     fresh = run is None
-    if run is None and rank() == 0:
-        run = Run.create(parent, f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}")
-        run.claim()
-        OmegaConf.save(config, run.folder / "config.yaml")
-        OmegaConf.save(OmegaConf.create(overrides or []), run.folder / "overrides.yaml")
-    run = run or Run(parent / "of-rank-zero")  # which tells the others its folder when they meet
-    wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)
+    if run is None:
+        run = new_run(config, overrides or [])
+    elif run.summary().get("data_fingerprint") not in (None, data.fingerprint):
+        raise ConfigError(
+            f"The data of dataset={config.dataset.name} changed since {run.folder.name} began; start anew."
+        )
+    known = known_facts(config, data, model, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
 
     examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
     run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
-    other_logger = make_logger(config, run, wandb_id=wandb_id, resuming=checkpoint is not None)
+    loggers = [run_logger, make_logger(config, run, wandb_id=known["wandb_id"], resuming=checkpoint is not None)]
     checkpoints = Checkpoints(
         run,
         every=config.callbacks.checkpoint_every,
@@ -152,7 +151,44 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
             "facts": [to_plain(fact) for fact in data.facts(config.task.name)],
         },
     )
-    facts = {
+    resumed_step = checkpoint["global_step"] if checkpoint else 0
+    record = Record(run, run_logger, checkpoints, known, total_steps=total_steps, resumed_step=resumed_step)
+    progress = Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    callbacks = [*optional_callbacks(config, task), record, checkpoints, progress]
+    try:
+        trainer = make_trainer(
+            config, task, callbacks=callbacks, logger=[x for x in loggers if x], max_steps=total_steps
+        )
+    except ConfigError:
+        if fresh and rank() == 0:
+            run.discard()
+        raise
+    record.write(trainer, "running")
+    if trainer.is_global_zero:
+        screen.panel(console, config, run, known, data, total_steps=total_steps, resumed_step=resumed_step)
+    return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+
+
+def new_run(config: DictConfig, overrides: list[str]) -> Run:
+    """A folder of its own with the config in it; on other ranks a stand-in, until rank zero tells them its folder."""
+    parent = runs_folder(config)
+    if rank() != 0:
+        return Run(parent / "of-rank-zero")
+    run = Run.create(parent, f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}")
+    run.claim()
+    OmegaConf.save(config, run.folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create(overrides), run.folder / "overrides.yaml")
+    return run
+
+
+def runs_folder(config: DictConfig) -> Path:
+    """Where the runs of this experiment are."""
+    return Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+
+
+def known_facts(config: DictConfig, data: Data, model: nn.Module, *, wandb_id: str) -> dict[str, Any]:
+    """What the summary tells from the start."""
+    return {
         "model": config.model.name,
         "dataset": config.dataset.name,
         "task": config.task.name,
@@ -164,32 +200,17 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         "data_fingerprint": data.fingerprint,
         "wandb_id": wandb_id if config.logger.name == "wandb" else None,
     }
-    resumed_step = checkpoint["global_step"] if checkpoint else 0
-    record = Record(run, run_logger, checkpoints, facts, total_steps=total_steps, resumed_step=resumed_step)
-    callbacks: list[pl.Callback] = [record, checkpoints]
-    if config.callbacks.ema is not None:
-        callbacks.insert(0, pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
+
+
+def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
+    """Lightning's own, where the config asks for them."""
+    callbacks: list[pl.Callback] = []
     if config.callbacks.early_stopping is not None and task.reports is not None:
         metric, mode = task.reports
-        stopping = pl.callbacks.EarlyStopping(metric, mode=mode, patience=config.callbacks.early_stopping)
-        callbacks.insert(0, stopping)
-    callbacks.append(Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch))
-    try:
-        trainer = make_trainer(
-            config,
-            task,
-            callbacks=callbacks,
-            logger=[run_logger, *([other_logger] if other_logger else [])],
-            max_steps=total_steps,
-        )
-    except ConfigError:
-        if fresh and rank() == 0:
-            run.discard()
-        raise
-    record.write(trainer, "running")
-    if trainer.is_global_zero:
-        screen.panel(console, config, run, facts, data, total_steps=total_steps, resumed_step=resumed_step)
-    return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+        callbacks.append(pl.callbacks.EarlyStopping(metric, mode=mode, patience=config.callbacks.early_stopping))
+    if config.callbacks.ema is not None:
+        callbacks.append(pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
+    return callbacks
 
 
 def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run | None]:
@@ -200,9 +221,8 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
     """
     if config.resume is None:
         return config, None
-    parent = Path(config.output_dir).absolute() / slug(config.experiment or "runs")
     if config.resume == "auto":
-        run = newest_unfinished(parent, config, claim=rank() == 0)
+        run = newest_unfinished(runs_folder(config), config, claim=rank() == 0)
         if run is None:
             return config, None
         saved = run.config()
@@ -236,8 +256,6 @@ def settle(config: DictConfig) -> DictConfig:
             config.asked.task = copy.deepcopy(config.task)
             options = {k: v for k, v in config.task.items() if k != "name"}
             config.task = OmegaConf.merge(OmegaConf.load(conf_folder() / "task" / f"{chosen}.yaml"), options)
-        import inspect
-
         for group in ("optimizer", "scheduler"):
             known = {*inspect.signature(resolve(config[group]._target_)).parameters, *PLUMBING}
             stale = {key for key in config[group] if key not in known}
@@ -267,8 +285,6 @@ def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> Data:
 
 def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
     """The objective around the model."""
-    from functools import partial
-
     makers = {}
     for group in ("optimizer", "scheduler"):
         arguments = {k: v for k, v in plain(config[group]).items() if k not in PLUMBING}
@@ -296,7 +312,7 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
     """Lightning's trainer with the arguments of the config's group."""
     arguments = {k: v for k, v in plain(config.trainer).items() if k not in PLUMBING}
     if not task.automatic_optimization:
-        task.gradient_clip_val = arguments.pop("gradient_clip_val")  # Lightning leaves it to tasks of two optimisers
+        task.gradient_clip_val = arguments.pop("gradient_clip_val")
     arguments["profiler"] = arguments.get("profiler") or SilentProfiler()
     try:
         return pl.Trainer(
@@ -360,81 +376,6 @@ def measure_steps(config: DictConfig, data: Data, model: nn.Module, *, seconds: 
     between = every if isinstance(every, int) else max(1, every * steps_per_epoch)
     pl.seed_everything(config.seed, verbose=False)  # as if nothing had been measured
     return max(1, int((seconds - a_validation) / (a_step + a_validation / between)))
-
-
-@contextmanager
-def _weights_only_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no checkpoint {path}.") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a folder, not a checkpoint; a run's folder is given as run={path}.") from error
-    except Exception as error:  # whatever zip, the unpickler and torch make of other bytes, the file is at fault
-        raise ConfigError(f"{path} is no checkpoint of Epochal, or it is damaged.") from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Its tensors and plain containers; nothing in it is run.
-
-    Raises:
-        ConfigError: If it is missing, damaged, or something else.
-    """
-    with _weights_only_errors(path):
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch reads on where a bit of a weight was flipped
-                raise ValueError("a checksum is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"state_dict", "epochal", "global_step"} <= set(content) or not {"config", "data", "facts"} <= set(
-            content["epochal"]
-        ):
-            raise ValueError("not ours")
-    return content
-
-
-def load_weights(task: Task, checkpoint: dict[str, Any]) -> None:
-    """Puts a checkpoint's weights into the task's network.
-
-    Raises:
-        ConfigError: If they are those of another architecture.
-    """
-    try:
-        task.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error
-
-
-def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
-    """Floating-point operations of one example forward, two for each multiply-add; None where torch cannot count.
-
-    A GAN's are those of drawing one image and judging it.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    shadow: Any = copy.deepcopy(model).to("meta").eval()
-    inputs = facts[0]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if isinstance(inputs, Tokens):
-            shadow(torch.zeros(1, inputs.length, dtype=torch.long, device="meta"))
-        elif isinstance(facts[1], Images):
-            shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
-        else:
-            shadow(torch.zeros(1, inputs.channels, inputs.height, inputs.width, device="meta"))
-    return counter.get_total_flops() or None
-
-
-def git_commit() -> str | None:
-    """Of the code that runs, with a plus where it was changed since; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=here, capture_output=True).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")
 
 
 def quiet() -> None:

@@ -15,7 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 
 from epochal import screen
-from epochal.build import load_weights, make_data, make_task, make_trainer, quiet, read_checkpoint
+from epochal.build import make_data, make_task, make_trainer, quiet
+from epochal.callbacks import load_weights, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError
 from epochal.facts import Classes, from_plain, words

@@ -19,14 +19,14 @@ from epochal.runs import Run, RunLogger, plain, save_shown
 from epochal.tasks.base import Shown
 
 
-def make_logger(config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> Logger | None:
+def make_logger(config: DictConfig, run: Run, *, wandb_id: str | None, resuming: bool) -> Logger | None:
     """The logger of choice beside the run's own files; None for none.
 
     Raises:
         ConfigError: If its package is missing.
     """
     if config.logger.name == "wandb":
-        return Wandb(config, run, wandb_id=wandb_id, resuming=resuming)
+        return Wandb(config, run, wandb_id=str(wandb_id), resuming=resuming)
     if config.logger.name == "tensorboard":
         try:
             return TensorBoardLogger(save_dir=run.folder, name="tensorboard", version="", default_hp_metric=False)

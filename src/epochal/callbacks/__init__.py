@@ -1,7 +1,7 @@
 """What happens beside the training: checkpoints, the run's record, and what a person sees."""
 
-from epochal.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from epochal.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from epochal.callbacks.progress import Progress
 from epochal.callbacks.record import Record
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "Progress", "Record"]
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "Progress", "Record", "load_weights", "read_checkpoint"]

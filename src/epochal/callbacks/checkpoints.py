@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from epochal.errors import DivergedError
+from epochal.errors import ConfigError, DivergedError
 from epochal.runs import Run
 
 
@@ -28,6 +29,42 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Its tensors and plain containers; nothing in it is run.
+
+    Raises:
+        ConfigError: If it is missing, damaged, or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch reads on where a bit of a weight was flipped
+                raise ValueError("a checksum is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        complete = {"state_dict", "epochal", "global_step"} <= set(content)
+        if not complete or not {"config", "data", "facts"} <= set(content["epochal"]):
+            raise ValueError("not ours")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no checkpoint {path}.") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder, not a checkpoint; a run's folder is given as run={path}.") from error
+    except Exception as error:  # whatever zip, the unpickler and torch make of other bytes, the file is at fault
+        raise ConfigError(f"{path} is no checkpoint of Epochal, or it is damaged.") from error
+    return content
+
+
+def load_weights(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Puts a checkpoint's weights into the task's network.
+
+    Raises:
+        ConfigError: If they are those of another architecture.
+    """
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error
 
 
 class Checkpoints(pl.callbacks.Checkpoint):
@@ -71,6 +108,10 @@ class Checkpoints(pl.callbacks.Checkpoint):
             }
         self._save(trainer, pl_module, better=better)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.global_step != self._saved_at and not self.best:  # nothing was ever validated
+            self._save(trainer, pl_module, better=True)
+
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["epochal"] = self.extra()
 
@@ -97,6 +138,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             except OSError:
                 shutil.copyfile(self.run.last, link)
             os.replace(link, self.run.best)
+        trainer.strategy.barrier()  # no rank looks for a checkpoint before it is there
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

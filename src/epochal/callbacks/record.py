@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from epochal.callbacks.checkpoints import Checkpoints
 from epochal.loggers import log_shown
+from epochal.measure import peak_memory_mb
 from epochal.runs import Run, RunLogger
 
 
@@ -128,15 +127,3 @@ class Record(pl.Callback):
             self._trained["seconds"] += time.perf_counter() - self._mark
             self._trained["steps"] += trainer.global_step - self._marked_step
             self._mark = None
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory that was in use: the GPU's if there is one, else this process's; None where unknown."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

@@ -33,6 +33,7 @@ class Adversarial(Task):
         super().__init__(**rest)
         self.label_smoothing = label_smoothing
         self.automatic_optimization = False  # two optimisers
+        self.gradient_clip_val: float | None = None  # of each; Lightning's trainer clips for one optimiser only
 
     def configure_optimizers(self) -> Any:
         both = [self._make_optimizer(part) for part in (self.model.generator, self.model.discriminator)]
@@ -83,8 +84,8 @@ class Adversarial(Task):
         return F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
 
     def _clip(self, optimizer: Any) -> None:
-        if clip := self.trainer.gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val=clip, gradient_clip_algorithm="norm")
+        if self.gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip_val, gradient_clip_algorithm="norm")
 
     @torch.no_grad()
     def show(self) -> Shown:

@@ -1,0 +1,58 @@
+"""What a run costs, and which code it ran."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from epochal.facts import Images, Tokens
+
+
+def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
+    """Floating-point operations of one example forward, two for each multiply-add; None where torch cannot count.
+
+    A GAN's are those of drawing one image and judging it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shadow: Any = copy.deepcopy(model).to("meta").eval()
+    inputs = facts[0]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if isinstance(inputs, Tokens):
+            shadow(torch.zeros(1, inputs.length, dtype=torch.long, device="meta"))
+        elif isinstance(facts[1], Images):
+            shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
+        else:
+            shadow(torch.zeros(1, inputs.channels, inputs.height, inputs.width, device="meta"))
+    return counter.get_total_flops() or None
+
+
+def git_commit() -> str | None:
+    """Of the code that runs, with a plus where it was changed since; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=here, capture_output=True).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory that was in use: the GPU's if there is one, else this process's; None where unknown."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
