@@ -20,7 +20,7 @@ from epochal.runs import AXES
 from samples import text_file
 from training import train
 
-SMALL = ("model=mlp", "model.hidden=[32]", "dataset=digits", "logger=none", "trainer=cpu")
+SMALL = ("model=mlp", "model.hidden=[32]", "dataset=digits", "logger=none", "trainer=cpu", "dataset.batch_size=32")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -33,7 +33,7 @@ def summary(folder: Path) -> dict:
 
 
 def test_the_first_run_is_accurate_and_shows_it(command, home):
-    outcome = command("train", "duration=8epochs")
+    outcome = command("train", "duration=16epochs")
     assert outcome.status == 0, outcome.error
     folder = next((home / "outputs" / "runs").iterdir())
     assert f"python evaluate.py run=outputs/runs/{folder.name}" in outcome.out
@@ -104,7 +104,15 @@ def test_a_language_model_learns_and_writes(tmp_path, home):
 
 
 def test_a_gan_counts_batches_and_draws_the_same_noise(home):
-    gan = ("model=gan", "model.width=4", "dataset=digits", "duration=2epochs", "logger=none", "log_every=10")
+    gan = (
+        "model=gan",
+        "model.width=4",
+        "dataset=digits",
+        "dataset.batch_size=32",
+        "duration=2epochs",
+        "logger=none",
+        "log_every=10",
+    )
     job = train(*gan, "trainer.gradient_clip_val=1.0")
     known = summary(job.run.folder)
     assert known["steps"] == job.trainer.global_step == 80, "two optimisers, one step a batch"
@@ -223,7 +231,7 @@ def test_a_multirun_trains_every_combination(command, home):
 
 
 def test_wandb_gets_config_curves_and_pictures_and_a_resumed_run_goes_on(home):
-    overrides = (*SMALL[:3], "trainer=cpu", "logger=wandb", "duration=2epochs")
+    overrides = (*SMALL, "logger=wandb", "duration=2epochs")
     job = train(*overrides)
     known = summary(job.run.folder)
     offline = list((job.run.folder / "wandb").glob(f"offline-run-*-{known['wandb_id']}"))
@@ -241,7 +249,7 @@ def test_wandb_gets_config_curves_and_pictures_and_a_resumed_run_goes_on(home):
 
 def test_tensorboard_is_a_choice(home):
     pytest.importorskip("tensorboard")
-    job = train(*SMALL[:3], "trainer=cpu", "logger=tensorboard", "duration=2epochs")
+    job = train(*SMALL, "logger=tensorboard", "duration=2epochs")
     assert list((job.run.folder / "tensorboard").glob("events.*"))
 
 
@@ -249,7 +257,7 @@ def test_two_processes_learn_like_one(home, tmp_path):
     losses = {}
     for devices in (1, 2):
         out = tmp_path / str(devices)
-        arguments = [*SMALL[:4], "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
+        arguments = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
         arguments += ["duration=12steps", "log_every=1", "dataset.crop_padding=1", f"output_dir={out}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, ROOT / "train.py", *arguments], check=True, env=environment, timeout=120)

@@ -36,7 +36,7 @@ def make_logger(config: DictConfig, run: Run, *, wandb_id: str | None, resuming:
 
 
 class Wandb(Logger):
-    """Lightning's WandbLogger, opened when the first row comes: it takes a second, and the first step need not wait.
+    """Lightning's WandbLogger, opened after the first step, which need not wait the second that it takes.
 
     Args:
         config: All of it goes into the run's record.

@@ -211,6 +211,10 @@ class RunLogger(Logger):
         for row in rows:
             self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}
 
+    def pause(self, seconds: float) -> None:
+        """Leaves so many of the last seconds out."""
+        self._started += seconds
+
     def axes(self, step: int) -> dict[str, float]:
         return {
             "step": step,

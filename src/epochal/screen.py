@@ -54,6 +54,8 @@ def report(job: Job) -> None:
     for name, value in summary["metrics"].items():
         if name.startswith("test/"):
             table.add_row(name, f"[bold]{metric_text(name, value)}[/]")
+    if "train/loss" in summary["metrics"]:
+        table.add_row("train/loss", metric_text("train/loss", summary["metrics"]["train/loss"]))
     if best := summary["best"].get("metric"):
         value, step = summary["best"]["value"], summary["best"]["step"]
         table.add_row(best, f"{metric_text(best, value)} (best, at step {step:,})")
@@ -122,7 +124,7 @@ def rows_table(rows: list[tuple[str, ...]]) -> Table:
 def metric_text(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
-    return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}"
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"
 
 
 def short(number: float) -> str:

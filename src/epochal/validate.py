@@ -250,13 +250,21 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         return
     length = config.dataset.get("context_length")
     length = length if isinstance(length, int) and length > 0 else 64  # what is wrong with it is told already
-    inputs: Any = Images(3, 64, 64) if data.yields is Images else Tokens(256, length)
-    outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs
-    try:
-        with torch.device("meta"):
-            make_model(config, inputs, outputs)
-    except ConfigError as error:
-        yield str(error)
+    side = config.dataset.get("image_size")
+    likely: list[Any] = [Images(3, n, n) for n in ((side,) if isinstance(side, int) else (32, 28, 64, 224, 8))]
+    if data.yields is Tokens:
+        likely = [Tokens(256, config.dataset.get("context_length", 64))]
+    problem = None
+    for inputs in likely:  # what is wrong with every size is wrong with the arguments
+        outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs
+        try:
+            with torch.device("meta"):
+                make_model(config, inputs, outputs)
+            return
+        except ConfigError as error:
+            problem = problem or str(error)
+    if problem:
+        yield problem
 
 
 def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:

@@ -97,7 +97,9 @@ class Checkpoints(pl.callbacks.Checkpoint):
         if self.reports is not None:
             value = float(trainer.callback_metrics[self.reports[0]])
             old = self.best.get("value")
-            better = old is None or (value > old if self.reports[1] == "max" else value < old)
+            better = old is None or (
+                value >= old if self.reports[1] == "max" else value <= old
+            )  # the later of two equals
         else:
             better = True
         if better:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,14 +34,12 @@ class Progress(pl.Callback):
         self.console, self.total_steps, self.steps_per_epoch = console, total_steps, steps_per_epoch
         self._bar: Bar | None = None
         self._next = 0.0  # when to look again, so that a step costs next to nothing
-        self._started, self._first_step = 0.0, 0
-        self._estimated = False
+        self._ends: list[float] | None = []  # when the first steps ended; None once the time was estimated
         self._validated = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        self._first_step = trainer.global_step
         if self.console.is_terminal:
             self._bar = Bar(
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -53,20 +52,23 @@ class Progress(pl.Callback):
                 transient=False,
             )
             self._task = self._bar.add_task(
-                "", total=self.total_steps, completed=self._first_step, epoch="", metrics=""
+                "", total=self.total_steps, completed=trainer.global_step, epoch="", metrics=""
             )
             self._bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         now = time.perf_counter()
+        if self._ends is not None:
+            self._ends.append(now)
         if now < self._next or not trainer.is_global_zero:
             return
         self._next = now + REFRESH
         step = trainer.global_step
-        if not self._started:  # the first step warms up, and does not count
-            self._started, self._first_step = now, step
-        elif not self._estimated and (now - self._started > 3 or step - self._first_step > 200):
-            self._estimate((now - self._started) / max(step - self._first_step, 1) * (self.total_steps - step), trainer)
+        if self._ends is not None and len(self._ends) > 3 and (now - self._ends[0] > 3 or len(self._ends) > 200):
+            # the usual step, so that a validation or the opening of a logger among them does not count
+            usual = median(end - start for start, end in zip(self._ends, self._ends[1:], strict=False))
+            batches = (self.total_steps - step) * trainer.accumulate_grad_batches
+            self._estimate(usual * batches, trainer)
         if self._bar is not None:
             loss = trainer.callback_metrics.get("train/loss")
             metrics = f"loss {loss:.3f} {self._validated}" if loss is not None else self._validated
@@ -94,7 +96,7 @@ class Progress(pl.Callback):
         self._close()
 
     def _estimate(self, seconds: float, trainer: pl.Trainer) -> None:
-        self._estimated = True
+        self._ends = None
         if seconds < 20:
             return
         self.console.print(f"About {duration_text(seconds)} to go, validations not counted.")

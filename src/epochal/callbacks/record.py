@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from epochal.callbacks.checkpoints import Checkpoints
-from epochal.loggers import log_shown
+from epochal.loggers import Wandb, log_shown
 from epochal.measure import peak_memory_mb
 from epochal.runs import Run, RunLogger
 
@@ -42,6 +42,7 @@ class Record(pl.Callback):
         self._marked_step = 0
         self._trained = {"seconds": 0.0, "steps": 0}  # without validations, all processes of this run together
         self._seconds = 0.0
+        self._opened = False
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if trainer.world_size > 1:  # rank zero made the folder
@@ -56,6 +57,8 @@ class Record(pl.Callback):
         self.write(trainer, "running")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
+        if not self._opened:
+            self._open_loggers(trainer, pl_module)
         pl_module.end_row()
         if trainer.global_step >= self.total_steps:
             trainer.should_stop = True  # unlike max_steps, this makes Lightning validate once more
@@ -118,6 +121,18 @@ class Record(pl.Callback):
                 "epochs": step / self.logger.steps_per_epoch,
             }
         )
+
+    def _open_loggers(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Opens W&B after the first step, which need not wait for it; its second is no part of the training's time."""
+        self._opened, started = True, time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, Wandb) and trainer.is_global_zero:
+                logger.open()
+        took = time.perf_counter() - started
+        self.logger.pause(took)
+        pl_module.pause(took)
+        if self._mark is not None:
+            self._mark += took
 
     def _begin(self, trainer: pl.Trainer) -> None:
         self._mark, self._marked_step = time.perf_counter(), trainer.global_step

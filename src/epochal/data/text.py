@@ -209,8 +209,8 @@ class TextData(Data):
 
 
 class PythonStdlib(TextData):
-    """The standard library of the Python that runs this: real code, and nothing to download. One file in twenty is
-    held out for validation and one for the test."""
+    """The standard library of the Python that runs this: real code, and nothing to download. One file in a
+    hundred is held out for validation and one for the test."""
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         root = Path(sysconfig.get_paths()["stdlib"])
@@ -229,7 +229,7 @@ class PythonStdlib(TextData):
         def read(building: Path) -> dict[str, str]:
             texts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
             for number, file in enumerate(files):
-                role = {0: "validation", 10: "test"}.get(number % 20, "train")
+                role = {0: "validation", 50: "test"}.get(number % 100, "train")
                 texts[role].append(file.read_text(encoding="utf-8", errors="replace"))
             return {role: "\n".join(parts) for role, parts in texts.items()}
 

@@ -73,6 +73,7 @@ class Task(pl.LightningModule):
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.total_steps, self.log_every = total_steps, log_every
         self.shown = Shown()
+        self._shown_at = -total_steps
         self.measured: dict[str, float] = {}  # by the newest validation or test
         self._row = Row()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
@@ -163,6 +164,10 @@ class Task(pl.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
+    def pause(self, seconds: float) -> None:
+        """Leaves so many of the last seconds out of the training's speed."""
+        self._row_started += seconds
+
     def _of_all_ranks(self, value: Tensor) -> float:
         if self.trainer.world_size > 1:
             value = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
@@ -195,15 +200,18 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._means = {}
         self._validation_started = time.perf_counter()
-        if not self.trainer.sanity_checking and self.trainer.is_global_zero:
-            self.shown = self.show()
+        self.shown = Shown()
+        # some twenty looks are enough for a run, however often it is validated
+        due = self.global_step - self._shown_at >= self.total_steps / 20 or self.global_step >= self.total_steps
+        if due and self.trainer.is_global_zero:
+            self.shown, self._shown_at = self.show(), self.global_step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._record_means("val")
-        self._row_started += time.perf_counter() - self._validation_started  # no part of the training's speed
+        self.pause(time.perf_counter() - self._validation_started)
 
     def on_test_epoch_start(self) -> None:
         self._means = {}
