@@ -66,7 +66,12 @@ def one_cycle(
         warmup: Fraction of the steps that rise.
         initial, final: The first and last learning rates, as fractions of the highest.
         cycle_momentum: Move the momentum the other way.
+
+    Raises:
+        ValueError: If the warm-up is no fraction.
     """
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"warmup={warmup} must be a fraction from 0 to 1")
     # one step more than are taken: torch's cycle ends before its last step, and divides by zero if it has three or less
     total = max(total_steps, 3) + 1
     return OneCycleLR(

@@ -250,10 +250,11 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         return
     length = config.dataset.get("context_length")
     length = length if isinstance(length, int) and length > 0 else 64  # what is wrong with it is told already
-    side = config.dataset.get("image_size")
-    likely: list[Any] = [Images(3, n, n) for n in ((side,) if isinstance(side, int) else (32, 28, 64, 224, 8))]
+    size = config.dataset.get("image_size" if data.yields is Images else "context_length")
+    known = isinstance(size, int) and size > 0  # what else is wrong with it is told already
+    likely: list[Any] = [Images(3, n, n) for n in ((size,) if known else (32, 28, 64, 224, 8))]
     if data.yields is Tokens:
-        likely = [Tokens(256, config.dataset.get("context_length", 64))]
+        likely = [Tokens(256, size if known else 64)]
     problem = None
     for inputs in likely:  # what is wrong with every size is wrong with the arguments
         outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs

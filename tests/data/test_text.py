@@ -177,18 +177,18 @@ def test_the_column_with_the_text_is_guessed(tmp_path):
 
 def test_python_stdlib_is_this_pythons_code(monkeypatch, tmp_path):
     library = tmp_path / "lib"
-    for i in range(40):
-        file = library / ("json" if i % 2 else "test" if i == 0 else ".") / f"module_{i:02}.py"
+    for i in range(200):
+        file = library / ("json" if i % 2 else "test" if i == 0 else ".") / f"module_{i:03}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"def function_{i:02}():\n    return {i}\n")
+        file.write_text(f"def function_{i:03}():\n    return {i}\n")
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(library)})
     data = PythonStdlib(name="python_stdlib", path=None, tokenizer="byte", context_length=8, batch_size=2)
     data.prepare()
     parts = {split: decoded(data, split) for split in ("train", "val", "test")}
     assert all(part.startswith("def function_") for part in parts.values())
-    assert "function_00" not in "".join(parts.values())  # its tests are left out
-    for i in range(1, 40):
-        assert sum(f"function_{i:02}(" in part for part in parts.values()) == 1  # in one part, and in one only
+    assert "function_000" not in "".join(parts.values())  # its tests are left out
+    for i in range(1, 200):
+        assert sum(f"function_{i:03}(" in part for part in parts.values()) == 1  # in one part, and in one only
     assert parts["val"].count("def") == parts["test"].count("def") == 2
 
 
