@@ -20,6 +20,7 @@ RUNS = {
         "model.dropout=0.2",
         "dataset=digits",
         "dataset.train_size=320",
+        "dataset.batch_size=32",
         "dataset.crop_padding=1",
         "dataset.flip=true",
         "dataset.cutout=2",
@@ -30,8 +31,20 @@ RUNS = {
         "model.depth=8",
         "dataset=digits",
         "dataset.train_size=320",
+        "dataset.batch_size=32",
         "callbacks.ema=0.9",
         "duration=5epochs",
+    ),
+    "several batches a step, and early stopping": (
+        "model=mlp",
+        "dataset=digits",
+        "dataset.train_size=640",
+        "trainer.accumulate_grad_batches=4",
+        "trainer.val_check_interval=6",
+        "trainer.check_val_every_n_epoch=null",
+        "callbacks.early_stopping=40",
+        "dataset.batch_size=8",
+        "duration=50steps",
     ),
     "text": (
         "model=gpt",
@@ -43,7 +56,14 @@ RUNS = {
         "task=language_modeling",
         "task.sample_length=8",
     ),
-    "gan": ("model=gan", "model.width=8", "dataset=digits", "dataset.train_size=320", "duration=5epochs"),
+    "gan": (
+        "model=gan",
+        "model.width=8",
+        "dataset=digits",
+        "dataset.train_size=320",
+        "dataset.batch_size=32",
+        "duration=5epochs",
+    ),
 }
 
 

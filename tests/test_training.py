@@ -18,7 +18,7 @@ from conftest import ROOT
 from epochal.errors import DivergedError
 from epochal.runs import AXES
 from samples import text_file
-from training import train
+from training import in_new_process, train, train_until_killed
 
 SMALL = ("model=mlp", "model.hidden=[32]", "dataset=digits", "logger=none", "trainer=cpu", "dataset.batch_size=32")
 
@@ -189,6 +189,22 @@ def test_one_batch_can_be_learned_by_heart(home):
 
 def test_debug_takes_five_steps(home):
     assert summary(train("model=mlp", "dataset=digits", "logger=none", "trainer=debug").run.folder)["steps"] == 5
+
+
+def test_a_gan_learns_on_several_devices_too(tmp_path):
+    gan = ("model=gan", "model.width=4", "dataset=digits", "dataset.batch_size=32", "logger=none", "duration=2steps")
+    ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", f"output_dir={tmp_path}")
+    assert in_new_process(train_until_killed, (*gan, *ddp), None, "on_train_start") == 0
+
+
+def test_mixed_precision_clips(home):
+    job = train("model=gru", "dataset=digits", "logger=none", "trainer.precision=bf16-mixed", "duration=2steps")
+    assert summary(job.run.folder)["steps"] == 2
+
+
+def test_steps_after_the_last_validation_are_kept(home):
+    job = train(*SMALL, "dataset.train_size=640", "duration=60steps", "trainer.check_val_every_n_epoch=2")
+    assert torch.load(job.run.last, weights_only=True)["global_step"] == 60
 
 
 def test_without_validation_the_last_weights_are_the_best(home):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -129,6 +130,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     if config.compile:
         model.compile()
 
+    check_lengths(config, data)
     fresh = run is None
     if run is None:
         run = new_run(config, overrides or [])
@@ -136,37 +138,62 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         raise ConfigError(
             f"The data of dataset={config.dataset.name} changed since {run.folder.name} began; start anew."
         )
-    known = known_facts(config, data, model, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
-
-    examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
-    run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
-    loggers = [run_logger, make_logger(config, run, wandb_id=known["wandb_id"], resuming=checkpoint is not None)]
-    checkpoints = Checkpoints(
-        run,
-        every=config.callbacks.checkpoint_every,
-        reports=task.reports,
-        extra=lambda: {
-            "config": plain(config),
-            "data": data.state(),
-            "facts": [to_plain(fact) for fact in data.facts(config.task.name)],
-        },
-    )
-    resumed_step = checkpoint["global_step"] if checkpoint else 0
-    record = Record(run, run_logger, checkpoints, known, total_steps=total_steps, resumed_step=resumed_step)
-    progress = Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    callbacks = [*optional_callbacks(config, task), record, checkpoints, progress]
     try:
+        known = known_facts(config, data, model, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
+
+        examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
+        run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
+        loggers = [run_logger, make_logger(config, run, wandb_id=known["wandb_id"], resuming=checkpoint is not None)]
+        checkpoints = Checkpoints(
+            run,
+            every=config.callbacks.checkpoint_every,
+            reports=task.reports,
+            extra=lambda: {
+                "config": plain(config),
+                "data": data.state(),
+                "facts": [to_plain(fact) for fact in data.facts(config.task.name)],
+            },
+        )
+        resumed_step = checkpoint["global_step"] if checkpoint else 0
+        record = Record(run, run_logger, checkpoints, known, total_steps=total_steps, resumed_step=resumed_step)
+        progress = Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        callbacks = [*optional_callbacks(config, task), record, checkpoints, progress]
         trainer = make_trainer(
             config, task, callbacks=callbacks, logger=[x for x in loggers if x], max_steps=total_steps
         )
-    except ConfigError:
+        check_world(config, data, trainer.world_size)
+        record.write(trainer, "running")
+        if trainer.is_global_zero:
+            screen.panel(console, config, run, known, data, total_steps=total_steps, resumed_step=resumed_step)
+        return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+    except BaseException:
         if fresh and rank() == 0:
             run.discard()
+        else:
+            run.release()
         raise
-    record.write(trainer, "running")
-    if trainer.is_global_zero:
-        screen.panel(console, config, run, known, data, total_steps=total_steps, resumed_step=resumed_step)
-    return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+
+
+def check_lengths(config: DictConfig, data: Data) -> None:
+    """Raises ConfigError where an epoch has fewer batches than lie between two validations."""
+    every, batches = config.trainer.val_check_interval, data.batches_per_epoch()
+    if config.trainer.check_val_every_n_epoch is not None and isinstance(every, int) and every > batches:
+        raise ConfigError(
+            f"trainer.val_check_interval={every} is more than the {batches:,} batches of an epoch; "
+            "to count across epochs add trainer.check_val_every_n_epoch=null."
+        )
+
+
+def check_world(config: DictConfig, data: Data, world: int) -> None:
+    """Raises ConfigError where the processes cannot share the batches out evenly."""
+    if config.dataset.batch_size % world:
+        raise ConfigError(
+            f"dataset.batch_size={config.dataset.batch_size} is that of all {world} devices together: make it a multiple."
+        )
+    if small := [split for split, count in data.sizes().items() if count < world]:
+        raise ConfigError(
+            f"The {small[0]} part of dataset={config.dataset.name} has fewer rows than there are devices."
+        )
 
 
 def new_run(config: DictConfig, overrides: list[str]) -> Run:
@@ -207,7 +234,11 @@ def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
     callbacks: list[pl.Callback] = []
     if config.callbacks.early_stopping is not None and task.reports is not None:
         metric, mode = task.reports
-        callbacks.append(pl.callbacks.EarlyStopping(metric, mode=mode, patience=config.callbacks.early_stopping))
+        callbacks.append(
+            pl.callbacks.EarlyStopping(
+                metric, mode=mode, patience=config.callbacks.early_stopping, check_on_train_epoch_end=False
+            )
+        )
     if config.callbacks.ema is not None:
         callbacks.append(pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
     return callbacks
@@ -263,6 +294,9 @@ def settle(config: DictConfig) -> DictConfig:
                 config.asked[group] = copy.deepcopy(config[group])
                 for key in stale:
                     del config[group][key]
+        if config.optimizer.get("fused") and config.trainer.gradient_clip_val and "mixed" in config.trainer.precision:
+            config.asked.setdefault("optimizer", copy.deepcopy(config.optimizer))
+            config.optimizer.fused = False  # Lightning clips no fused optimiser's gradients in mixed precision
     OmegaConf.resolve(config)
     return config
 
@@ -313,6 +347,8 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
     arguments = {k: v for k, v in plain(config.trainer).items() if k not in PLUMBING}
     if not task.automatic_optimization:
         task.gradient_clip_val = arguments.pop("gradient_clip_val")
+        if arguments["strategy"] == "ddp":  # each of the two backwards leaves the other's parameters out
+            arguments["strategy"] = "ddp_find_unused_parameters_true"
     arguments["profiler"] = arguments.get("profiler") or SilentProfiler()
     try:
         return pl.Trainer(
@@ -350,32 +386,28 @@ def measure_steps(config: DictConfig, data: Data, model: nn.Module, *, seconds: 
     """How many steps, validations among them, fit into so many seconds: by training a copy for a moment."""
 
     class Clock(pl.Callback):
-        first = last = 0.0
-        steps = 0
+        def __init__(self) -> None:
+            self.ends: list[float] = []
 
         def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-            now = time.perf_counter()
-            self.steps += 1
-            if self.steps == 3:  # the first steps warm up
-                self.first = now
-            self.last = now
-            if self.steps > 5 and now - self.first > min(5.0, seconds / 10):
+            self.ends.append(time.perf_counter())
+            if len(self.ends) > 5 and self.ends[-1] - self.ends[2] > min(5.0, seconds / 10):
                 trainer.should_stop = True
 
     clock = Clock()
     task = make_task(config, copy.deepcopy(model), total_steps=10**6)
     task.show = lambda: task.shown  # type: ignore[method-assign]  # pictures are not what is measured
-    silent = config.copy()
-    trainer = make_trainer(silent, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
+    trainer = make_trainer(config, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
     trainer.fit(task, datamodule=data)
-    a_step = (clock.last - clock.first) / max(clock.steps - 3, 1)
     started = time.perf_counter()
     trainer.validate(task, datamodule=data, verbose=False)
     a_validation = time.perf_counter() - started
-    every = config.trainer.val_check_interval
-    between = every if isinstance(every, int) else max(1, every * steps_per_epoch)
+    # the first batches warm up; the usual one has no validation in it
+    a_batch = median(end - start for start, end in zip(clock.ends[2:], clock.ends[3:], strict=False))
+    every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
+    between = every / batches if isinstance(every, int) else max(1, every * steps_per_epoch)
     pl.seed_everything(config.seed, verbose=False)  # as if nothing had been measured
-    return max(1, int((seconds - a_validation) / (a_step + a_validation / between)))
+    return max(1, int((seconds - a_validation) / (a_batch * batches + a_validation / between)))
 
 
 def quiet() -> None:

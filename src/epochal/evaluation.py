@@ -20,7 +20,7 @@ from epochal.callbacks import load_weights, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError
 from epochal.facts import Classes, from_plain, words
-from epochal.runs import Run, save_shown, write_atomically
+from epochal.runs import Run, save_shown, slug, write_atomically
 from epochal.tasks import LanguageModeling, Task
 from epochal.validate import ALLOWED, check_targets, make_model, numbers, roles, target_class
 
@@ -133,7 +133,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     task = make_task(saved, make_model(saved, inputs, outputs), total_steps=1)
     load_weights(task, content)
     trainer = make_trainer(saved, task, logger=False, enable_checkpointing=False)
-    return Rebuilt(saved, task, data, trainer, folder / "evaluation" / saved.dataset.name)
+    return Rebuilt(saved, task, data, trainer, folder / "evaluation" / slug(str(saved.dataset.name)))
 
 
 def latest(outputs: Path) -> Run:

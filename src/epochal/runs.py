@@ -99,7 +99,6 @@ class Run:
     def release(self) -> None:
         if self._lock is not None:
             self._lock.release()
-            (self.folder / ".lock").unlink(missing_ok=True)
 
     def config(self) -> DictConfig:
         """The resolved config.

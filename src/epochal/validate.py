@@ -107,7 +107,11 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
     Raises:
         ConfigError: Naming the target.
     """
-    for target in _targets(OmegaConf.to_container(config, resolve=False)):
+    content = OmegaConf.to_container(config, resolve=False)
+    if hidden := next((text for text in _texts(content) if "${" in text), None):
+        # a run's config is resolved; an interpolation could make a target, or read this machine's environment
+        raise ConfigError(f"The run's config is refused: it holds the interpolation {hidden}, which no run writes.")
+    for target in _targets(content):
         refusal = ConfigError(
             f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
             "If you trust the run and its package, add allow=[package]."
@@ -128,6 +132,19 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
 
 def _inside(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """Every string in it, keys too."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            yield from _texts(key)
+            yield from _texts(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _texts(child)
 
 
 def _targets(node: Any) -> Iterator[Any]:
@@ -239,6 +256,8 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         )
     if "adversarial" in common[:1] and config.trainer.accumulate_grad_batches != 1:
         yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
+    if "adversarial" in common[:1] and str(config.trainer.precision).startswith("16"):
+        yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, a GAN has two; bf16-mixed works."
 
 
 def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
@@ -310,10 +329,12 @@ def _trainer(config: DictConfig) -> Iterator[str]:
         and not torch.backends.mps.is_available()
     ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
-    world = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
-    if isinstance(config.trainer.devices, int) and config.trainer.devices == 0:
+    if config.trainer.devices == 0:
         yield "trainer.devices=0 must be above zero."
-    if world != 1 and parse_unit(config.duration) == "minute":
+    if config.trainer.strategy == "fsdp" and config.trainer.gradient_clip_val:
+        yield "trainer=fsdp cannot clip gradients by their norm; add trainer.gradient_clip_val=null."
+    alone = config.trainer.devices in (1, "1") and config.trainer.num_nodes == 1
+    if not alone and parse_unit(config.duration) == "minute":
         yield f"duration={config.duration} is measured on one device; with several give epochs, steps or examples."
 
 

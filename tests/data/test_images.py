@@ -116,7 +116,8 @@ def test_images_are_brought_to_one_size(tmp_path):
 
 def test_pixels_are_normalised_by_the_training_images():
     data = prepared("package:digits.npz")
-    images = data.normalise(data.rows("train")[0].images)
+    rows, _ = data.rows("train")
+    images = data.normalise(rows.images[rows.rows])
     assert images.mean().item() == pytest.approx(0, abs=1e-4) and images.std().item() == pytest.approx(1, abs=1e-3)
     data.symmetric = True
     ends = data.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))

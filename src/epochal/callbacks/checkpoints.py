@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import zipfile
@@ -87,7 +88,13 @@ class Checkpoints(pl.callbacks.Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         # Where a validation follows, that saves: a run that goes on from a checkpoint before it would leave it out.
         step = trainer.global_step
-        if self.every and step % self.every == 0 and step != self._saved_at and not validation_follows(trainer):
+        if (
+            self.every
+            and step
+            and step % self.every == 0
+            and step != self._saved_at
+            and not validation_follows(trainer)
+        ):
             self._save(trainer, pl_module, better=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -97,8 +104,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
         if self.reports is not None:
             value = float(trainer.callback_metrics[self.reports[0]])
             old = self.best.get("value")
-            better = old is None or (
-                value >= old if self.reports[1] == "max" else value <= old
+            better = (
+                old is None or not math.isfinite(old) or (value >= old if self.reports[1] == "max" else value <= old)
             )  # the later of two equals
         else:
             better = True
@@ -111,8 +118,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._save(trainer, pl_module, better=better)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self._saved_at and not self.best:  # nothing was ever validated
-            self._save(trainer, pl_module, better=True)
+        if trainer.global_step != self._saved_at:  # the last steps were not validated
+            self._save(trainer, pl_module, better=not self.best or self.reports is None)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["epochal"] = self.extra()
@@ -147,11 +154,11 @@ def validation_follows(trainer: pl.Trainer) -> bool:
     """Whether Lightning validates after the batch that just ended."""
     if trainer.limit_val_batches == 0:
         return False
-    if trainer.should_stop:
-        return True
     every = trainer.val_check_batch or float("inf")
     if trainer.check_val_every_n_epoch is None:
-        return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+        return trainer.should_stop or (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
     if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch:
         return False
+    if trainer.should_stop:
+        return True
     return trainer.is_last_batch or (trainer.fit_loop.epoch_loop.batch_idx + 1) % every == 0

@@ -15,7 +15,7 @@ import numpy as np
 
 from epochal.errors import ConfigError
 
-LAYOUT = 1  # raise it when the meaning of the arrays changes, so that old folders are not read
+LAYOUT = 2  # raise it when the meaning of the arrays changes, so that old folders are not read
 
 
 def cache_root() -> Path:
@@ -40,7 +40,7 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
 
     text = json.dumps({**key, "layout": LAYOUT}, sort_keys=True)
     root = cache_root()
-    folder = root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    folder = root / f"{Path(name).name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if folder.is_dir():
         return folder
     building = root / f".building-{folder.name}"

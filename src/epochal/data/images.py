@@ -87,6 +87,7 @@ class ImageData(Data):
         self.image_column, self.label_column, self.image_size = image_column, label_column, image_size
         self.validation, self.test, self.train_size, self.split_seed = validation, test, train_size, split_seed
         self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
+        self._adopted: tuple[Tensor, Tensor] | None = None  # another run's mean and deviation
         self.symmetric = False  # pixels from -1 to 1, as a GAN draws them, instead of mean 0 and deviation 1
 
     def prepare(self) -> None:
@@ -103,9 +104,6 @@ class ImageData(Data):
         self.fingerprint = meta["fingerprint"]
         self.inputs = Images(*meta["shape"])
         self.classes = Classes(tuple(meta["classes"]))
-        self.mean, self.std = torch.tensor(meta["mean"]), torch.tensor(meta["std"])
-        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
-        self._shift = (-self.mean / self.std).view(-1, 1, 1)
         self._splits = self._split(
             {
                 split: (
@@ -115,6 +113,9 @@ class ImageData(Data):
                 for split in meta["splits"]
             }
         )
+        self.mean, self.std = self._adopted or statistics(self._splits["train"])
+        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
+        self._shift = (-self.mean / self.std).view(-1, 1, 1)
         self.check_batch_size(len(self._splits["train"].rows))
 
     def _split(self, arrays: dict[str, tuple[Tensor, Tensor]]) -> dict[str, ImageRows]:
@@ -137,6 +138,9 @@ class ImageData(Data):
 
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        self._adopted = torch.tensor(state["mean"]), torch.tensor(state["std"])
 
     def rows(self, split: str) -> tuple[ImageRows, int]:
         rows = self._splits[split]
@@ -206,14 +210,15 @@ def decode(source: sources.Source, building: Path, data: ImageData) -> dict[str,
         meta = _decode_npz(source.local, building)
     else:
         meta = _decode_splits(source, building, data)
-    train = np.load(building / "train_images.npy", mmap_mode="r")
-    sums = np.zeros((2, train.shape[1]))
-    for start in range(0, len(train), 4096):  # in parts, for sets larger than the memory
-        part = train[start : start + 4096].astype(np.float64) / 255
-        sums += part.sum((0, 2, 3)), (part**2).sum((0, 2, 3))
-    mean, square = sums / (train.size / train.shape[1])
-    std = np.sqrt(np.maximum(square - mean**2, 1e-6))
-    return {**meta, "shape": list(train.shape[1:]), "mean": mean.tolist(), "std": std.tolist()}
+    shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
+    return {**meta, "shape": list(shape)}
+
+
+def statistics(train: ImageRows) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, pixels from 0 to 1, of up to 10,000 evenly spaced training images."""
+    rows = train.rows[:: max(1, len(train.rows) // 10_000)]
+    images = train.images.index_select(0, rows).to(torch.float32).div_(255)  # (N, C, H, W)
+    return images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp_(min=1e-3)
 
 
 def _decode_npz(file: Path, building: Path) -> dict[str, Any]:
@@ -348,10 +353,12 @@ def _open(source: sources.Source, split: str, number: int, item: dict[str, Any])
 def _decode_one(
     source: sources.Source, split: str, number: int, item: dict[str, Any], size: tuple[int, int], mode: str
 ) -> np.ndarray:
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     try:
         with _open(source, split, number, item) as image:
+            if image.mode in ("I;16", "I"):  # 16 bits a pixel, of which convert would keep the lower ones
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
             image = image.convert(mode)
             if image.size != size:
                 image = ImageOps.fit(image, size)

@@ -190,7 +190,8 @@ class TextData(Data):
             ids = tokenizer.encode(text)
             small = np.uint8 if len(tokenizer) <= 256 else np.uint16 if len(tokenizer) <= 65536 else np.int32
             cache.create_array(building / f"{split}_tokens.npy", ids.shape, small)[:] = ids
-            per_token[split] = len(text) / max(len(ids), 1)
+            # characters that are in no vocabulary and left out are not predicted either, so they do not count
+            per_token[split] = len(text) / max(len(ids), 1) if self.kind == "byte" else 1.0
         return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
 
     def facts(self, task: str) -> tuple[Images | Tokens, Classes | Images | Tokens]:

@@ -48,6 +48,7 @@ class Adversarial(Task):
 
         discriminator_optimizer.zero_grad()
         loss, metrics = self._judge(batch.inputs, fake.detach())
+        self.check(loss)  # before a step: a lost loss must not move the weights
         self.manual_backward(loss)
         self._clip(discriminator_optimizer)
         discriminator_optimizer.step()
@@ -59,7 +60,7 @@ class Adversarial(Task):
         self.untoggle_optimizer(generator_optimizer)
         self._clip(generator_optimizer)
         metrics |= {"generator_loss": generator_loss.detach(), "loss": (loss + generator_loss).detach()}
-        self.note(metrics)  # before the step that counts: a lost loss must not move the weights
+        self.note(metrics)
         generator_optimizer.step()
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]  # two
             schedule.step()

@@ -78,6 +78,8 @@ class Task(pl.LightningModule):
         self._row = Row()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
         self._gradient_norm: Tensor | None = None
+        self._gradients: dict[str, Tensor] = {}  # of a step that a kill cut in two
+        self._learning_rate = 0.0
         self._row_started = 0.0
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -113,6 +115,10 @@ class Task(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._row_started = time.perf_counter()
+        for name, parameter in self.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter)
+        self._gradients = {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._reseed(batch)
@@ -123,18 +129,22 @@ class Task(pl.LightningModule):
         return loss
 
     def note(self, metrics: Metrics) -> None:
-        """Adds a batch's training metrics to those of the next logged row, and stops if the loss is not finite.
+        """Adds a batch's training metrics to those of the next logged row, and checks the loss."""
+        self.check(metrics["loss"])
+        sums = self._row.sums
+        for name, value in metrics.items():
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        self._row.count += 1
+
+    def check(self, loss: Tensor) -> None:
+        """Stops where the loss is no longer finite.
 
         Raises:
             DivergedError: With the step and the first parameter that is not finite.
         """
         # reading a number off a GPU waits for it, so there only the steps that are logged are looked at
-        if (self.device.type == "cpu" or self._logs_now) and not math.isfinite(metrics["loss"].item()):
-            raise DivergedError(self._divergence(metrics["loss"].item()))
-        sums = self._row.sums
-        for name, value in metrics.items():
-            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
-        self._row.count += 1
+        if (self.device.type == "cpu" or self._logs_now) and not math.isfinite(loss.item()):
+            raise DivergedError(self._divergence(loss.item()))
 
     @property
     def _logs_now(self) -> bool:
@@ -145,13 +155,14 @@ class Task(pl.LightningModule):
         if self._logs_now:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+            self._learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule moves on after it
 
     def end_row(self) -> None:
         """Logs the row that the step just taken ends, if it ends one; before that step's checkpoint is written."""
         if self._gradient_norm is not None:
             metrics = {name: self._of_all_ranks(value / self._row.count) for name, value in self._row.sums.items()}
             metrics["gradient_norm"] = self._gradient_norm.item()
-            metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
             metrics["examples_per_second"] = self._row.count * self.data.batch_size / (now - self._row_started)
             self.record("train", metrics)
@@ -174,10 +185,15 @@ class Task(pl.LightningModule):
         return value.item()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.automatic_optimization and self.trainer.fit_loop.epoch_loop._should_accumulate():
+            # in the middle of a step of several batches: what they gave so far belongs to the state
+            gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+            checkpoint["gradients"] = gradients
         checkpoint["row"] = {"sums": self._row.sums, "count": self._row.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._row = Row(**checkpoint["row"])
+        self._gradients = checkpoint.get("gradients", {})
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Sends a row to every logger, and keeps it where callbacks look for it."""

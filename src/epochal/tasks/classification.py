@@ -59,6 +59,8 @@ class Classification(Task):
         return Shown(pictures={"predictions": self._grid(images, prediction, labels)})
 
     def show_test(self) -> Shown:
+        if self.trainer.world_size > 1:  # this process saw only its part
+            return Shown()
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         from epochal import pictures
@@ -73,15 +75,14 @@ class Classification(Task):
         wrong = torch.nonzero(prediction != labels).flatten()
         wrong = wrong[confidence[wrong].argsort(descending=True)][:SHOWN]
         rows, _ = self.data.rows("test")
-        if self.trainer.world_size == 1 and len(wrong):
+        if len(wrong):
             images = rows.images[rows.rows[wrong]]
             shown.pictures["mistakes"] = self._grid(
                 images, prediction[wrong], labels[wrong], confidence[wrong], title="Most confident mistakes"
             )
-        if self.trainer.world_size == 1:
-            few = torch.arange(min(SHOWN, len(labels)))
-            shown.pictures["predictions"] = self._grid(rows.images[rows.rows[few]], prediction[few], labels[few])
-            self.examples = (rows.images[rows.rows[few]].numpy(), prediction[few].tolist(), labels[few].tolist())
+        few = torch.arange(min(SHOWN, len(labels)))
+        shown.pictures["predictions"] = self._grid(rows.images[rows.rows[few]], prediction[few], labels[few])
+        self.examples = (rows.images[rows.rows[few]].numpy(), prediction[few].tolist(), labels[few].tolist())
         return shown
 
     def _grid(
