@@ -172,7 +172,6 @@ class RunLogger(Logger):
     Args:
         run: Where to.
         examples_per_step, steps_per_epoch: Make the axes of a step.
-        seconds: Of training before this process, when resumed.
     """
 
     def __init__(self, run: Run, *, examples_per_step: int, steps_per_epoch: float) -> None:
