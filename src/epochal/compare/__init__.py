@@ -1,0 +1,1 @@
+"""Many runs, one picture, one honest verdict: reads run folders, and never writes into them."""

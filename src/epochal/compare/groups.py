@@ -1,0 +1,154 @@
+"""Which runs are the same but for their seed, what tells them from others, and how a value spreads among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import numpy as np
+
+from epochal.compare.reading import Record, Value
+
+PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "default_duration")  # no part of what is compared
+PLACE_GROUPS = ("logger.", "asked.", "claim.", "hydra.")
+ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of the keys found
+POINTS = 400  # of a mean curve, at most
+
+
+class Spread(NamedTuple):
+    """A value over runs: std is the sample's (n - 1), None of a single run."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+class MeanCurve(NamedTuple):
+    """A curve over runs: x, mean and std are (points,); std is 0 of a single run."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that agree in some keys.
+
+    Attributes:
+        values: What they agree in.
+        records: The runs.
+    """
+
+    values: dict[str, Value]
+    records: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        return label(self.values)
+
+    @property
+    def finished(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.status == "finished")
+
+    @property
+    def counted(self) -> tuple[Record, ...]:
+        """The runs that its numbers are of: the finished ones, or where there are none yet, all."""
+        return self.finished or self.records
+
+    def spread(self, name: str) -> Spread | None:
+        """Mean, standard deviation and n of a value over the runs counted; None if none of them has it."""
+        values = [float(v) for r in self.counted if isinstance(v := r.value(name), int | float)]
+        return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
+
+    def mean_curve(self, metric: str, x: str = "step") -> MeanCurve | None:
+        """The mean of the curves of the runs counted, where all of them have values, and their standard deviation."""
+        curves = [curve for record in self.counted if (curve := record.curve(metric, x)) is not None]
+        if not curves:
+            return None
+        first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
+        grid = np.unique(np.concatenate([xs for xs, _ in curves]))
+        grid = grid[(grid >= first) & (grid <= last)]
+        if not len(grid):
+            return None
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), POINTS)).round().astype(int))]
+        values = np.stack([np.interp(grid, xs, ys) for xs, ys in curves])  # (runs, points)
+        std = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(grid))
+        return MeanCurve(grid, values.mean(axis=0), std, len(curves))
+
+
+def varying(records: Sequence[Record]) -> list[str]:
+    """The config keys in which runs differ, the most telling first.
+
+    Left out are the seed, where things are written, and keys that only follow others: with `model=mlp,resnet` the
+    learning rate that each of the two brings along does. What a person typed is never left out.
+    """
+    keys = sorted({key for record in records for key in record.config}, key=_rank)
+    columns = {key: tuple(record.config.get(key) for record in records) for key in keys if not _is_place(key)}
+    columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    typed = {key for record in records for key in record.typed}
+    typed |= {f"{key}.name" for key in typed}  # model=resnet chose model.name
+    found: list[str] = []
+    for key in sorted(columns, key=lambda key: key not in typed):
+        told = set(zip(*(columns[other] for other in found))) if found else {()}
+        told_with = set(zip(*(columns[other] for other in found), columns[key]))
+        twin = any(columns[key] == columns[other] for other in found)  # such as one that is ${the.other}
+        if not twin and (key in typed or len(told_with) > len(told)):
+            found.append(key)
+    return sorted(found, key=_rank)
+
+
+def grouped(records: Iterable[Record], by: Sequence[str]) -> list[Group]:
+    """The runs by their values of some names, in order of these."""
+    groups: dict[tuple[Value, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record.value(name) for name in by), []).append(record)
+    ordered = sorted(groups, key=lambda values: [_order(value) for value in values])
+    return [Group(dict(zip(by, values)), tuple(groups[values])) for values in ordered]
+
+
+def label(values: dict[str, Value]) -> str:
+    """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}."""
+    words = [_words(key, value) for key, value in values.items() if value is not None]
+    return ", ".join(words) or "all runs"
+
+
+def key_text(key: str) -> str:
+    """`model` for model.name, `depth` for model.depth, `train error` for train/error."""
+    parent, _, leaf = key.rpartition(".")
+    return (parent.rpartition(".")[2] if leaf == "name" and parent else leaf).replace("_", " ").replace("/", " ")
+
+
+def value_text(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else value
+
+
+def _words(key: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return key_text(key) if value else f"not {key_text(key)}"
+    return value_text(value) if key.endswith(".name") else f"{key_text(key)} {value_text(value)}"
+
+
+def _is_place(key: str) -> bool:
+    return key in PLACES or key.startswith(PLACE_GROUPS) or key.endswith(("._target_", "._partial_"))
+
+
+def _rank(key: str) -> tuple[int, bool, str]:
+    """Model first, in each group its name first; keys without a group before what only steers a run."""
+    group = key.partition(".")[0]
+    place = ORDER.index(group) if group in ORDER else len(ORDER) - 2.5
+    return int(2 * place), not key.endswith(".name"), key
+
+
+def _order(value: Value) -> tuple[int, float, str]:
+    """Sorts what cannot be compared: nothing, then numbers, then words."""
+    if value is None:
+        return 0, 0.0, ""
+    return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")

@@ -1,0 +1,351 @@
+"""Run folders as they are found: finished, going on, or broken. Nothing here writes, and nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from epochal.errors import ConfigError
+
+AXES = ("step", "epoch", "examples", "seconds")  # of learning curves: the first columns of metrics.csv
+COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb", "steps", "epochs")
+STATUSES = ("finished", "running", "failed", "stopped")
+SILENT = 600  # seconds without a sign of life after which a run that says "running" is not believed
+GOOD_WHEN_LARGE = re.compile(r"accuracy|bleu|chrf|f1|precision|recall|score|auc|per_second", re.IGNORECASE)
+SHOWN = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
+
+Value = float | int | str | bool | None
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+class Picture(NamedTuple):
+    """A picture or a text that a run showed; of the test, step is None."""
+
+    name: str
+    step: int | None
+    path: Path
+
+
+class Profile(NamedTuple):
+    """Values by position, such as a gradient by time step; the labels are the file's own."""
+
+    x_label: str
+    y_label: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Skipped(NamedTuple):
+    """What is no run that can be compared, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(eq=False)
+class Record:
+    """One run. What it logged is read when it is first asked for.
+
+    Attributes:
+        folder: The run folder.
+        status: finished, running, failed or stopped, as summary.json says; see also `shown_status`.
+        config: Every key, dotted; lists as text.
+        summary: summary.json.
+        typed: The config keys that the person who started the run gave a value.
+        touched: When its files were last written, in seconds since 1970.
+    """
+
+    folder: Path
+    status: str
+    config: dict[str, Value]
+    summary: dict[str, Any]
+    typed: frozenset[str] = frozenset()
+    touched: float = 0.0
+    stamp: tuple[int, ...] = field(default=(), repr=False)  # changes when a file does
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seed(self) -> Value:
+        return self.config.get("seed")
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        return self.summary.get("error") or None
+
+    @property
+    def shown_status(self) -> str:
+        """The status, or "silent" if it says "running" and wrote nothing for ten minutes: it was probably killed."""
+        return "silent" if self.status == "running" and time.time() - self.touched > SILENT else self.status
+
+    @property
+    def progress(self) -> float:
+        """The part of its steps that are done, 0 to 1."""
+        if self.status == "finished":
+            return 1.0
+        steps, total = _number(self.summary.get("steps")) or 0.0, _number(self.summary.get("total_steps"))
+        if "step" in self.columns and len(self.columns["step"]):  # newer than the summary of the last checkpoint
+            steps = max(steps, float(np.nanmax(self.columns["step"])))
+        return min(1.0, steps / total) if total else 0.0
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric, the error of each accuracy among them; of a run that goes on, the newest."""
+        found = {
+            name: value for name, v in (self.summary.get("metrics") or {}).items() if (value := _number(v)) is not None
+        }
+        if self.status != "finished":
+            for name, column in self.columns.items():
+                if name not in AXES and len(values := column[np.isfinite(column)]):
+                    found[name] = float(values[-1])
+        for name in [name for name in found if name.endswith("/accuracy")]:
+            found.setdefault(name.removesuffix("accuracy") + "error", 1 - found[name])
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """All that `value` knows."""
+        costs = [name for name in COSTS if _number(self.summary.get(name)) is not None]
+        return [*self.metrics, *costs, *self.config]
+
+    def value(self, name: str) -> Value:
+        """A metric's last value, a cost (parameters, flops, seconds ...) or a config key's; None where it has none."""
+        if "/" in name:
+            return self.metrics.get(name)
+        if name in COSTS:
+            return _number(self.summary.get(name))
+        return self.config.get(name)
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """metrics.csv as (rows,) arrays, NaN where nothing was logged; empty where it is missing or cannot be read."""
+        return read_columns(self.folder / "metrics.csv")
+
+    def curve(self, metric: str, x: str = "step") -> Curve | None:
+        """What was logged of a metric: two (n,) arrays, the axis and the values, finite ones only."""
+        columns = self.columns
+        if metric not in columns and metric.endswith("/error"):
+            accuracy = self.curve(metric.removesuffix("error") + "accuracy", x)
+            return (accuracy[0], 1 - accuracy[1]) if accuracy else None
+        if metric not in columns or x not in columns:
+            return None
+        kept = np.isfinite(columns[metric]) & np.isfinite(columns[x])
+        return (columns[x][kept], columns[metric][kept]) if kept.any() else None
+
+    def profile(self, name: str) -> Profile | None:
+        """The newest of a name."""
+        paths = [(int(m["step"]), p) for p, m in self._shown(".csv") if m["name"] == name]
+        if not paths:
+            return None
+        path = max(paths)[1]
+        columns = list(read_columns(path).items())
+        if len(columns) != 2:
+            return None
+        (x_label, x), (y_label, y) = columns
+        kept = np.isfinite(x) & np.isfinite(y)
+        return Profile(x_label, y_label, x[kept], y[kept])
+
+    @property
+    def profiles(self) -> list[str]:
+        """The names that `profile` knows."""
+        return sorted({m["name"] for _, m in self._shown(".csv")})
+
+    def pictures(self) -> list[Picture]:
+        """By name, then step; the test's last."""
+        during = [Picture(m["name"], int(m["step"]), path) for path, m in self._shown(".png", ".txt")]
+        after = [
+            Picture(path.stem.removeprefix("test_"), None, path)
+            for path in self._files
+            if path.stem.startswith("test_") and path.suffix in (".png", ".txt")
+        ]
+        return sorted([*during, *after], key=lambda p: (p.name, p.step is None, p.step or 0))
+
+    def _shown(self, *suffixes: str) -> Iterator[tuple[Path, re.Match[str]]]:
+        for path in self._files:
+            if path.suffix in suffixes and (match := SHOWN.fullmatch(path.stem)):
+                yield path, match
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        try:
+            return sorted((self.folder / "pictures").iterdir())
+        except OSError:
+            return []
+
+
+def read(paths: Iterable[str | Path], known: Iterable[Record] = ()) -> tuple[list[Record], list[Skipped]]:
+    """The runs in some folders, and what is none.
+
+    Args:
+        paths: Run folders, folders of run folders, or patterns (`outputs/runs/*`).
+        known: Records of an earlier call: those whose files did not change since are used again.
+
+    Raises:
+        ConfigError: If a path is not there.
+    """
+    earlier = {record.folder: record for record in known}
+    records: dict[Path, Record] = {}
+    skipped: dict[Path, Skipped] = {}
+    for path in paths:
+        for folder in _folders(path):
+            if folder in records or folder in skipped:
+                continue
+            found = _record(folder, earlier.get(folder))
+            if isinstance(found, Record):
+                records[folder] = found
+            else:
+                skipped[folder] = Skipped(folder, found)
+    return list(records.values()), list(skipped.values())
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """A CSV file of numbers by its header, (rows,) float64 each, NaN for an empty cell; {} if it is none.
+
+    A last line that a kill cut off is left out.
+    """
+    import pyarrow as pa  # three times quicker than any reader in numpy or plain Python that was tried
+    from pyarrow import csv
+
+    try:
+        data = path.read_bytes()
+        data = data[: data.rindex(b"\n") + 1]
+        names = data[: data.index(b"\n")].decode().rstrip("\r").split(",")
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            csv.ReadOptions(use_threads=False, block_size=max(len(data), 1), column_names=names, skip_rows=1),
+            csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+            csv.ConvertOptions(column_types={name: pa.float64() for name in names}),
+        )
+    except (OSError, ValueError):  # pyarrow's errors of content are ValueErrors
+        return {}
+    return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def larger_is_better(name: str) -> bool:
+    """Of accuracy, BLEU, speed; not of loss, error, perplexity, time, and what is unknown."""
+    return GOOD_WHEN_LARGE.search(name.rpartition("/")[2]) is not None
+
+
+def _folders(path: str | Path) -> Iterator[Path]:
+    """The folders, in order of their names, that a path of the command line stands for."""
+    given = Path(path).expanduser().absolute()
+    if not given.exists():
+        matches = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor)))) if _is_pattern(path) else []
+        if not matches:
+            raise ConfigError(
+                f"There is nothing at {path}; give run folders, or a folder of them such as outputs/runs."
+            )
+        for match in matches:
+            yield from _inside(match)
+        return
+    yield from _inside(given)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The folder itself if it is a run; else its folders, and the runs in those of them that hold runs."""
+    if not folder.is_dir() or _is_run(folder):
+        yield folder
+        return
+    children = _subfolders(folder)
+    if not children:
+        yield folder
+    for child in children:
+        runs = [] if _is_run(child) else [inner for inner in _subfolders(child) if _is_run(inner)]
+        yield from runs or [child]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file()
+
+
+def _is_pattern(path: str | Path) -> bool:
+    return any(sign in str(path) for sign in "*?[")
+
+
+def _record(folder: Path, known: Record | None) -> Record | str:
+    """The run in a folder, or why there is none."""
+    if not folder.is_dir():
+        return "a file, not a run folder"
+    if not _is_run(folder):
+        return "not a run folder: it has no config.yaml"
+    times = [_time(folder / name) for name in ("config.yaml", "summary.json", "metrics.csv")]
+    if known is not None and known.stamp == tuple(times):
+        known.__dict__.pop("_files", None)  # pictures come without the other files changing
+        return known
+    try:
+        config = yaml.load((folder / "config.yaml").read_bytes(), yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return "broken: its config.yaml cannot be read"
+    if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in ("model", "dataset")):
+        return "not a run of Epochal: its config.yaml has no model and dataset"
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+    except FileNotFoundError:
+        return "half-finished: it has no summary.json; the run ended before it began"
+    except (OSError, ValueError):
+        return "broken: its summary.json cannot be read"
+    status = summary.get("status") if isinstance(summary, dict) else None
+    if status not in STATUSES or not isinstance(summary.get("metrics", {}), dict | None):
+        return "broken: its summary.json does not say how the run went"
+    config.pop("claim", None)  # an experiment's, the same in all its runs
+    return Record(
+        folder=folder,
+        status=status,
+        config=dict(_flat(config)),
+        summary=summary,
+        typed=_typed(folder / "overrides.yaml"),
+        touched=max(times) / 1e9,
+        stamp=tuple(times),
+    )
+
+
+def _flat(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield (
+                f"{prefix}{key}",
+                value if isinstance(value, float | int | str | None) else json.dumps(value, default=str),
+            )
+
+
+def _typed(path: Path) -> frozenset[str]:
+    """`model=mlp +model.dropout=0.1` gives model and model.dropout."""
+    try:
+        overrides = yaml.load(path.read_bytes(), yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return frozenset()
+    if not isinstance(overrides, list):
+        return frozenset()
+    return frozenset(str(override).partition("=")[0].lstrip("+~") for override in overrides)
+
+
+def _time(path: Path) -> int:
+    """When it was written, in nanoseconds; 0 where it is not."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _number(value: Any) -> float | int | None:
+    """A finite number, or None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
