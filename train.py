@@ -1,6 +1,7 @@
-"""Trains one model on one data set, then tests it once.   python train.py --help"""
+"""Trains one model on one data set, then tests it once; or a whole grid of them.   python train.py --help"""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -8,13 +9,16 @@ from epochal.cli import application, given
 
 
 @application("train", Path(__file__).parent / "conf")
-def main(config: DictConfig) -> None:
-    from epochal.build import build  # torch and Lightning load only when a run really starts
+def main(config: DictConfig) -> tuple[Any, bool]:
+    from epochal.build import build, finished_before  # torch and Lightning load only when a run really starts
 
+    if run := finished_before(config):  # resume=auto, and nothing is left to do
+        return run, True
     with build(config, overrides=given()) as job:
         job.fit()
         job.test()
         job.report()
+    return job.run, False
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record,
 from epochal.data import Data
 from epochal.errors import ConfigError, DivergedError
 from epochal.facts import to_plain
+from epochal.grid import in_grid
 from epochal.loggers import Wandb, make_logger
 from epochal.measure import count_flops, git_commit
-from epochal.runs import Run, RunLogger, newest_unfinished, plain, rank, slug
+from epochal.runs import Run, RunLogger, newest_finished, newest_unfinished, plain, rank, run_name, slug
 from epochal.tasks import Task
 from epochal.validate import (
     ALLOWED,
@@ -45,6 +46,7 @@ from epochal.validate import (
     validate,
 )
 
+SMALL = 2e8  # FLOPs of a forward step, below which one thread is about as quick as two
 PLUMBING = ("name", "_target_", "_partial_", "interval")  # keys of a config that are no arguments
 
 
@@ -113,7 +115,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     Raises:
         ConfigError: With every conflict in one message, before any work.
     """
-    console = console or Console(stderr=False)
+    console = console or Console(quiet=in_grid())  # a run of many has one line, at its end
     quiet()
     config, run = resumed(config, overrides or [])
     checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
@@ -124,6 +126,8 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     model = make_model(config, *data.facts(config.task.name))
     if config.channels_last and any(isinstance(m, nn.Conv2d) for m in model.modules()):
         model = model.to(memory_format=torch.channels_last)
+    flops = count_flops(model, data.facts(config.task.name))
+    set_threads(config, model, flops)
     steps_per_epoch = math.ceil(data.batches_per_epoch() / config.trainer.accumulate_grad_batches)
     total_steps = steps_of(config, data, model, steps_per_epoch, console)
     task = make_task(config, model, total_steps)
@@ -139,7 +143,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
             f"The data of dataset={config.dataset.name} changed since {run.folder.name} began; start anew."
         )
     try:
-        known = known_facts(config, data, model, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
+        known = known_facts(config, data, model, flops, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
 
         examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
         run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
@@ -174,6 +178,42 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         raise
 
 
+def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:
+    """Small networks run on one thread: a second gains little alone, and costs much beside another busy process."""
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+    elif (flops or sum(p.numel() for p in model.parameters())) * config.dataset.batch_size < SMALL:
+        torch.set_num_threads(1)
+
+
+def check(config: DictConfig, seen: dict[str, Any]) -> None:
+    """Finds what is wrong with a config and with its model on its data, without a run.
+
+    Args:
+        config: As composed.
+        seen: The data of configs that were checked before, by their settings; the same set is not read again.
+
+    Raises:
+        ConfigError: With every conflict in one message.
+    """
+    quiet()
+    validate(config)
+    config = settle(config)
+    key = str((plain(config.dataset), config.task.name))
+    data = seen[key] = seen.get(key) or make_data(config)
+    with torch.device("meta"):
+        make_model(config, *data.facts(config.task.name))
+    check_lengths(config, data)
+
+
+def finished_before(config: DictConfig) -> Run | None:
+    """With `resume=auto`, the run that has already done all that is asked for."""
+    run = newest_finished(runs_folder(config), config) if config.resume == "auto" else None
+    if run is not None:
+        Console(quiet=in_grid()).print(f"Finished before: {screen.relative(run.folder)}", soft_wrap=True)
+    return run
+
+
 def check_lengths(config: DictConfig, data: Data) -> None:
     """Raises ConfigError where an epoch has fewer batches than lie between two validations."""
     every, batches = config.trainer.val_check_interval, data.batches_per_epoch()
@@ -201,7 +241,7 @@ def new_run(config: DictConfig, overrides: list[str]) -> Run:
     parent = runs_folder(config)
     if rank() != 0:
         return Run(parent / "of-rank-zero")
-    run = Run.create(parent, f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}")
+    run = Run.create(parent, run_name(config))
     run.claim()
     OmegaConf.save(config, run.folder / "config.yaml")
     OmegaConf.save(OmegaConf.create(overrides), run.folder / "overrides.yaml")
@@ -213,7 +253,9 @@ def runs_folder(config: DictConfig) -> Path:
     return Path(config.output_dir).absolute() / slug(config.experiment or "runs")
 
 
-def known_facts(config: DictConfig, data: Data, model: nn.Module, *, wandb_id: str) -> dict[str, Any]:
+def known_facts(
+    config: DictConfig, data: Data, model: nn.Module, flops: int | None, *, wandb_id: str
+) -> dict[str, Any]:
     """What the summary tells from the start."""
     return {
         "model": config.model.name,
@@ -221,7 +263,7 @@ def known_facts(config: DictConfig, data: Data, model: nn.Module, *, wandb_id: s
         "task": config.task.name,
         "seed": config.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops": count_flops(model, data.facts(config.task.name)),
+        "flops": flops,
         "git_commit": git_commit(),
         "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "epochal")},
         "data_fingerprint": data.fingerprint,
@@ -298,6 +340,9 @@ def settle(config: DictConfig) -> DictConfig:
             config.asked.setdefault("optimizer", copy.deepcopy(config.optimizer))
             config.optimizer.fused = False  # Lightning clips no fused optimiser's gradients in mixed precision
     OmegaConf.resolve(config)
+    with open_dict(config):
+        for key in ("claim", "budgets"):  # the experiment's, not the run's
+            config.pop(key, None)
     return config
 
 

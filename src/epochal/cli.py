@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,35 +19,32 @@ from omegaconf.errors import OmegaConfBaseException
 from epochal.errors import ConfigError, EpochalError, did_you_mean
 
 
-def application(config_name: str, config_path: Path) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def application(config_name: str, config_path: Path) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Makes a function of a composed config a command.
 
-    Like `hydra.main`, but errors of the person's end in one sentence; bugs of ours keep their traceback.
+    Like `hydra.main`, but errors of the person's end in one sentence; bugs of ours keep their traceback. One of many
+    runs (`-m`, experiments, sweeps) gives an `epochal.grid.Outcome` instead of raising, so that the others go on.
     """
 
-    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         import hydra
 
-        failures: list[tuple[str, Exception]] = []
+        failures: list[Exception] = []
 
         @functools.wraps(function)
-        def job(config: DictConfig) -> None:
+        def job(config: DictConfig) -> Any:
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
             overrides = given()
             many = HydraConfig.get().mode == RunMode.MULTIRUN
-            if many:
-                print(f"\n--- {' '.join(overrides)}", flush=True)
             try:
                 check_values(config, overrides, config_name, config_path)
-                function(config)
-            except Exception as error:  # kept, not raised: Hydra would end the other jobs and print its own lines
-                failures.append((" ".join(overrides), error))
-                if many:
-                    if not isinstance(error, EpochalError | OmegaConfBaseException):
-                        traceback.print_exception(error)  # a bug of ours; the others' jobs go on all the same
-                    say(f"failed: {sentence(error)}")
+                if not many:
+                    return function(config)
+                return one_of_many(function, config, overrides)
+            except Exception as error:  # kept, not raised: Hydra would print its own lines
+                failures.append(error)
 
         def run() -> None:
             failures.clear()
@@ -54,28 +52,52 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             command = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(job)
             try:
                 command()
+            except EpochalError as error:
+                failures.append(error)
             except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:  # what jobs raise is kept
                 say(explain(error, sys.argv[1:], config_name, config_path))
                 sys.exit(2)
             if not failures:
                 return
-            first = failures[0][1]
-            if "-m" in sys.argv or "--multirun" in sys.argv:
-                say(f"\n{len(failures)} of the jobs failed:")
-                for overrides, failure in failures:
-                    say(f"    {overrides}: {sentence(failure)}")
-            elif isinstance(first, EpochalError):
+            first = failures[0]
+            if isinstance(first, EpochalError):
                 say(str(first))
-            elif isinstance(first, OmegaConfBaseException):  # such as an interpolation to a key that is not there
+                sys.exit(first.exit_status)
+            if isinstance(first, OmegaConfBaseException):  # such as an interpolation to a key that is not there
                 say(explain(first, sys.argv[1:], config_name, config_path))
                 sys.exit(2)
-            else:
-                raise first
-            sys.exit(first.exit_status if isinstance(first, EpochalError) else 1)
+            raise first
 
         return run
 
     return decorate
+
+
+def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overrides: list[str]) -> Any:
+    """Runs a job of a grid; tells how it ended in one line and in its outcome."""
+    from epochal import grid
+
+    grid.end_with_parent()
+    outcome: grid.Outcome = {
+        "overrides": overrides,
+        "status": "failed",
+        "error": None,
+        "exit_status": 0,
+        "folder": None,
+        "summary": {},
+    }
+    started = time.perf_counter()
+    try:
+        run, before = function(config)
+        outcome["folder"], outcome["summary"] = str(run.folder), run.summary()
+        outcome["status"] = "already" if before else outcome["summary"].get("status", "failed")
+    except Exception as error:
+        if not isinstance(error, EpochalError | OmegaConfBaseException):
+            traceback.print_exception(error)  # a bug of ours; the others' jobs go on all the same
+        outcome["error"] = sentence(error)
+        outcome["exit_status"] = error.exit_status if isinstance(error, EpochalError) else 1
+    grid.tell(outcome, time.perf_counter() - started)
+    return outcome
 
 
 def given() -> list[str]:

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from epochal.tasks.base import Shown
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 AXES = ("step", "epoch", "examples", "seconds")
-VOLATILE = ("resume", "allow", "logger", "output_dir")  # what a config may differ in and still be the same run
+ENDED = ("finished", "pruned")
+# what a config may differ in and still be the same run
+VOLATILE = ("resume", "allow", "logger", "output_dir", "threads", "launcher", "sweep", "claim", "budgets")
 
 
 class Run:
@@ -129,18 +131,31 @@ class Run:
 
 def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
     """The newest run of the same config that did not finish and that no living process has; claims it if told to."""
+    unfinished = (run for run in same_runs(parent, config) if run.summary().get("status") not in ENDED)
+    return next((run for run in unfinished if not claim or run.claim()), None)
+
+
+def newest_finished(parent: Path, config: DictConfig) -> Run | None:
+    """The newest run of the same config that has nothing left to do."""
+    return next((run for run in same_runs(parent, config) if run.summary().get("status") in ENDED), None)
+
+
+def same_runs(parent: Path, config: DictConfig) -> Iterator[Run]:
+    """Runs of the same config, the newest first."""
     wanted = comparable(config)
-    for folder in sorted(parent.glob("*/config.yaml"), key=lambda f: f.parent.name, reverse=True):
+    folders = parent.glob(f"*_{run_name(config)}*/config.yaml")  # reading every config of a large grid would take long
+    for folder in sorted(folders, key=lambda f: f.parent.name, reverse=True):
         run = Run(folder.parent)
-        if run.summary().get("status") == "finished":
-            continue
         try:
-            same = comparable(run.config()) == wanted
+            if comparable(run.config()) == wanted:
+                yield run
         except ConfigError:
             continue
-        if same and (not claim or run.claim()):
-            return run
-    return None
+
+
+def run_name(config: DictConfig) -> str:
+    """What a run's folder is called, the time left out."""
+    return f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}"
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
@@ -260,7 +275,7 @@ class RunLogger(Logger):
 
 
 def save_shown(shown: Shown, folder: Path, stem: str) -> list[Path]:
-    """Writes pictures and texts under their names put into `stem`, and tells the files."""
+    """Writes pictures, texts and profiles under their names put into `stem`, and tells the files."""
     files = []
     for name, picture in shown.pictures.items():
         files.append(folder / f"{stem.format(name)}.png")
@@ -268,6 +283,10 @@ def save_shown(shown: Shown, folder: Path, stem: str) -> list[Path]:
     for name, text in shown.texts.items():
         files.append(folder / f"{stem.format(name)}.txt")
         write_atomically(files[-1], text + "\n")
+    for name, profile in shown.profiles.items():
+        files.append(folder / f"{stem.format(name)}.csv")
+        rows = [f"{position},{value:.6g}" for position, value in enumerate(profile.values, 1)]
+        write_atomically(files[-1], "\n".join([f"{profile.position},{profile.value}", *rows]) + "\n")
     return files
 
 

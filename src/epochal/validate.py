@@ -293,7 +293,7 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
     Raises:
         ConfigError: If its arguments, or they and the data, do not go together.
     """
-    arguments: Any = OmegaConf.to_container(config.model)
+    arguments: Any = OmegaConf.to_container(config.model, resolve=True)
     arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_")}
     try:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
@@ -308,7 +308,7 @@ def _optimizer(config: DictConfig) -> Iterator[str]:
     arguments: dict[str, dict[str, Any]] = {}
     for group in ("optimizer", "scheduler"):
         known = inspect.signature(resolve(config[group]._target_)).parameters
-        plain = OmegaConf.to_container(config[group])
+        plain = OmegaConf.to_container(config[group], resolve=True)
         arguments[group] = {str(k): v for k, v in plain.items() if k in known}  # type: ignore[union-attr]
     group, made = "optimizer", torch.nn.Linear(1, 1)
     try:

@@ -56,6 +56,8 @@ class ImageData(Data):
         crop_padding: Pixels to pad before a random crop back to the size; 0 for none.
         flip: Mirror every second image.
         cutout: Side of a square to blank at a random place; 0 for none.
+        permuted: Shuffle the pixels of every image in one and the same way, drawn from `split_seed`: all that an
+            image says is kept, its shape is lost.
     """
 
     tasks: ClassVar = ("classification", "adversarial")
@@ -80,13 +82,14 @@ class ImageData(Data):
         crop_padding: int = 0,
         flip: bool = False,
         cutout: int = 0,
+        permuted: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
         self.path, self.config, self.revision = None if path is None else str(path), config, revision
         self.image_column, self.label_column, self.image_size = image_column, label_column, image_size
         self.validation, self.test, self.train_size, self.split_seed = validation, test, train_size, split_seed
-        self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
+        self.crop_padding, self.flip, self.cutout, self.permuted = crop_padding, flip, cutout, permuted
         self._adopted: tuple[Tensor, Tensor] | None = None  # another run's mean and deviation
         self.symmetric = False  # pixels from -1 to 1, as a GAN draws them, instead of mean 0 and deviation 1
 
@@ -116,6 +119,8 @@ class ImageData(Data):
         self.mean, self.std = self._adopted or statistics(self._splits["train"])
         self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
+        pixels = self.inputs.height * self.inputs.width
+        self._order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.split_seed))
         self.check_batch_size(len(self._splits["train"].rows))
 
     def _split(self, arrays: dict[str, tuple[Tensor, Tensor]]) -> dict[str, ImageRows]:
@@ -163,6 +168,9 @@ class ImageData(Data):
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 pixels to the floats that a model reads, same shape."""
+        if self.permuted:  # after the augmentation, so that a network blind to shape sees no difference
+            self._order = self._order.to(images.device)
+            images = images.flatten(2).index_select(2, self._order).view(images.shape)
         if self.symmetric:
             return images.to(torch.float32).div_(127.5).sub_(1)
         if self._scale.device != images.device:

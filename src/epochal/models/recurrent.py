@@ -7,6 +7,7 @@ Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, 2014 (arX
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -34,17 +35,18 @@ class RNN(nn.Module):
                 n = tanh(Wn x + r * (Un h))
                 h' = (1 - z) * n + z * h                                            z forgets and lets in at once
 
-    An image is read row by row: H steps of C x W numbers. Text is read token by token through an embedding, and if it
+    An image is read row by row, H steps of C x W numbers, or pixel by pixel, H x W steps of C. Text is read token by token through an embedding, and if it
     is padded for classification it must be padded on the left, since the answer is read off the last step.
 
     Deviations from the papers: no peepholes in the LSTM; the GRU applies r after U, as cuDNN does. Recurrent weights
     start orthogonal, the LSTM's forget gate open (bias 1, Jozefowicz et al. 2015), other biases at zero.
 
     Args:
-        in_features: Numbers in one step of an image, C x W; None for text.
+        in_features: Numbers in one step of an image, C x W or C; None for text.
         vocab_size: Number of tokens; None for images.
         num_classes: Length of the output; None for language modelling, which has vocab_size logits at every step.
         cell: "rnn", "lstm" or "gru".
+        scan: What a step of an image is: "rows" or "pixels".
         activation: Of cell "rnn": "tanh" or "relu". The other two know only "tanh".
         hidden_size: Numbers in the state of one layer and direction.
         num_layers: Recurrent layers on top of each other.
@@ -54,7 +56,7 @@ class RNN(nn.Module):
             (Zaremba et al. 2014).
 
     Raises:
-        ValueError: If a size is below 1, dropout not in [0, 1), cell or activation no choice, if not exactly one of
+        ValueError: If a size is below 1, dropout not in [0, 1), cell, scan or activation no choice, if not exactly one of
             in_features and vocab_size is given, or a language model is to be bidirectional or to read images.
     """
 
@@ -68,6 +70,7 @@ class RNN(nn.Module):
         vocab_size: int | None = None,
         num_classes: int | None = None,
         cell: str = "rnn",
+        scan: str = "rows",
         activation: str = "tanh",
         hidden_size: int = 128,
         num_layers: int = 1,
@@ -77,6 +80,7 @@ class RNN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("cell", cell, tuple(CELLS))
+        check_choice("scan", scan, ("rows", "pixels"))
         check_choice("activation", activation, ("tanh", "relu") if cell == "rnn" else ("tanh",))
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, embed_dim=embed_dim)
         check_dropout(dropout)
@@ -95,7 +99,7 @@ class RNN(nn.Module):
             in_features = embed_dim
         check_sizes(in_features=in_features, out_features=out_features)
         self.classifies = num_classes is not None
-        self.directions = 2 if bidirectional else 1
+        self.directions, self.scan = 2 if bidirectional else 1, scan
         self.recurrent = CELLS[cell](
             in_features,
             hidden_size,
@@ -123,7 +127,8 @@ class RNN(nn.Module):
     @classmethod
     def for_data(cls, inputs: Images | Tokens, outputs: Classes | Tokens, **config: Any) -> RNN:
         if isinstance(inputs, Images):
-            config["in_features"] = inputs.channels * inputs.width
+            rows = config.get("scan", "rows") == "rows"
+            config["in_features"] = inputs.channels * inputs.width if rows else inputs.channels
         else:
             config["vocab_size"] = inputs.vocab_size
         return cls(num_classes=outputs.count if isinstance(outputs, Classes) else None, **config)
@@ -138,7 +143,9 @@ class RNN(nn.Module):
     def _steps(self, inputs: Tensor) -> Tensor:  # -> (B, T, features)
         if self.embed is not None:
             return self.embed(inputs)
-        return inputs.transpose(1, 2).flatten(2)  # (B, C, H, W) -> (B, H, C * W)
+        if self.scan == "rows":
+            return inputs.transpose(1, 2).flatten(2)  # (B, C, H, W) -> (B, H, C * W)
+        return inputs.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
 
     def _last(self, states: Tensor) -> Tensor:
         """Each direction's last step; the one from end to beginning ends at the first."""
@@ -146,6 +153,42 @@ class RNN(nn.Module):
             return states[:, -1]
         forward, backward = states.chunk(2, dim=-1)
         return torch.cat((forward[:, -1], backward[:, 0]), dim=-1)
+
+    @property
+    def shows_state_gradients(self) -> bool:
+        """Whether `state_gradients` has an answer."""
+        return self.classifies and self.directions == 1
+
+    def state_gradients(self, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """How much the state after each step matters for the loss of the last: || dL / d state_t ||, mean over examples.
+
+        The state is what one step hands to the next: h, and in an LSTM also the long memory c.
+
+        Args:
+            inputs: As of `forward`.
+            loss: Of the logits (B, num_classes), a sum over examples.
+
+        Returns:
+            (T,), of all layers together.
+
+        Raises:
+            ValueError: If this is a language model, whose loss is at every step, or it reads from both ends.
+        """
+        if not self.shows_state_gradients:
+            raise ValueError("State gradients are those of a classifier that reads from beginning to end.")
+        state, states = None, []
+        with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of an RNN outside training
+            for step in self._steps(inputs).unbind(1):  # one by one: the fused layer shows no state in between
+                _, state = self.recurrent(step[:, None], state)
+                states.append(state if isinstance(state, tuple) else (state,))
+            total = loss(self.head(self.dropout(states[-1][0][-1])))  # h of the last layer
+            flat = [part for parts in states for part in parts]
+            gradients = iter(torch.autograd.grad(total, flat, materialize_grads=True))  # 0 for the last c, never read
+        norms = []
+        for parts in states:
+            gradient = torch.cat([next(gradients) for _ in parts], dim=-1)  # (layers, B, H), an LSTM's (layers, B, 2 H)
+            norms.append(gradient.transpose(0, 1).flatten(1).norm(dim=1).mean())
+        return torch.stack(norms)
 
     @torch.no_grad()
     def generate(

@@ -25,12 +25,23 @@ MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.
 
 
 @dataclass
+class Profile:
+    """One number for each position, such as the gradient by time step."""
+
+    position: str  # what is counted from 1
+    value: str
+    values: list[float]
+
+
+@dataclass
 class Shown:
-    """What a person looks at: pictures and texts by file stem, and a table whose first row is its head."""
+    """What a person looks at: pictures, texts and profiles by file stem, and a table whose first row is its head."""
 
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
     table: list[tuple[str, ...]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)  # found while looking; logged with those of the validation
 
 
 @dataclass
@@ -253,7 +264,7 @@ class Task(pl.LightningModule):
 
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}
-        metrics = self.derive(means, split)
+        metrics = self.derive(means, split) | (self.shown.metrics if split == "val" else {})
         self.measured = {f"{split}/{name}": value for name, value in metrics.items()}
         self.record(split, metrics)
 

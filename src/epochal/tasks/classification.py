@@ -10,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from epochal.data.base import Batch
-from epochal.tasks.base import Metrics, Shown, Task
+from epochal.tasks.base import Metrics, Profile, Shown, Task
 
 SHOWN = 24  # pictures in a grid
+LOOKED_AT = 64  # examples whose gradients are averaged
 
 
 class Classification(Task):
     """Cross-entropy of the logits (B, classes) against the labels (B).
 
-    Logs loss and accuracy, and top-5 accuracy where there are more than ten classes.
+    Logs loss and accuracy; of a recurrent network how many powers of ten the gradient loses from its last state to its
+    first; and top-5 accuracy where there are more than ten classes.
 
     Args:
         label_smoothing: Share of each target that is spread evenly over all classes, in training alone.
@@ -56,7 +58,29 @@ class Classification(Task):
         images = rows.images[rows.rows[:SHOWN]]
         inputs = self.data.normalise(images.to(self.device))
         prediction = self.model(inputs).argmax(1).cpu()
-        return Shown(pictures={"predictions": self._grid(images, prediction, labels)})
+        shown = Shown(pictures={"predictions": self._grid(images, prediction, labels)})
+        if getattr(self.model, "shows_state_gradients", False):
+            self._show_state_gradients(shown)
+        return shown
+
+    def _show_state_gradients(self, shown: Shown) -> None:
+        """How far back the loss of a recurrent network's answer reaches: the long-term dependency, looked at."""
+        from epochal import pictures
+
+        rows, _ = self.data.rows("val")
+        few = rows.rows[:LOOKED_AT]
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs, labels = self.data.normalise(rows.images[few].to(self.device)), rows.labels[few].to(self.device)
+            norms = self.model.state_gradients(inputs, lambda out: F.cross_entropy(out, labels, reduction="sum"))
+        exponents = norms.clamp_min(1e-38).log10().tolist()  # float32 ends there
+        shown.profiles["state_gradient"] = Profile("time step", "gradient norm", norms.tolist())
+        shown.pictures["state_gradient"] = pictures.curves(
+            {"after training so far": (list(range(1, len(exponents) + 1)), exponents)},
+            title="Gradient of the loss by each state",
+            x_label="time step",
+            y_label="norm, power of ten",
+        )
+        shown.metrics["gradient_decades_lost"] = exponents[-1] - exponents[0]
 
     def show_test(self) -> Shown:
         if self.trainer.world_size > 1:  # this process saw only its part

@@ -1,0 +1,191 @@
+"""Many runs at once: all looked at before the first starts, a line for each that ended, and what they show together."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+
+from epochal.errors import ConfigError, EpochalError
+
+GRID = "EPOCHAL_GRID"  # in the environment of the runs of a grid: the process they belong to and the keys they differ in
+
+
+class Outcome(TypedDict):
+    """What a run tells the grid it belongs to."""
+
+    overrides: list[str]
+    status: str  # finished, already, failed, pruned
+    error: str | None
+    exit_status: int
+    folder: str | None
+    summary: dict[str, Any]
+
+
+def run(config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], launch: Callable[[], Any]) -> Any:
+    """Runs a grid and says how it went.
+
+    Args:
+        config: Of the grid, the `hydra` node included.
+        jobs: The choices of each run.
+        configs: What they make.
+        launch: Runs them all, in this process or others, and gives Hydra's returns.
+
+    Raises:
+        ConfigError: If one of the runs is impossible; none has started then.
+        EpochalError: If some failed, after all others have ended.
+    """
+    console = Console()
+    varying = [name for name in dict.fromkeys(split(o)[0] for job in jobs for o in job) if _varies(name, jobs)]
+    check(configs, [" ".join(o for o in job if split(o)[0] in varying) for job in jobs])
+    if len(jobs) > 1:
+        at_once = jobs_at_once(config)
+        console.print(f"{len(jobs)} runs, {f'{at_once} at once' if at_once > 1 else 'one after the other'}.")
+        console.print(f"[dim]To watch them: {watch(config)}[/]", soft_wrap=True)
+        with family(varying):
+            returns = launch()
+    else:
+        returns = launch()
+    outcomes = [r.return_value for r in returns]
+    finish(config, outcomes, console)
+    return returns
+
+
+def check(configs: Sequence[DictConfig], names: Sequence[str]) -> None:
+    """Raises ConfigError with what is wrong with any of the configs; fetches and decodes their data, each set once."""
+    from epochal.build import check as check_run
+
+    problems: dict[str, list[str]] = {}
+    seen: dict[str, Any] = {}
+    for config, name in zip(configs, names):
+        try:
+            check_run(config, seen)
+        except ConfigError as error:
+            problems.setdefault(str(error), []).append(name)
+    if not problems:
+        return
+    if len(configs) == 1:
+        raise ConfigError(next(iter(problems)))
+    lines = [f"{error}  ({_few(where, len(configs))})" for error, where in problems.items()]
+    raise ConfigError("\n".join([*lines, "No run was started."]))
+
+
+def _few(names: list[str], count: int) -> str:
+    if len(names) == count:
+        return f"all {count} runs"
+    return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def finish(config: DictConfig, outcomes: Sequence[Outcome], console: Console) -> None:
+    """What the runs show together, and those that failed.
+
+    Raises:
+        EpochalError: If there are any of these.
+    """
+    from epochal.compare import command
+
+    failures = [outcome for outcome in outcomes if outcome["status"] == "failed"]
+    folders = [Path(outcome["folder"]) for outcome in outcomes if outcome["folder"]]
+    if config.get("claim") is not None and any(outcome["folder"] for outcome in outcomes):
+        command.compare_experiment(config.experiment, config.budget, Path(config.output_dir), console)
+    elif len(folders) > 1:
+        command.compare_runs(folders, console)
+    if failures:
+        listed = [f"    {' '.join(f['overrides'])}: {f['error']}" for f in failures]
+        count = f"{len(failures)} of {len(outcomes)} runs" if len(outcomes) > 1 else "The run"
+        ending = EpochalError("\n".join([f"{count} failed:", *listed]))
+        ending.exit_status = failures[0]["exit_status"]
+        raise ending
+
+
+def tell(outcome: Outcome, seconds: float) -> None:
+    """Prints the run's line."""
+    Console().print(line(outcome, seconds), soft_wrap=True, highlight=False)
+
+
+def line(outcome: Outcome, seconds: float) -> str:
+    """One line for a run that has ended, with rich's markup."""
+    from epochal.callbacks.progress import duration_text
+    from epochal.screen import metric_text
+
+    sign = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yellow]✂[/]"}.get(outcome["status"], "[red]✗[/]")
+    varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
+    words = [f"{sign} {escape(' '.join(o for o in outcome['overrides'] if varying is None or split(o)[0] in varying))} "]
+    metrics = outcome["summary"].get("metrics", {})
+    best = outcome["summary"].get("best", {})
+    for name in ("train/loss", best.get("metric")):
+        value = best.get("value") if name == best.get("metric") else metrics.get(name)
+        if name and value is not None:
+            words.append(f"{name} [bold]{metric_text(name, value)}[/]")
+    if outcome["status"] == "already":
+        words.append("[dim]finished before[/]")
+    elif outcome["status"] == "failed":
+        words.append(f"[red]failed:[/] {escape(str(outcome['error']))}")
+    else:
+        words.append(f"[dim]{duration_text(seconds)}[/]")
+    return "  ".join(words)
+
+
+def split(override: str) -> tuple[str, str]:
+    """Key and value of an override, without the signs in front of the key."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def _varies(name: str, jobs: Sequence[Sequence[str]]) -> bool:
+    return len({value for job in jobs for key, value in map(split, job) if key == name}) > 1
+
+
+def jobs_at_once(config: DictConfig) -> int:
+    """How many runs the launcher starts together; 1 where it does not say."""
+    from joblib import effective_n_jobs
+
+    count = OmegaConf.select(config, "hydra.launcher.n_jobs")
+    return effective_n_jobs(count) if count is not None else 1
+
+
+def watch(config: DictConfig) -> str:
+    """The command that shows these runs as they go on."""
+    where = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
+    if config.get("claim") is not None:
+        return f"python compare.py experiment={config.experiment} budget={config.budget}{where} --live"
+    return f"python compare.py {Path(config.output_dir) / 'runs'} --live"
+
+
+@contextmanager
+def family(varying: Sequence[str]) -> Iterator[None]:
+    """Runs started in here know the process that they belong to, and in which keys they differ."""
+    os.environ[GRID] = json.dumps({"process": os.getpid(), "varying": list(varying)})
+    try:
+        yield
+    finally:
+        del os.environ[GRID]
+
+
+def in_grid() -> bool:
+    """Whether this process runs one of several runs."""
+    return GRID in os.environ
+
+
+def end_with_parent() -> None:
+    """Ends this process when the grid's is killed: nobody would wait for it, and it would keep its run from being resumed."""
+    parent = os.getppid()
+    if json.loads(os.environ.get(GRID, "{}")).get("process") != parent:
+        return  # the grid's process itself, or one that a scheduler looks after
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # checkpoints and summaries are written whole or not at all
+
+    if not any(thread.name == "end_with_parent" for thread in threading.enumerate()):
+        threading.Thread(target=look, name="end_with_parent", daemon=True).start()
