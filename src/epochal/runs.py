@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +18,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.errors import ConfigError
+from epochal.files import slug as slug
+from epochal.files import write_atomically as write_atomically
 from epochal.tasks.base import Shown
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -165,19 +165,6 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     return {key: asked.get(key, value) for key, value in keys.items() if key not in VOLATILE}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or none of it, also if the machine stops."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with part.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 class RunLogger(Logger):
     """Writes `metrics.csv`, a row a logged step, and pictures and texts.
 
@@ -300,11 +287,6 @@ def plain(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def slug(text: str) -> str:
-    """A name that is fit for a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-") or "run"
 
 
 def _finite(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epochal.compare.reading import Record, Value
+from epochal.compare.reading import Curve, Record, Value
 
 PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "default_duration")  # no part of what is compared
 PLACE_GROUPS = ("logger.", "asked.", "claim.", "hydra.")
@@ -67,17 +67,28 @@ class Group:
     def mean_curve(self, metric: str, x: str = "step") -> MeanCurve | None:
         """The mean of the curves of the runs counted, where all of them have values, and their standard deviation."""
         curves = [curve for record in self.counted if (curve := record.curve(metric, x)) is not None]
-        if not curves:
+        shared = together(curves)
+        if shared is None:
             return None
-        first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
-        grid = np.unique(np.concatenate([xs for xs, _ in curves]))
-        grid = grid[(grid >= first) & (grid <= last)]
-        if not len(grid):
-            return None
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), POINTS)).round().astype(int))]
-        values = np.stack([np.interp(grid, xs, ys) for xs, ys in curves])  # (runs, points)
+        grid, values = shared
         std = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(grid))
         return MeanCurve(grid, values.mean(axis=0), std, len(curves))
+
+
+def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Curves on one axis, (points,) and (curves, points), where all of them have values; None if there is no such place.
+
+    What was logged at other places of the axis, such as seconds, is interpolated between its neighbours.
+    """
+    if not curves:
+        return None
+    first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
+    grid = np.unique(np.concatenate([xs for xs, _ in curves]))
+    grid = grid[(grid >= first) & (grid <= last)]
+    if not len(grid):
+        return None
+    grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), POINTS)).round().astype(int))]
+    return grid, np.stack([np.interp(grid, xs, ys) for xs, ys in curves])
 
 
 def varying(records: Sequence[Record]) -> list[str]:
