@@ -1,0 +1,355 @@
+"""What is compared: which runs, what against what, and the claim they test, if any."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from epochal.compare.groups import key_text, value_text, varying
+from epochal.compare.reading import AXES, COSTS, Record, Skipped, Value, read
+from epochal.compare.statistics import FEW, Verdict, judge
+from epochal.compare.words import count_text
+from epochal.errors import ConfigError, did_you_mean
+from epochal.files import slug
+
+Kind = Literal["curves", "points", "bars", "profile"]
+USUAL = ("val/loss", "test/loss", "train/loss")  # what runs are ranked by that do not share a best metric
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Attributes:
+        x: An axis of learning curves, a config key, a cost or a metric; "" for one bar a group, and for profiles.
+        y: A metric or cost; of a profile its name.
+        group: Runs that agree in these are one line, with their mean and spread.
+        kind: Learning curves, points over a number, bars over words, or a profile.
+    """
+
+    x: str
+    y: str
+    group: tuple[str, ...]
+    kind: Kind
+
+    @property
+    def title(self) -> str:
+        return (
+            f"{key_text(self.y)} by {key_text(self.x) if self.x else 'position' if self.kind == 'profile' else 'run'}"
+        )
+
+
+class Published(NamedTuple):
+    """A paper's own points, drawn in the plots with the same x and y."""
+
+    label: str
+    x: str
+    y: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs, and what is to be seen of them.
+
+    Attributes:
+        records, skipped: The runs, and what was found beside them.
+        keys: The config keys in which they differ.
+        y: The value they are ranked by.
+        plots: The first is the main one.
+        title: The claim, or what is compared.
+        folder: Where the report goes.
+        claim: The experiment's, or None.
+        published: The papers' points.
+        verdict: On the claim.
+        footnote: Budget, how many runs and seeds, the test used.
+    """
+
+    records: list[Record]
+    skipped: list[Skipped]
+    keys: list[str]
+    y: str
+    plots: list[Plot]
+    title: str
+    folder: Path
+    footnote: str
+    claim: dict[str, Any] | None = None
+    published: list[Published] = field(default_factory=list)
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks to compare; `compare` looks, as often as it is called.
+
+    Attributes:
+        paths: Run folders, folders of them, patterns; none means the experiment's folder, or `runs`, in `output_dir`.
+        x, y, group: Of the plot; None chooses what fits the runs.
+        experiment, budget: A claim and the size of its runs; budget None is the experiment's own.
+        output_dir: Where runs are.
+        to: Where the report goes; None: a folder in `output_dir`/comparisons, named after all this.
+    """
+
+    paths: tuple[str, ...] = ()
+    x: str | None = None
+    y: str | None = None
+    group: tuple[str, ...] | None = None
+    experiment: str | None = None
+    budget: str | None = None
+    output_dir: str = "outputs"
+    to: str | None = None
+
+    def compare(self, known: Iterable[Record] = ()) -> Comparison:
+        """Reads the runs; those of an earlier call that did not change since are not read again.
+
+        Raises:
+            ConfigError: If no run is found, or a name is none of theirs.
+        """
+        claim, budget = load_claim(self.experiment, self.budget) if self.experiment else (None, self.budget)
+        records, skipped = self._read(known, budget)
+        shared = self._shared(records)
+        if claim is None and shared:
+            claim, budget = load_claim(*shared)
+        keys = varying(records)
+        y = self._y(records, claim)
+        plots = self._plots(records, keys, y) if claim is None or self._chooses else []
+        if claim is not None and not self._chooses:
+            plots = [claimed_plot(entry, records) for entry in claim["plots"]]
+        verdict = judge(claim, records) if claim is not None and claim.get("tests") else None
+        return Comparison(
+            records=records,
+            skipped=skipped,
+            keys=keys,
+            y=y,
+            plots=plots,
+            title=claim["sentence"] if claim is not None else described(records),
+            folder=self._folder(shared or ((self.experiment, budget) if self.experiment else None)),
+            footnote=footnote(records, claim, budget, verdict),
+            claim=claim,
+            published=[published(entry) for entry in (claim or {}).get("published") or []],
+            verdict=verdict,
+        )
+
+    @property
+    def _chooses(self) -> bool:
+        return (self.x, self.y, self.group) != (None, None, None)
+
+    def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
+        place = Path(self.output_dir) / (self.experiment or "runs")
+        if not self.paths and not place.is_dir():
+            command = f"experiment={self.experiment} budget={budget}" if self.experiment else ""
+            raise ConfigError(
+                f"There are no runs in {place} yet; make some with python train.py {command}".rstrip()
+                + ", or give their folders."
+            )
+        records, skipped = read(self.paths or (str(place),), known)
+        if not records:
+            where = " ".join(self.paths) or str(place)
+            raise ConfigError(f"There is no run in {where}{_why(skipped)}.")
+        wanted = {"experiment": self.experiment, "budget": budget} if self.experiment else {"budget": budget}
+        chosen = [
+            r for r in records if all(r.value(key) == value for key, value in wanted.items() if value is not None)
+        ]
+        if not chosen:
+            asked = " ".join(f"{key}={value}" for key, value in wanted.items() if value is not None)
+            raise ConfigError(
+                f"None of {count_text(len(records), 'run')} is of {asked}; there {_present(records, tuple(wanted))}."
+            )
+        return chosen, skipped
+
+    def _shared(self, records: Sequence[Record]) -> tuple[str, str | None] | None:
+        """The experiment and budget that all runs belong to, if it still has a claim."""
+        pairs = {(record.value("experiment"), record.value("budget")) for record in records}
+        experiment, budget = pairs.pop()
+        if pairs or self.experiment or not isinstance(experiment, str) or experiment not in experiments():
+            return None
+        return experiment, None if budget is None else str(budget)
+
+    def _y(self, records: Sequence[Record], claim: Mapping[str, Any] | None) -> str:
+        if self.y is not None:
+            return known_name(self.y, records, "y")
+        if claim is not None:
+            return next((plot["y"] for plot in claim["plots"] if "y" in plot), USUAL[0])
+        best = {(record.summary.get("best") or {}).get("metric") for record in records} - {None}
+        if len(best) == 1:
+            return str(best.pop())
+        return next((name for name in USUAL if any(r.value(name) is not None for r in records)), USUAL[0])
+
+    def _plots(self, records: Sequence[Record], keys: Sequence[str], y: str) -> list[Plot]:
+        """The plot asked for, or those that fit: y by the one number in which the runs differ, and learning curves."""
+        group = None if self.group is None else tuple(known_name(name, records, "group") for name in self.group)
+        if self.x is not None:
+            return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
+        numbers = [key for key in keys if is_numeric(key, records)]
+        plots = [plot(numbers[0], y, group, records, keys)] if len(numbers) == 1 else []
+        if any((curve := record.curve(y)) is not None and len(curve[0]) > 1 for record in records):
+            plots.append(plot("step", y, group, records, keys))
+        return plots or [Plot("", y, tuple(keys) if group is None else group, "bars")]
+
+    def _folder(self, experiment: tuple[str, str | None] | None) -> Path:
+        if self.to is not None:
+            folder = Path(self.to).expanduser()
+            if folder.exists() and not folder.is_dir():
+                raise ConfigError(f"to={self.to} is a file; the report goes into a folder.")
+            if any((place / "config.yaml").is_file() for place in (folder.absolute(), *folder.absolute().parents)):
+                raise ConfigError(f"to={self.to} is in a run folder, and these are only read; choose another.")
+            return folder
+        parts = (
+            ["_".join(part for part in experiment if part)]
+            if experiment
+            else _short([Path(p).name for p in self.paths])
+        )
+        parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
+        return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
+
+
+def plot(x: str, y: str, group: Sequence[str] | None, records: Sequence[Record], keys: Sequence[str]) -> Plot:
+    """The kind of plot that fits x. Without a group, lines are told apart by what else varies in words; over a config
+    key by all else that varies."""
+    if x in AXES:
+        kind: Kind = "curves"
+    else:
+        kind = "points" if is_numeric(x, records) else "bars"
+    if group is None:
+        others = [key for key in keys if key != x]
+        group = (
+            [key for key in others if not is_numeric(key, records)] if kind == "points" and x not in keys else others
+        )
+    return Plot(x, y, tuple(group), kind)
+
+
+def claimed_plot(entry: Mapping[str, Any], records: Sequence[Record]) -> Plot:
+    """One of a claim's `plots`."""
+    group = entry.get("group") or ()
+    group = (group,) if isinstance(group, str) else tuple(group)
+    if "profile" in entry:
+        return Plot("", entry["profile"], group, "profile")
+    return plot(entry["x"], entry["y"], group, records, ())
+
+
+def published(entry: Mapping[str, Any]) -> Published:
+    return Published(entry["label"], entry["x"], entry["y"], tuple((x, y) for x, y in entry["points"]))
+
+
+def is_numeric(name: str, records: Sequence[Record]) -> bool:
+    """Whether all runs that have a value by this name have a number."""
+    values = [value for record in records if (value := record.value(name)) is not None]
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def known_name(name: str, records: Sequence[Record], role: str) -> str:
+    """A name that some run has a value by; `model` stands for model.name.
+
+    Raises:
+        ConfigError: If none has.
+    """
+    names = {known for record in records for known in record.names}
+    if role == "x":
+        names |= set(AXES)
+    if name not in names and f"{name}.name" in names:
+        name = f"{name}.name"
+    if role == "y" and not is_numeric(name, records):
+        names = {known for known in names if "/" in known or known in COSTS}
+    if name not in names:
+        metrics = " ".join(sorted(known for known in names if "/" in known))
+        has = f" They logged: {metrics}." if role == "y" and metrics else ""
+        raise ConfigError(f"{role}={name}: no run has {name}.{did_you_mean(name, sorted(names))}{has}")
+    return name
+
+
+def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
+    """An experiment's claim, resolved, and its budget; (None, budget) where it makes none.
+
+    Raises:
+        ConfigError: If there is no such experiment, or it has no such budget.
+    """
+    from omegaconf import OmegaConf
+
+    from epochal.cli import compose
+    from epochal.validate import conf_folder
+
+    there = experiments()
+    if experiment not in there:
+        listed = f" There are: {' '.join(there)}" if there else " There are none."
+        raise ConfigError(f"experiment={experiment} is no experiment.{did_you_mean(experiment, there)}{listed}")
+    config = compose([f"experiment={experiment}"], "train", conf_folder())
+    budgets = [str(name) for name in config.get("budgets") or {}]
+    if budget is not None and budget not in budgets:
+        raise ConfigError(
+            f"budget={budget} is no budget of experiment={experiment}.{did_you_mean(budget, budgets)}"
+            f" There are: {' '.join(budgets)}"
+        )
+    if budget is not None:
+        config = compose([f"experiment={experiment}", f"budget={budget}"], "train", conf_folder())
+    if config.get("claim") is None:
+        return None, budget
+    claim: Any = OmegaConf.to_container(config.claim, resolve=True)
+    return claim, str(config.budget)
+
+
+def experiments() -> list[str]:
+    """The names in conf/experiment."""
+    from epochal.validate import conf_folder
+
+    return sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
+
+
+def described(records: Sequence[Record]) -> str:
+    """`lenet and mlp on digits`."""
+    models, datasets = (_listed({str(r.value(f"{g}.name")) for r in records}) for g in ("model", "dataset"))
+    return f"{models} on {datasets}"
+
+
+def footnote(
+    records: Sequence[Record], claim: Mapping[str, Any] | None, budget: str | None, verdict: Verdict | None
+) -> str:
+    """What a reader of the figure has to know of the numbers."""
+    finished = [record for record in records if record.status == "finished"]
+    seeds = {record.seed for record in finished}
+    sentences = [f"{count_text(len(finished), 'finished run')}, {count_text(len(seeds), 'seed')}."]
+    if budget is not None:
+        setting = (claim or {}).get("setting")
+        sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
+    if verdict is not None and any(test.pairs for test in verdict.tests):
+        exact = any(test.pairs >= FEW for test in verdict.tests)
+        rule = (
+            "exact sign-flip test, Holm-corrected"
+            if exact
+            else "all pairs on one side, mean beyond two standard deviations"
+        )
+        sentences.append(f"Verdict: {verdict.verdict} ({rule}).")
+    return " ".join(sentences)
+
+
+def _why(skipped: Sequence[Skipped]) -> str:
+    """The commonest reason why folders are no runs."""
+    if not skipped:
+        return ""
+    if len(skipped) == 1:
+        return f": {skipped[0].path.name} is {skipped[0].reason}"
+    reason, count = Counter(entry.reason for entry in skipped).most_common(1)[0]
+    return f": of {count_text(count, 'entry').replace('entrys', 'entries')} each is {reason}"
+
+
+def _present(records: Sequence[Record], keys: Sequence[str]) -> str:
+    """`are 12 of budget=smoke`."""
+    counts = Counter(" ".join(f"{key}={value_text(record.value(key)) or 'null'}" for key in keys) for record in records)
+    return "are " + " and ".join(f"{count} of {what}" for what, count in counts.most_common(3))
+
+
+def _listed(words: Iterable[str], most: int = 4) -> str:
+    ordered = sorted(words)
+    if len(ordered) > most:
+        ordered = [*ordered[: most - 1], f"{len(ordered) - most + 1} others"]
+    return " and ".join([", ".join(ordered[:-1]), ordered[-1]]) if len(ordered) > 1 else ordered[0]
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """A few names as they are, many by their number and what tells them from other lists as long."""
+    if len(names) <= 2:
+        return list(names)
+    return [f"{len(names)}_runs", hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]]

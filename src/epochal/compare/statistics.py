@@ -1,0 +1,246 @@
+"""From numbers to a verdict: supported, not supported or inconclusive. docs/verdicts.md says why the rule is as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from epochal.compare.groups import label, varying
+from epochal.compare.reading import Record, Value
+from epochal.compare.words import count_text, difference_text
+
+Decision = Literal["supported", "not supported", "inconclusive"]
+
+SEEDS = 3  # common to both sides; fewer decide nothing
+FEW = 8  # pairs from which on the exact test can speak: below, its smallest p cannot survive a correction
+FACTOR = 2.0  # of the standard deviation that the mean difference of few pairs must exceed
+LEVEL = 0.05
+EXACT = 20  # pairs up to which all sign flips are counted, a million; beyond, that many are drawn
+DRAWS = 2**20
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One comparison of a claim: is y more on one side than on the other, pair by pair?
+
+    Attributes:
+        says: What it tests, in words.
+        verdict: What came out.
+        sentence: The numbers behind it, in words.
+        y: The value compared.
+        pairs: How many pairs there are; all that follows is None without any.
+        seeds: How many different seeds these have.
+        agree: How many of the differences, less the margin, have the sign of their mean.
+        mean, std: Of the differences, first side less second; std is None of one pair.
+        interval: Bootstrap interval of the mean, 95 % for all tests of the claim together.
+        p: Of the exact two-sided sign-flip test, not corrected.
+        corrected_p: By Holm, for all tests of the claim.
+        smallest_p: That so many pairs allow.
+    """
+
+    says: str
+    verdict: Decision
+    sentence: str
+    y: str
+    pairs: int
+    seeds: int = 0
+    agree: int = 0
+    mean: float | None = None
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    corrected_p: float | None = None
+    smallest_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a claim: supported if each of its tests is, not supported if one is contradicted, else inconclusive."""
+
+    verdict: Decision
+    sentence: str
+    tests: tuple[Tested, ...]
+
+
+def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
+    """Tests a claim on the finished runs among some.
+
+    Args:
+        claim: Its `tests` are mappings: `says`, `y`, `more` or `not_more` and `than` (values that the runs of either
+            side have), and `margin`, how much more is meant, 0 if it is not there.
+        records: All runs of the claim.
+    """
+    finished = [record for record in records if record.status == "finished"]
+    tests = claim.get("tests") or []
+    paired = [pair(finished, first_side(test), test["than"], test["y"]) for test in tests]
+    differences = [
+        np.array([a - b for a, b in pairs.values()]) - test.get("margin", 0) for test, pairs in zip(tests, paired)
+    ]
+    ps = [sign_flip_p(difference) for difference in differences]
+    results = tuple(
+        _tested(test, finished, pairs, difference, corrected, len(tests))
+        for test, pairs, difference, corrected in zip(tests, paired, differences, holm(ps))
+    )
+    return Verdict(*_overall(results), results)
+
+
+def first_side(test: Mapping[str, Any]) -> dict[str, Value]:
+    """The runs that the test says to be more, or not more, than the others."""
+    return dict(test["more"] if "more" in test else test["not_more"])
+
+
+def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Record]:
+    """The runs that have these values."""
+    return [record for record in records if all(record.value(name) == value for name, value in values.items())]
+
+
+def pair(
+    records: Sequence[Record], first: Mapping[str, Value], second: Mapping[str, Value], y: str
+) -> dict[tuple[Value, ...], tuple[float, float]]:
+    """The values of y on both sides, by seed and by the other keys that vary within both, such as the data set.
+
+    Runs that are the same in all of these count as one, with their mean.
+    """
+    sides = [matching(records, values) for values in (first, second)]
+    also = set(varying(sides[0])) & set(varying(sides[1])) - {*first, *second}
+    keys = ["seed", *sorted(also)]
+    found = []
+    for side in sides:
+        values: dict[tuple[Value, ...], list[float]] = {}
+        for record in side:
+            if isinstance(value := record.value(y), int | float):
+                values.setdefault(tuple(record.value(key) for key in keys), []).append(float(value))
+        found.append({key: sum(listed) / len(listed) for key, listed in values.items()})
+    return {key: (found[0][key], found[1][key]) for key in found[0] if key in found[1]}
+
+
+def decide(differences: np.ndarray, corrected_p: float | None) -> Literal["above", "below", "unclear"]:
+    """Whether differences, (pairs,), lie above zero, below it, or cannot be told from it."""
+    mean = float(differences.mean())
+    if len(differences) >= FEW:
+        clear = corrected_p is not None and corrected_p <= LEVEL
+    else:
+        agree = bool((differences > 0).all() or (differences < 0).all())
+        clear = agree and abs(mean) > FACTOR * float(differences.std(ddof=1))
+    return ("above" if mean > 0 else "below") if clear else "unclear"
+
+
+def sign_flip_p(differences: np.ndarray) -> float | None:
+    """The exact two-sided paired permutation test: of all ways to swap the two sides of pairs, the share whose mean
+    difference is at least as far from zero as the one seen. None of no pairs."""
+    if not len(differences):
+        return None
+    seen = abs(float(differences.sum())) * (1 - 1e-9)  # sums in another order round otherwise
+    if len(differences) > EXACT:
+        chance = np.random.default_rng(0)
+        flips = (chance.choice((-1.0, 1.0), (DRAWS // 64, len(differences))) @ differences for _ in range(64))
+        return (1 + sum(int((np.abs(sums) >= seen).sum()) for sums in flips)) / (1 + DRAWS)
+    sums = differences[:1]  # the first one's sign stays: flipping all of them changes no absolute value
+    for difference in differences[1:]:
+        sums = np.concatenate((sums + difference, sums - difference))
+    return float((np.abs(sums) >= seen).mean())
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p-values, corrected for how many tests there are: the chance that any of them errs stays below the level."""
+    corrected: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, index in enumerate(sorted((i for i, p in enumerate(ps) if p is not None), key=lambda i: ps[i] or 0.0)):
+        highest = max(highest, min(1.0, (ps[index] or 0.0) * (len(ps) - rank)))
+        corrected[index] = highest
+    return corrected
+
+
+def bootstrap_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """In which the mean of values, (n,), lies but for a share `level` of resamples; None of fewer than two."""
+    if len(values) < 2:
+        return None
+    chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[chosen].mean(axis=1), (level / 2, 1 - level / 2))
+    return float(low), float(high)
+
+
+def _tested(
+    test: Mapping[str, Any],
+    finished: Sequence[Record],
+    pairs: Mapping[tuple[Value, ...], tuple[float, float]],
+    differences: np.ndarray,
+    corrected_p: float | None,
+    tests: int,
+) -> Tested:
+    y, margin, seeds = test["y"], float(test.get("margin", 0)), len({key[0] for key in pairs})
+    if not pairs:
+        return Tested(test["says"], "inconclusive", _missing(test, finished), y, 0)
+    mean, p = float(differences.mean()), sign_flip_p(differences)
+    result = Tested(
+        says=test["says"],
+        verdict="inconclusive",
+        sentence="",
+        y=y,
+        pairs=len(pairs),
+        seeds=seeds,
+        agree=int((differences * (mean or 1) > 0).sum()),
+        mean=mean + margin,
+        std=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
+        interval=bootstrap_interval(differences + margin, LEVEL / tests),
+        p=p,
+        corrected_p=corrected_p,
+        smallest_p=2.0 ** (1 - len(pairs)),
+    )
+    if seeds >= SEEDS:
+        wanted = "above" if "more" in test else "below"
+        decision = decide(differences, corrected_p)
+        verdict: Decision = (
+            "inconclusive" if decision == "unclear" else "supported" if decision == wanted else "not supported"
+        )
+        result = replace(result, verdict=verdict)
+    return replace(result, sentence=_numbers(result, margin))
+
+
+def _numbers(result: Tested, margin: float) -> str:
+    """A difference with all that speaks for and against it."""
+    assert result.mean is not None
+    y, n = result.y, result.pairs
+    words = [f"{y} {difference_text(y, result.mean)} on average"]
+    if result.interval is not None:
+        low, high = (difference_text(y, end) for end in result.interval)
+        words.append(f"95 % interval {low.removesuffix(' points')} to {high}")
+    if margin:
+        words.append(f"margin {difference_text(y, margin)}")
+    words.append(f"{result.agree} of {count_text(n, 'pair')} on one side{' of the margin' if margin else ''}")
+    if result.seeds < SEEDS:
+        return f"{', '.join(words)}; {count_text(result.seeds, 'seed')} on both sides, and {SEEDS} are needed"
+    if n < FEW and result.std is not None:
+        words.append(f"twice their standard deviation is {difference_text(y, FACTOR * result.std, sign=False)}")
+        return (
+            f"{', '.join(words)}; exact p {result.p:.2g}, and {n} pairs cannot give less than {result.smallest_p:.2g}"
+        )
+    return f"{', '.join(words)}; exact p {result.p:.2g}, corrected {result.corrected_p:.2g}"
+
+
+def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:
+    """Why there are no pairs."""
+    for values in (first_side(test), test["than"]):
+        side = matching(finished, values)
+        if not side:
+            return f"no finished run has {label(dict(values))}"
+        if all(record.value(test["y"]) is None for record in side):
+            return f"no run with {label(dict(values))} has {test['y']}"
+    return "no seed is on both sides"
+
+
+def _overall(results: Sequence[Tested]) -> tuple[Decision, str]:
+    """The claim's verdict, and what decided it."""
+    against = [result.says for result in results if result.verdict == "not supported"]
+    undecided = [result.says for result in results if result.verdict == "inconclusive"]
+    if against:
+        return "not supported", f"The runs say the opposite of: {'; '.join(against)}."
+    if undecided:
+        return "inconclusive", f"The runs do not decide: {'; '.join(undecided)}."
+    return "supported", "The runs support it." if len(
+        results
+    ) == 1 else f"Each of its {len(results)} tests is supported."
