@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,29 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epochal.compare.groups import Group, grouped, key_text
-from epochal.runs import slug
+from epochal.compare.groups import Group, grouped, key_text, together, value_text
+from epochal.files import slug, write_atomically
 
 if TYPE_CHECKING:
     from epochal.compare.definition import Comparison, Plot
     from epochal.compare.reading import Record
 
 Row = dict[str, Any]
+Groups = Sequence[tuple["Series", Group]]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#808080")  # Okabe-Ito; grey for black
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2), (12, 3))
-PAPER_DASH = (3, 3)  # of published points
+PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of published points
 TONES = (0.85, 0.4, 0.1)  # opacity of bars side by side, which tells them apart without colour
 
 WIDTH, HEIGHT = (
     340,
     220,
 )  # pixels without axes: with them a column of a paper, 9 cm, at 10 pixels a millimetre and SCALE 2
+LETTERS = 62  # of a legend, in a line
 SCALE = 3
 POINTS = 200  # of a curve: more than a column's width can show
 LINES = 60  # curves of single runs in one plot; beyond, their bands say it better
 SERIES = 24  # groups in one plot
+DIGIT = "substring('⁰¹²³⁴⁵⁶⁷⁸⁹', {0}, {0} + 1)"
+EXPONENT = "round(log(datum.value) / LN10)"
+POWER = (  # a tick of a logarithmic axis: 10⁻⁸
+    f"'10' + ({EXPONENT} < 0 ? '⁻' : '') + (abs({EXPONENT}) > 9 ? '¹' : '') + " + DIGIT.format(f"abs({EXPONENT}) % 10")
+)
 ZOOM = "wheel![event.ctrlKey || event.shiftKey]"  # the wheel alone scrolls the page
 MARKS = 6  # on a curve
 DECADES = 1.5  # values that span more get a logarithmic axis
@@ -47,6 +52,7 @@ CONFIG: dict[str, Any] = {
     "font": "Helvetica, Arial, sans-serif",
     "background": "white",
     "view": {"stroke": None},
+    "rule": {"color": "#444444"},
     "axis": {
         "labelFontSize": 10,
         "titleFontSize": 11,
@@ -99,34 +105,36 @@ class Series:
 class Drawn:
     """The numbers of one plot, and what its caption must say of them."""
 
-    means: list[Row]  # series, x, y, low, high, n
+    means: list[Row]  # series, x, y, low, high, n; of lines also whether a mark stands there
     singles: list[Row]  # series, run, x, y
-    says: list[str]
+    says: str
+    x_title: str
+    y_title: str
 
 
-def figure(plot: Plot, comparison: Comparison) -> dict[str, Any]:
+def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     """The plot as a Vega-Lite specification that holds its numbers; `description` is its caption.
 
     Errors and accuracies are shares, with their axis in percent. A group's points or lines are means over its runs.
 
     Args:
+        comparison: The runs, the published points and the footnote.
         plot: What against what.
-        comparison: Its runs, its published points and its footnote.
     """
     groups = grouped(comparison.records, by=plot.group)
     shown, notes = groups[:SERIES], []
     if len(groups) > SERIES:
         notes.append(f"The first {SERIES} of {len(groups)} groups are drawn.")
     ours = styles(shown)
-    measure = {"curves": _curves, "points": _points, "bars": _bars, "profile": _profiles}[plot.kind]
+    measure = {"curves": _curves, "points": _points, "bars": _points, "profile": _profiles}[plot.kind]
     drawn = measure(plot, list(zip(ours, shown)))
     paper, published = _published(plot, comparison)
-    caption = " ".join([*drawn.says, *notes, comparison.footnote(plot)]).strip()
+    caption = " ".join([drawn.says, *notes, comparison.footnote]).strip()
     build = _bar_layers if plot.kind == "bars" else _line_layers
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": caption,
-        "title": {"text": textwrap.wrap(caption, 92) or ""},
+        "title": {"text": textwrap.wrap(caption, LETTERS + 36) or ""},
         "width": WIDTH,
         "height": HEIGHT,
         "datasets": {"means": drawn.means, "singles": drawn.singles, "published": published},
@@ -145,18 +153,8 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
         "svg": vl_convert.vegalite_to_svg(dict(spec)).encode(),
     }
     for suffix, content in images.items():
-        write_bytes(folder / f"{stem}.{suffix}", content)
+        write_atomically(folder / f"{stem}.{suffix}", content)
     return [folder / f"{stem}.{suffix}" for suffix in images]
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """The whole file or none of it."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def stem(number: int, plot: Plot) -> str:
@@ -179,124 +177,110 @@ def title(name: str) -> str:
 
 
 def styles(groups: Sequence[Group]) -> list[Series]:
-    """Colour and shape follow the first key in which the groups differ, the dash follows the rest.
+    """Colour follows the first key in which the groups differ, the dash the rest; up to six groups, each has a shape.
 
-    Where that would run out of shapes or dashes, all three count through the groups.
+    Where that would make two groups look the same, colour, shape and dash count through the groups.
     """
     keys = [key for key in (groups[0].values if groups else ()) if len({str(g.values[key]) for g in groups}) > 1]
-    first = _numbers(str(group.values[keys[0]]) if keys else "" for group in groups)
-    rest = _numbers(str([group.values[key] for key in keys[1:]]) for group in groups)
-    if len(keys) < 2 or max(first) >= len(SHAPES) or max(rest) >= len(DASHES):
-        first = rest = list(range(len(groups)))
+    each = list(range(len(groups)))
+    first = _numbers(group.values[keys[0]] for group in groups) if len(keys) > 1 else each
+    rest = _numbers([group.values[key] for key in keys[1:]] for group in groups) if len(keys) > 1 else each
+    if max([*first, *rest], default=0) >= len(DASHES):
+        first = rest = each
+    shapes = each if len(each) <= len(SHAPES) else rest
     return [
         Series(
             group.label,
-            COLOURS[i % len(COLOURS)],
-            SHAPES[i % len(SHAPES)],
-            DASHES[j % len(DASHES)],
-            TONES[n % len(TONES)],
+            COLOURS[first[i] % len(COLOURS)],
+            SHAPES[shapes[i] % len(SHAPES)],
+            DASHES[rest[i] % len(DASHES)],
+            TONES[i % len(TONES)],
         )
-        for n, (group, i, j) in enumerate(zip(groups, first, rest))
+        for i, group in enumerate(groups)
     ]
 
 
-def _numbers(values: Iterable[str]) -> list[int]:
+def _numbers(values: Iterable[Any]) -> list[int]:
     """Equal values become equal numbers, counted from 0 as they first appear."""
     seen: dict[str, int] = {}
-    return [seen.setdefault(value, len(seen)) for value in values]
+    return [seen.setdefault(str(value), len(seen)) for value in values]
 
 
 # ---- what is drawn ----
 
 
-def _curves(plot: Plot, groups: Sequence[tuple[Series, Group]]) -> Drawn:
-    assert plot.x is not None
+def _curves(plot: Plot, groups: Groups) -> Drawn:
     found = [(series, record, record.curve(plot.y, plot.x)) for series, group in groups for record in group.records]
-    curves = [(series, record, *curve) for series, record, curve in found if curve is not None and len(curve[0])]
-    return _banded(curves)
+    curves = [(series, record, *curve) for series, record, curve in found if curve is not None]
+    return Drawn(*_banded(curves), title(plot.x), title(plot.y))
 
 
-def _profiles(plot: Plot, groups: Sequence[tuple[Series, Group]]) -> Drawn:
+def _profiles(plot: Plot, groups: Groups) -> Drawn:
     found = [(series, record, record.profile(plot.y)) for series, group in groups for record in group.records]
-    profiles = [(series, record, p.x, p.y) for series, record, p in found if p is not None]
-    return _banded(profiles)
+    profiles = [(series, record, profile) for series, record, profile in found if profile is not None]
+    labels = profiles[0][2][:2] if profiles else ("position", title(plot.y))
+    return Drawn(*_banded([(series, record, p.x, p.y) for series, record, p in profiles]), *labels)
 
 
-def _banded(curves: list[tuple[Series, Record, np.ndarray, np.ndarray]]) -> Drawn:
-    """A mean line and a band for each series, and the single runs where they are few.
+def _banded(curves: list[tuple[Series, Record, np.ndarray, np.ndarray]]) -> tuple[list[Row], list[Row], str]:
+    """A mean line and a band for each series, the single runs where they are few, and the words for it.
 
     The mean goes over finished runs, if there are any, and as far as all of them go: it never jumps where one ends.
     """
     means: list[Row] = []
     singles: list[Row] = []
     counts = []
-    for series in dict.fromkeys(series for series, *_ in curves):
+    for number, series in enumerate(dict.fromkeys(series for series, *_ in curves)):
         mine = [(record, x, y) for s, record, x, y in curves if s is series]
-        whole = [(x, y) for record, x, y in mine if record.shown_status == "finished"] or [(x, y) for _, x, y in mine]
-        grid, values = _together(whole)
+        whole = [(x, y) for record, x, y in mine if record.status == "finished"] or [(x, y) for _, x, y in mine]
         counts.append(len(whole))
-        for x, column in zip(grid, values.T):
-            if (present := column[np.isfinite(column)]).size:
-                low, high = float(present.min()), float(present.max())
-                means.append(_row(series, x=x, y=present.mean(), low=low, high=high, n=len(present)))
+        if (joined := together(whole)) is None:
+            continue
+        grid, values = (part[..., _thin(joined[0])] for part in joined)
+        marks = set((np.linspace(0.5, MARKS - 0.5, MARKS) / MARKS * len(grid) + number).astype(int) % max(len(grid), 1))
+        means += [
+            _row(series, x=x, y=ys.mean(), low=ys.min(), high=ys.max(), n=len(ys), marked=i in marks)
+            for i, (x, ys) in enumerate(zip(grid, values.T))
+        ]
         if len(curves) <= LINES and len(mine) > 1:
-            for record, x, y in mine:
-                at = _thin(x)
-                singles += [_row(series, run=record.name, x=a, y=b) for a, b in zip(x[at], y[at]) if math.isfinite(b)]
-    says = [f"Line: mean over {_count(counts)}."]
-    if max(counts, default=0) > 1:
-        says = [f"Line: mean over {_count(counts)}; band: lowest to highest{'; thin: single runs' if singles else ''}."]
-    return Drawn(means, singles, says if counts else [])
-
-
-def _together(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Curves on one grid: x (P,) and values (N, P), as far as all go; straight lines join a curve's points."""
-    if len(curves) == 1 or all(np.array_equal(x, curves[0][0]) for x, _ in curves):
-        at = _thin(curves[0][0])
-        return curves[0][0][at], np.stack([y[at] for _, y in curves])
-    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    points = np.unique(np.concatenate([x for x, _ in curves]))
-    grid = points[(points >= start) & (points <= end)]
-    grid = grid[_thin(grid)]
-    return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+            singles += [_row(series, run=record.name, x=x[i], y=y[i]) for record, x, y in mine for i in _thin(x)]
+    if max(counts, default=0) < 2:
+        return means, singles, "Line: a single run." if counts else ""
+    thin = "; thin lines: single runs" if singles else ""
+    return means, singles, f"Line: mean over {_count(counts)}; band: lowest to highest{thin}."
 
 
 def _thin(x: np.ndarray) -> np.ndarray:
     """Places of at most POINTS of the values, evenly, the first and the last among them."""
-    return np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)) if len(x) else np.arange(0)
+    return np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
 
 
-def _points(plot: Plot, groups: Sequence[tuple[Series, Group]]) -> Drawn:
-    """The mean of the finished runs at each x, its standard deviation, and every run."""
-    assert plot.x is not None
-    means, singles, counts = [], [], []
+def _points(plot: Plot, groups: Groups) -> Drawn:
+    """The mean at each x, its standard deviation, and every run; of finished runs, if there are any."""
+    means: list[Row] = []
+    singles: list[Row] = []
+    counts = []
     for series, group in groups:
-        at: dict[Any, list[float]] = {}
-        for record in group.records:
-            x, y = record.value(plot.x), record.value(plot.y)
-            if record.shown_status != "finished" or x is None or not _number(y):
-                continue
+        for place in grouped(group.counted, by=[plot.x] if plot.x else []):
+            x = place.values.get(plot.x)
             if plot.kind == "bars":
-                x = str(x)
-            elif not _number(x):
+                x = value_text(x) if plot.x and plot.group != (plot.x,) else series.name
+            runs = [(run, float(y)) for run in place.records if isinstance(y := run.value(plot.y), int | float)]
+            if x is None or not runs:
                 continue
-            at.setdefault(x, []).append(float(y))  # type: ignore[arg-type]
-            singles.append(_row(series, run=record.name, x=x, y=y))
-        for x, ys in at.items() if not _is_measured(plot.x) else ():
-            mean, spread = float(np.mean(ys)), float(np.std(ys, ddof=1)) if len(ys) > 1 else 0.0
-            counts.append(len(ys))
-            means.append(_row(series, x=x, y=mean, low=mean - spread, high=mean + spread, n=len(ys)))
-    means.sort(key=lambda row: row["x"]) if plot.kind == "points" else None
-    what = "Bar" if plot.kind == "bars" else "Line"
-    says = (
-        [f"{what}: mean over {_count(counts)}{'; whiskers: one standard deviation' if max(counts) > 1 else ''}."]
-        if counts
-        else []
-    )
-    return Drawn(means, singles, says)
+            singles += [_row(series, run=run.name, x=x, y=y) for run, y in runs]
+            if not _is_measured(plot.x):
+                mean, spread = _mean_and_std([y for _, y in runs])
+                means.append(_row(series, x=x, y=mean, low=mean - spread, high=mean + spread, n=len(runs)))
+                counts.append(len(runs))
+    mark = "Bar" if plot.kind == "bars" else "Large marks"
+    says = f"{mark}: mean over {_count(counts)}" if counts else "Each mark is a run"
+    whiskers = "; whiskers: one standard deviation; small marks: single runs" if max(counts, default=0) > 1 else ""
+    return Drawn(means, singles, f"{says}{whiskers}.", title(plot.x), title(plot.y))
 
 
-_bars = _points
+def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _is_measured(name: str) -> bool:
@@ -306,32 +290,22 @@ def _is_measured(name: str) -> bool:
 
 def _published(plot: Plot, comparison: Comparison) -> tuple[list[Series], list[Row]]:
     """The paper's points of the same x and y."""
-    entries = [
-        entry
-        for entry in (comparison.claim or {}).get("published") or ()
-        if (entry["x"], entry["y"]) == (plot.x, plot.y)
-    ]
+    entries = [entry for entry in comparison.published if (entry.x, entry.y) == (plot.x, plot.y)]
     series = [
-        Series(str(entry["label"]), ("#555555", "#8a8a8a")[i % 2], SHAPES[i % len(SHAPES)], PAPER_DASH, hollow=True)
+        Series(entry.label, PAPER_COLOURS[i % 2], SHAPES[i % len(SHAPES)], PAPER_DASH, hollow=True)
         for i, entry in enumerate(entries)
     ]
     rows = [
-        {"series": s.name, "x": str(x) if plot.kind == "bars" else x, "y": y}
+        _row(s, x=value_text(x) if plot.kind == "bars" else float(x), y=float(y))
         for s, entry in zip(series, entries)
-        for x, y in entry["points"]
+        for x, y in entry.points
     ]
     return series, rows
 
 
 def _row(series: Series, **values: Any) -> Row:
     """A row of a data set, its numbers short: seven digits are more than a screen can show."""
-    return {"series": series.name} | {
-        k: float(f"{v:.7g}") if isinstance(v, float | np.floating) else v for k, v in values.items()
-    }
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return {"series": series.name} | {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in values.items()}
 
 
 def _count(counts: Sequence[int]) -> str:
@@ -354,26 +328,28 @@ def _wide(values: Iterable[float]) -> bool:
     return bool(found) and min(found) > 0 and max(found) > min(found) * 10**DECADES
 
 
-def _axis(name: str, values: Sequence[float], *, along: bool, log: bool, ticks: bool = False) -> dict[str, Any]:
+def _axis(
+    name: str, said: str, values: Sequence[float], *, along: bool, log: bool, ticks: bool = False
+) -> dict[str, Any]:
     """The scale and axis of a number: in percent for shares, with its own ticks for the few values of a config key."""
-    share = is_share(name)
-    axis: dict[str, Any] = {"title": title(name), "grid": not along, "tickCount": 5}
-    axis["format"] = "~%" if share else "~s" if max((abs(v) for v in values), default=0) >= 10_000 else "~g"
-    scale: dict[str, Any] = {"zero": False, "nice": not along}
+    axis: Row = {"title": said, "grid": not along, "tickCount": 5}
+    scale: Row = {"zero": False, "nice": not along, "padding": 12 if ticks else 4 if along else 0}
+    if is_share(name):
+        axis["format"] = "~%"
+    elif max(map(abs, values), default=0) >= 10_000:
+        axis["format"] = "~s"
     if log:
         top = max(values)
         low = max(min(v for v in values if v > 0), top * 10.0**-DEPTH)
-        scale |= {"type": "log", "domain": _round_decades(low, top) if not along else [low, top]}
-        if math.log10(top / low) > 4:
-            axis["format"] = ".0e"
+        scale |= {"type": "log"} | ({} if along else {"domain": _rounded(low, top)})
+        if top > low * 1e4:
+            axis |= {"labelExpr": POWER}
     if ticks and len(different := sorted(set(values))) <= 8:
-        axis |= {"values": different}
-    if along:
-        scale["padding"] = 12 if ticks else 0
+        axis |= {"values": different, "tickCount": len(different)}
     return {"type": "quantitative", "scale": scale, "axis": axis}
 
 
-def _round_decades(low: float, top: float) -> list[float]:
+def _rounded(low: float, top: float) -> list[float]:
     """A little more than the values: to the next of 1, 2, 5, 10."""
     steps = [
         m * 10.0**e for e in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(top)) + 2) for m in (1, 2, 5)
@@ -386,64 +362,63 @@ def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: 
     xs = [row["x"] for row in rows]
     ys = [y for row in rows for y in (row["y"], row.get("low", row["y"]), row.get("high", row["y"]))]
     log_x = points and bool(xs) and min(xs) > 0 and (plot.x in ("parameters", "flops") or _wide(xs))
-    x = {"field": "x", **_axis(plot.x or "position", xs, along=True, log=log_x, ticks=points)}
-    y = _axis(plot.y, ys, along=False, log=_log_y(plot, ys))
-    scales, tips = _scales(series), _tips(plot)
+    x = {"field": "x", **_axis(plot.x or "position", drawn.x_title, xs, along=True, log=log_x, ticks=points)}
+    y = _axis(plot.y, drawn.y_title, ys, along=False, log=_log_y(plot, ys))
+    scales, tips = _scales(series), _tips(plot, drawn)
     stroke, dash, filled = scales["stroke"], scales["strokeDash"], {k: scales[k] for k in ("stroke", "fill", "shape")}
 
-    def layer(data: str, mark: str, *, faded: float = 1, style: Row | None = None, **encoding: Any) -> Row:
-        """A mark over a data set; a click on the legend hides the other groups."""
+    def layer(data: str, mark: Row, faded: float = 1, /, **encoding: Any) -> Row:
+        """A mark over a data set; a click on the legend fades the other groups."""
         opacity = {"condition": {"param": "chosen", "value": faded}, "value": faded / 10}
         return {
             "data": {"name": data},
-            "mark": {"type": mark, "clip": True, **(style or {})},
+            "mark": {"clip": True, **mark},
             "encoding": {"x": x, "y": {"field": "y", **y}, "opacity": opacity, **encoding},
         }
 
     spread = {"y": {"field": "low", **y}, "y2": {"field": "high"}}
-    run = {"field": "run"}
     if points:
         behind = [
-            layer("means", "rule", style={"strokeWidth": 1.2}, stroke=stroke, **spread),
-            layer("singles", "point", faded=0.45, style={"size": 20}, tooltip=tips["singles"], **filled),
+            layer("means", {"type": "rule", "strokeWidth": 1.2}, stroke=stroke, **spread),
+            layer("singles", {"type": "point", "size": 20}, 0.45, tooltip=tips["singles"], **filled),
         ]
     else:
-        band = {**scales["stroke"], "legend": None}
         behind = [
-            layer("means", "area", faded=0.16, fill=band, **spread),
-            layer(
-                "singles", "line", faded=0.45, style={"strokeWidth": 0.6}, stroke=stroke, strokeDash=dash, detail=run
-            ),
+            layer("means", {"type": "area"}, 0.16, fill=scales["fill"], **spread),
+            layer("singles", {"type": "line", "strokeWidth": 0.6}, 0.45, stroke=stroke, detail={"field": "run"}),
         ]
-    line = layer("means", "line", style={"strokeWidth": 1.8}, stroke=stroke, strokeDash=dash)
+    line = layer("means", {"type": "line", "strokeWidth": 1.8}, stroke=stroke, strokeDash=dash)
     line["params"] = [
         {"name": "chosen", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"},
         {"name": "zoom", "select": {"type": "interval", "zoom": ZOOM}, "bind": "scales"},
     ]
-    mark = layer("means", "point", style={"size": 50}, tooltip=tips["means"], **filled)
-    paper = layer("published", "line", style={"strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
-    hollow = layer("published", "point", style={"size": 45}, tooltip=tips["published"], **filled)
+    mark = layer("means", {"type": "point", "size": 50}, tooltip=tips["means"], **filled)
+    paper = layer("published", {"type": "line", "strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
+    hollow = layer("published", {"type": "point", "size": 45}, tooltip=tips["published"], **filled)
     hover = []
     if not points:  # a mark here and there tells lines apart without colour; all others answer the mouse
         mark["transform"] = [{"filter": "datum.marked"}]
-        hover = [layer("means", "point", faded=0, style={"size": 120}, tooltip=tips["means"])]
+        hover = [layer("means", {"type": "point", "size": 120, "filled": True}, 0, tooltip=tips["means"])]
     return {"layer": [*behind, line, paper, mark, hollow, *hover]}
 
 
 def _bar_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> dict[str, Any]:
-    assert plot.x is not None
-    ys = [y for row in drawn.means for y in (0.0, row["high"])] + [row["y"] for row in (*drawn.singles, *published)]
+    ys = [row[key] for row in drawn.means for key in ("low", "high")] + [
+        row["y"] for row in (*drawn.singles, *published)
+    ]
     places = list(dict.fromkeys(row["x"] for row in (*drawn.means, *published)))
-    x = {
-        "field": "x",
-        "type": "nominal",
-        "sort": places,
-        "axis": {"title": title(plot.x), "labelAngle": 0, "labelLimit": 90},
-    }
-    y = _axis(plot.y, ys, along=False, log=False)
+    alone = all(row["x"] == row["series"] for row in drawn.means)  # each group at a place of its own needs no legend
+    slanted = (
+        {"labelAngle": -35, "labelLimit": 160, "labelOverlap": False}
+        if sum(map(len, places)) > 45
+        else {"labelAngle": 0}
+    )
+    axis = {"title": drawn.x_title if plot.x else None, **slanted}
+    x = {"field": "x", "type": "nominal", "sort": places, "axis": axis}
+    y = _axis(plot.y, drawn.y_title, ys, along=False, log=False)
     y["scale"] = {"zero": True}
-    scales, tips = _scales(series), _tips(plot)
-    beside = {"xOffset": {"field": "series", "sort": [s.name for s in series]}} if len(series) > 1 else {}
+    scales, tips = _scales(series, legend=not alone or bool(published)), _tips(plot, drawn)
+    beside = {} if alone else {"xOffset": {"field": "series", "sort": [s.name for s in series]}}
     filled = {k: scales[k] for k in ("stroke", "fill", "shape")}
 
     def layer(data: str, mark: Row, **encoding: Any) -> Row:
@@ -479,42 +454,43 @@ def _log_y(plot: Plot, ys: Sequence[float]) -> bool:
     return not plot.y.endswith("accuracy") and _wide(y for y in ys if y > 0 or plot.kind != "profile")
 
 
-def _scales(series: Sequence[Series]) -> dict[str, Row]:
+def _scales(series: Sequence[Series], *, legend: bool = True) -> dict[str, Row]:
     """One legend for colour, fill, shape, dash and tone: they all go by the series."""
     names = [s.name for s in series]
     longest = max((len(name) for name in names), default=0)
-    legend = (
-        {"columns": max(1, min(len(names), 62 // (longest + 6))), "labelLimit": WIDTH - 20} if len(names) > 1 else None
-    )
+    columns = max(1, min(len(names), LETTERS // (longest + 6)))
+    shown = {"columns": columns, "labelLimit": WIDTH - 20, "symbolOpacity": 1} if legend and len(names) > 1 else None
 
     def scale(channel_range: Sequence[Any]) -> Row:
         return {
             "field": "series",
             "type": "nominal",
             "scale": {"domain": names, "range": channel_range},
-            "legend": legend,
+            "legend": shown,
         }
 
+    dashes = scale([s.dash for s in reversed(series)])
+    dashes["scale"]["domain"] = names[::-1]  # in the others' order, Vega-Lite would draw the legend's symbols dashed
     return {
         "stroke": scale([s.colour for s in series]),
         "fill": scale(["transparent" if s.hollow else s.colour for s in series]),
         "shape": scale([s.shape for s in series]),
-        "strokeDash": scale([s.dash for s in series]),
+        "strokeDash": {**dashes, "legend": None},
         "tone": scale([s.tone for s in series]),
     }
 
 
-def _tips(plot: Plot) -> dict[str, list[Row]]:
+def _tips(plot: Plot, drawn: Drawn) -> dict[str, list[Row]]:
     """What the mouse is told: group, place, value, and of a mean its spread and n."""
     form = {"format": ".2%" if is_share(plot.y) else ".4~g"}
     kind = "nominal" if plot.kind == "bars" else "quantitative"
     group = {"field": "series", "type": "nominal", "title": "group"}
-    x = {"field": "x", "type": kind, "title": title(plot.x or "position")}
-    y = {"field": "y", "type": "quantitative", "title": title(plot.y), **form}
+    x = {"field": "x", "type": kind, "title": drawn.x_title}
+    y = {"field": "y", "type": "quantitative", "title": drawn.y_title, **form}
     spread = [{"field": f, "type": "quantitative", **form} for f in ("low", "high")]
     runs = {"field": "n", "type": "quantitative", "title": "runs"}
     return {
-        "means": [group, x, {**y, "title": f"mean {title(plot.y)}"}, *spread, runs],
+        "means": [group, x, {**y, "title": f"mean {drawn.y_title}"}, *spread, runs],
         "singles": [{"field": "run", "type": "nominal"}, x, y],
         "published": [group, x, y],
     }
