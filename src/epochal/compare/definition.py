@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from epochal.compare.groups import key_text, value_text, varying
+from epochal.compare.groups import key_text, label, value_text, varying
 from epochal.compare.reading import AXES, COSTS, Record, Skipped, Value, read
-from epochal.compare.statistics import FEW, Verdict, judge
+from epochal.compare.statistics import FEW, Verdict, judge, matching
 from epochal.compare.words import count_text
 from epochal.errors import ConfigError, did_you_mean
 from epochal.files import slug
@@ -29,18 +30,25 @@ class Plot:
         y: A metric or cost; of a profile its name.
         group: Runs that agree in these are one line, with their mean and spread.
         kind: Learning curves, points over a number, bars over words, or a profile.
+        where: Values of the only runs that are drawn; none: all.
     """
 
     x: str
     y: str
     group: tuple[str, ...]
     kind: Kind
+    where: tuple[tuple[str, Value], ...] = ()
+
+    def chosen(self, records: Sequence[Record]) -> list[Record]:
+        """The runs that are drawn."""
+        return matching(records, dict(self.where))
 
     @property
     def title(self) -> str:
-        return (
-            f"{key_text(self.y)} by {key_text(self.x) if self.x else 'position' if self.kind == 'profile' else 'run'}"
-        )
+        """`test error by depth (scan pixels)`."""
+        where = f" ({label(dict(self.where))})" if self.where else ""
+        x = key_text(self.x) if self.x else "position" if self.kind == "profile" else "run"
+        return f"{key_text(self.y)} by {x}{where}"
 
 
 class Published(NamedTuple):
@@ -226,9 +234,10 @@ def claimed_plot(entry: Mapping[str, Any], records: Sequence[Record]) -> Plot:
     """One of a claim's `plots`."""
     group = entry.get("group") or ()
     group = (group,) if isinstance(group, str) else tuple(group)
+    where = tuple((entry.get("where") or {}).items())
     if "profile" in entry:
-        return Plot("", entry["profile"], group, "profile")
-    return plot(entry["x"], entry["y"], group, records, ())
+        return Plot("", entry["profile"], group, "profile", where)
+    return replace(plot(entry["x"], entry["y"], group, records, ()), where=where)
 
 
 def published(entry: Mapping[str, Any]) -> Published:
@@ -261,6 +270,7 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
     return name
 
 
+@cache
 def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
     """An experiment's claim, resolved, and its budget; (None, budget) where it makes none.
 
@@ -326,13 +336,12 @@ def footnote(
 
 
 def _why(skipped: Sequence[Skipped]) -> str:
-    """The commonest reason why folders are no runs."""
+    """The first reason."""
     if not skipped:
         return ""
     if len(skipped) == 1:
         return f": {skipped[0].path.name} is {skipped[0].reason}"
-    reason, count = Counter(entry.reason for entry in skipped).most_common(1)[0]
-    return f": of {count_text(count, 'entry').replace('entrys', 'entries')} each is {reason}"
+    return f": {skipped[0].path.name} is {skipped[0].reason}; and {len(skipped) - 1} more"
 
 
 def _present(records: Sequence[Record], keys: Sequence[str]) -> str:
