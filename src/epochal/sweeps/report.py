@@ -23,6 +23,7 @@ from epochal.sweeps.space import shown
 from epochal.sweeps.study import Study
 
 BEST = 10  # trials in the table
+FEWEST = 8  # finished trials that tell which parameter mattered
 WORDS = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -130,7 +131,12 @@ def history(study: Study) -> Row | None:
             steps.append({"trial": trial.number, "value": better(value, steps[-1]["value"]) if steps else value})
     if steps:
         steps.append({"trial": trials[-1].number, "value": steps[-1]["value"]})
-    x = {"field": "trial", "type": "quantitative", "axis": {"title": "trial", "tickMinStep": 1, "grid": False}}
+    x = {
+        "field": "trial",
+        "type": "quantitative",
+        "scale": {"padding": 8, "nice": False},
+        "axis": {"title": "trial", "tickMinStep": 1, "grid": False},
+    }
     y = {"field": "value", **axis(objective)}
     kinds = [WORDS[TrialState.COMPLETE], WORDS[TrialState.PRUNED]]
     legend = {
@@ -187,7 +193,7 @@ def front(study: Study) -> Row | None:
 
 def importance(study: Study) -> Row | None:
     """How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al. 2023)."""
-    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < 4:
+    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < FEWEST:
         return None
     evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)  # of few trials a tenth is none
     target = None

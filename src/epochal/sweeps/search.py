@@ -17,7 +17,7 @@ from epochal.errors import ConfigError, EpochalError
 from epochal.grid import Outcome, family, jobs_at_once
 from epochal.runs import comparable
 from epochal.screen import relative
-from epochal.sweeps import JOURNAL, sweep_folder
+from epochal.sweeps import sweep_folder
 from epochal.sweeps.report import report
 from epochal.sweeps.settings import Objective, Settings
 from epochal.sweeps.space import Parameter, read_space
@@ -52,10 +52,12 @@ def search(
     shared = comparable(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     study = Study(folder, space, objectives, settings, shared)
     at_once = settings.n_jobs or jobs_at_once(config)
-    before = len(study.trials())
-    goes_on = f", going on after {before}" if before else ""
-    console.print(f"{settings.n_trials} trials of {settings.study}{goes_on}.", highlight=False)
-    console.print(f"[dim]To watch them: {dashboard(folder)}[/]", soft_wrap=True)
+    ended = len(study.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    console.print(f"{settings.n_trials} trials in {relative(folder)}, {ended} of them ended before.", highlight=False)
+    if ended >= settings.n_trials:
+        console.print(f"There is nothing left to try; more: sweep.n_trials={2 * ended}.", highlight=False)
+    else:
+        console.print(f"[dim]To watch them: python compare.py {relative(folder)} --live[/]", soft_wrap=True)
 
     returns: list[Any] = []
     with family([parameter.name for parameter in space]):
@@ -135,8 +137,3 @@ def stop_if_nothing_works(study: Study, outcomes: Sequence[Outcome]) -> None:
         return
     study.discard()
     raise ConfigError(str(outcomes[0]["error"]))
-
-
-def dashboard(folder: Path) -> str:
-    """The command that shows the study in a browser."""
-    return f"optuna-dashboard {relative(folder / JOURNAL)}"
