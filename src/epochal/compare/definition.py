@@ -40,8 +40,10 @@ class Plot:
     where: tuple[tuple[str, Value], ...] = ()
 
     def chosen(self, records: Sequence[Record]) -> list[Record]:
-        """The runs that are drawn."""
-        return matching(records, dict(self.where))
+        """The runs that are drawn; as points and bars the finished ones, as soon as there are any."""
+        matched = matching(records, dict(self.where))
+        finished = [record for record in matched if record.status == "finished"]
+        return finished if finished and self.kind in ("points", "bars") else matched
 
     @property
     def title(self) -> str:
@@ -192,7 +194,8 @@ class Request:
         group = None if self.group is None else tuple(known_name(name, records, "group") for name in self.group)
         if self.x is not None:
             return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
-        numbers = [key for key in keys if is_numeric(key, records)]
+        finished = [record for record in records if record.status == "finished"] or records
+        numbers = [key for key in varying(finished) if is_numeric(key, finished)]
         plots = [plot(numbers[0], y, group, records, keys)] if len(numbers) == 1 else []
         if any((curve := record.curve(y)) is not None and len(curve[0]) > 1 for record in records):
             plots.append(plot("step", y, group, records, keys))
@@ -206,11 +209,7 @@ class Request:
             if any((place / "config.yaml").is_file() for place in (folder.absolute(), *folder.absolute().parents)):
                 raise ConfigError(f"to={self.to} is in a run folder, and these are only read; choose another.")
             return folder
-        parts = (
-            ["_".join(part for part in experiment if part)]
-            if experiment
-            else _short([Path(p).name for p in self.paths])
-        )
+        parts = ["_".join(part for part in experiment if part)] if experiment else _short(self.paths)
         parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
         return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
 
@@ -327,11 +326,11 @@ def footnote(
     if verdict is not None and any(test.pairs for test in verdict.tests):
         exact = any(test.pairs >= FEW for test in verdict.tests)
         rule = (
-            "exact sign-flip test, Holm-corrected"
+            "exact sign-flip test, Holm-corrected, at 0.05"
             if exact
-            else "all pairs on one side, mean beyond two standard deviations"
+            else "all pairs agree and their mean exceeds two standard deviations"
         )
-        sentences.append(f"Verdict: {verdict.verdict} ({rule}).")
+        sentences.append(f"Verdict: {verdict.verdict}; the rule: {rule}.")
     return " ".join(sentences)
 
 
@@ -357,8 +356,9 @@ def _listed(words: Iterable[str], most: int = 4) -> str:
     return " and ".join([", ".join(ordered[:-1]), ordered[-1]]) if len(ordered) > 1 else ordered[0]
 
 
-def _short(names: Sequence[str]) -> list[str]:
+def _short(paths: Sequence[str]) -> list[str]:
     """A few names as they are, many by their number and what tells them from other lists as long."""
-    if len(names) <= 2:
-        return list(names)
-    return [f"{len(names)}_runs", hashlib.sha256("\n".join(names).encode()).hexdigest()[:6]]
+    names = [Path(path).name for path in paths]
+    if len(names) <= 2 and not any(sign in name for name in names for sign in "*?["):
+        return names
+    return [f"{count_text(len(names), 'path')}", hashlib.sha256("\n".join(paths).encode()).hexdigest()[:6]]

@@ -203,23 +203,23 @@ def _tested(
 
 def _numbers(result: Tested, margin: float) -> str:
     """A difference with all that speaks for and against it."""
-    assert result.mean is not None
+    assert result.mean is not None and result.p is not None
     y, n = result.y, result.pairs
-    words = [f"{y} {difference_text(y, result.mean)} on average"]
+    interval = ""
     if result.interval is not None:
-        low, high = (difference_text(y, end) for end in result.interval)
-        words.append(f"95 % interval {low.removesuffix(' points')} to {high}")
+        low, high = (difference_text(y, end).removesuffix(" points") for end in result.interval)
+        interval = f" (95 % interval {low} to {high})"
+    words = [f"{y} {difference_text(y, result.mean)} on average{interval}"]
     if margin:
         words.append(f"margin {difference_text(y, margin)}")
-    words.append(f"{result.agree} of {count_text(n, 'pair')} on one side{' of the margin' if margin else ''}")
     if result.seeds < SEEDS:
         return f"{', '.join(words)}; {count_text(result.seeds, 'seed')} on both sides, and {SEEDS} are needed"
+    words.append(f"{result.agree} of {n} pairs {'on that side of it' if margin else 'agree'}")
     if n < FEW and result.std is not None:
-        words.append(f"twice their standard deviation is {difference_text(y, FACTOR * result.std, sign=False)}")
-        return (
-            f"{', '.join(words)}; exact p {result.p:.2g}, and {n} pairs cannot give less than {result.smallest_p:.2g}"
-        )
-    return f"{', '.join(words)}; exact p {result.p:.2g}, corrected {result.corrected_p:.2g}"
+        words.append(f"2 standard deviations are {difference_text(y, FACTOR * result.std, sign=False)}")
+        least = f", the least that {n} pairs can give" if result.p == result.smallest_p else ""
+        return f"{', '.join(words)}; exact p = {result.p:.2g}{least}"
+    return f"{', '.join(words)}; exact p = {result.p:.2g}, corrected {result.corrected_p:.2g}"
 
 
 def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:

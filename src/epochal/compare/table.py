@@ -1,0 +1,239 @@
+"""What the terminal shows: the runs best first, a plot in text, and the verdict; the rows also as data, and as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console, RenderableType
+from rich.console import Group as Lines
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from epochal.compare.definition import Comparison
+from epochal.compare.groups import Group, Spread, grouped, key_text, label, value_text
+from epochal.compare.reading import Record, Value, larger_is_better
+from epochal.compare.sketch import sketch
+from epochal.compare.words import count_text, duration_text, short, spread_text
+
+PARTS = ("test", "val", "train")
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written
+    "parameters": ("parameters", short),
+    "flops": ("FLOPs", short),
+    "examples_per_second": ("examples/s", short),
+    "seconds": ("time", duration_text),
+}
+ROWS, LISTED = 30, 5  # of the table, and of the runs named below it
+COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
+SIGNS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: In what they differ from the others.
+        values: The same by key.
+        records: The runs.
+        n: How many of them the spreads are of: the finished ones, or where there are none yet, all that have a value.
+        finished: How many have finished.
+        spreads: Mean and standard deviation of each value of `columns` and each cost; a value none has is left out.
+    """
+
+    label: str
+    values: dict[str, Value]
+    records: tuple[Record, ...]
+    n: int
+    finished: int
+    spreads: dict[str, Spread]
+
+
+class Column(NamedTuple):
+    """Of the terminal's table."""
+
+    head: str
+    cells: list[str]
+    right: bool = True
+
+
+def columns(comparison: Comparison) -> list[str]:
+    """The metrics worth a column: what is ranked by, what is plotted, and the same of the other splits."""
+    leaf = comparison.y.rpartition("/")[2]
+    names = [comparison.y, *(plot.y for plot in comparison.plots if plot.kind != "profile")]
+    names += [f"{part}/{leaf}" for part in PARTS]
+    there = {name for record in comparison.records for name in record.metrics}
+    return [name for name in dict.fromkeys(names) if name in there or (name == comparison.y and name not in COSTS)]
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """Best first; what has not finished comes after, and last what has no value."""
+    names = [*columns(comparison), *COSTS]
+    sign = -1 if larger_is_better(comparison.y) else 1
+
+    def row(group: Group) -> Row:
+        spreads = {name: spread for name in names if (spread := group.spread(name)) is not None}
+        if not group.finished:
+            spreads = {
+                name: spread for name, spread in spreads.items() if name not in ("seconds", "examples_per_second")
+            }
+        n = spreads[comparison.y].n if comparison.y in spreads else len(group.finished)
+        return Row(label(group.values), group.values, group.records, n, len(group.finished), spreads)
+
+    def order(row: Row) -> tuple[bool, bool, float]:
+        spread = row.spreads.get(comparison.y)
+        return spread is None, row.finished == 0, sign * spread.mean if spread is not None else 0.0
+
+    return sorted((row(group) for group in grouped(comparison.records, comparison.keys)), key=order)
+
+
+def csv_text(comparison: Comparison) -> str:
+    """The rows as a CSV file: the keys, how many runs, and each value's mean and standard deviation."""
+    names = columns(comparison)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = [head for name in names for head in (name, f"{name} std")]
+    writer.writerow([*comparison.keys, "runs", "finished", "n", *heads, *COSTS])
+    for row in rows(comparison):
+        spreads = [row.spreads.get(name) for name in names]
+        values = [value for spread in spreads for value in ((spread.mean, spread.std) if spread else (None, None))]
+        costs = [row.spreads[name].mean if name in row.spreads else None for name in COSTS]
+        writer.writerow([*row.values.values(), len(row.records), row.finished, row.n, *values, *costs])
+    return text.getvalue()
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints table, plot and verdict."""
+    better = "larger" if larger_is_better(comparison.y) else "smaller"
+    count = count_text(len(comparison.records), "run")
+    console.print(Text(comparison.title, "bold"))
+    console.print(Text(f"{count}, best first by {comparison.y} ({better} is better); mean ± std of n runs", "dim"))
+    console.print()
+    listed = rows(comparison)
+    console.print(table(comparison, listed[:ROWS], console.width))
+    if len(listed) > ROWS:
+        console.print(f"[dim]and {len(listed) - ROWS} rows more[/]")
+    for line in notes(comparison):
+        console.print(line)
+    drawn = sketch(comparison, comparison.plots[0], min(console.width, 100)) if comparison.plots else None
+    if drawn is not None:
+        console.print()
+        console.print(drawn, no_wrap=True, end="")
+    if comparison.verdict is not None:
+        console.print()
+        console.print(verdict_panel(comparison))
+
+
+def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
+    """As many columns as fit, the most telling ones."""
+    keys = [
+        Column(key_text(key), [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
+        for key in comparison.keys
+    ]
+    metrics = [
+        Column(key_text(name), [spread_text(name, row.spreads.get(name)) for row in listed])
+        for name in columns(comparison)
+    ]
+    if comparison.y in COSTS:
+        metrics.insert(0, _cost(comparison.y, listed))
+    counts = Column("n", [_count(row) for row in listed])
+    costs = [_cost(name, listed) for name in COSTS if name != comparison.y]
+    costs = [column for column in costs if any(column.cells)]
+    needed = [*metrics[:1], counts]
+    if not keys or _width([*keys, *needed]) > width:
+        room = max(12, width - _width(needed) - 2)
+        names = [row.label if len(row.label) <= room else row.label[: room - 1] + "…" for row in listed]
+        keys = [Column("run", names, right=False)]
+    optional = [*metrics[1:], *costs]
+    spare = [*metrics[1:2], *costs, *metrics[2:]]  # the last of these goes first
+    while spare and _width([*keys, *needed, *optional]) > width:
+        optional.remove(spare.pop())
+    chosen = [*keys, *metrics[:1], counts, *optional]
+    result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in chosen:
+        result.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
+    for number, cells in enumerate(zip(*(column.cells for column in chosen))):
+        done = listed[number].finished > 0
+        result.add_row(*map(escape, cells), style="bold green" if number == 0 and done else "" if done else "dim")
+    return result
+
+
+def notes(comparison: Comparison) -> list[Text]:
+    """What goes on, failed or fell silent, and what is no run."""
+    lines = []
+    for status, sign, colour in (
+        ("running", "▶", "cyan"),
+        ("silent", "…", "yellow"),
+        ("stopped", "■", "yellow"),
+        ("failed", "✗", "red"),
+    ):
+        found = [record for record in comparison.records if record.shown_status == status]
+        lines += [
+            Text.assemble((f"{sign} {status} ", colour), _note(record, comparison.keys)) for record in found[:LISTED]
+        ]
+        if len(found) > LISTED:
+            lines.append(Text(f"{sign} {status}: {len(found) - LISTED} more", colour))
+    for entry in comparison.skipped[:LISTED]:
+        lines.append(Text(f"  skipped {shortened(entry.path)}: {entry.reason}", "dim"))
+    if len(comparison.skipped) > LISTED:
+        lines.append(Text(f"  skipped {len(comparison.skipped) - LISTED} more", "dim"))
+    return [Text(), *lines] if lines else []
+
+
+def verdict_panel(comparison: Comparison) -> Panel:
+    """The claim, what came out, and the numbers of each test."""
+    verdict = comparison.verdict
+    assert verdict is not None
+    claim = comparison.claim or {}
+    lines: list[RenderableType] = [Text(verdict.sentence), Text()]
+    for test in verdict.tests:
+        sign = (f"{SIGNS[test.verdict]} ", COLOURS[test.verdict])
+        lines.append(Text.assemble(sign, (test.says, "bold"), (f": {test.verdict}", COLOURS[test.verdict])))
+        lines.append(Padding(Text(test.sentence, "dim"), (0, 0, 0, 2)))
+    lines += [Text(), Text(comparison.footnote, "dim")]
+    if claim.get("source"):
+        lines.append(Text(str(claim["source"]), "dim"))
+    colour = COLOURS[verdict.verdict]
+    return Panel(Lines(*lines), title=f"[bold {colour}]{verdict.verdict}[/]", title_align="left", border_style=colour)
+
+
+def shortened(path: Path) -> str:
+    """As short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative
+
+
+def _note(record: Record, keys: Sequence[str]) -> str:
+    """`resnet, depth 44, seed 3: 62 %`."""
+    words = f"{label({key: record.value(key) for key in [*keys, 'seed']})}"
+    if record.status == "failed":
+        return f"{words}: {record.error or 'it did not say why'}"
+    steps = f"{record.progress:.0%}".replace("%", " %")
+    return f"{words}: {steps} done" + (
+        ", and nothing written for ten minutes" if record.shown_status == "silent" else ""
+    )
+
+
+def _count(row: Row) -> str:
+    return str(row.n) if row.finished == len(row.records) else f"{row.finished} of {len(row.records)}"
+
+
+def _cost(name: str, listed: Sequence[Row]) -> Column:
+    head, text = COSTS.get(name, (key_text(name), short))
+    return Column(head, [text(row.spreads[name].mean) if name in row.spreads else "" for row in listed])
+
+
+def _numeric(key: str, listed: Sequence[Row]) -> bool:
+    return not any(isinstance(row.values[key], str) for row in listed)
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(max(map(len, [column.head, *column.cells])) + 2 for column in columns)
