@@ -91,6 +91,16 @@ class Comparison:
     published: list[Published] = field(default_factory=list)
     verdict: Verdict | None = None
 
+    @property
+    def sentence(self) -> str | None:
+        """The claim's."""
+        return None if self.claim is None else str(self.claim["sentence"])
+
+    @property
+    def source(self) -> str | None:
+        """Where the claim was published."""
+        return None if self.claim is None else self.claim.get("source")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -195,7 +205,8 @@ class Request:
         if self.x is not None:
             return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
         finished = [record for record in records if record.status == "finished"] or records
-        numbers = [key for key in varying(finished) if is_numeric(key, finished)]
+        differing = [key for key in keys if len({record.value(key) for record in finished}) > 1]
+        numbers = [key for key in differing if is_numeric(key, finished)]
         plots = [plot(numbers[0], y, group, records, keys)] if len(numbers) == 1 else []
         if any((curve := record.curve(y)) is not None and len(curve[0]) > 1 for record in records):
             plots.append(plot("step", y, group, records, keys))

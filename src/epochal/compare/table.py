@@ -192,15 +192,14 @@ def verdict_panel(comparison: Comparison) -> Panel:
     """The claim, what came out, and the numbers of each test."""
     verdict = comparison.verdict
     assert verdict is not None
-    claim = comparison.claim or {}
     lines: list[RenderableType] = [Text(verdict.sentence), Text()]
     for test in verdict.tests:
         sign = (f"{SIGNS[test.verdict]} ", COLOURS[test.verdict])
         lines.append(Text.assemble(sign, (test.says, "bold"), (f": {test.verdict}", COLOURS[test.verdict])))
         lines.append(Padding(Text(test.sentence, "dim"), (0, 0, 0, 2)))
     lines += [Text(), Text(comparison.footnote, "dim")]
-    if claim.get("source"):
-        lines.append(Text(str(claim["source"]), "dim"))
+    if comparison.source:
+        lines.append(Text(comparison.source, "dim"))
     colour = COLOURS[verdict.verdict]
     return Panel(Lines(*lines), title=f"[bold {colour}]{verdict.verdict}[/]", title_align="left", border_style=colour)
 
