@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; what a person did wrong ends in one sentence and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
-        print(HELP)
+        Console().print(HELP, markup=False, highlight=False, soft_wrap=True)
         return
     try:
         run(parse(given), Console())
@@ -127,12 +127,12 @@ def report(comparison: Comparison, console: Console) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "table.csv", table.csv_text(comparison))
-        pictures = []
-        for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
-            pictures += figures.save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
-        written = page.write(comparison, folder / "report.html")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with to=<folder>.") from error
+    pictures = []
+    for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
+        pictures += figures.save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
+    written = page.write(comparison, folder / "report.html")
     console.print()
     for what, path in (("page", written), *(("figure", path) for path in pictures if path.suffix == ".png")):
         console.print(f"{what:8}{escape(table.shortened(path))}", soft_wrap=True, highlight=False)

@@ -231,7 +231,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
         )
     except (OSError, ValueError):  # pyarrow's errors of content are ValueErrors
         return {}
-    return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
+    return {name: _numpy(column.combine_chunks()) for name, column in zip(table.column_names, table.columns)}
 
 
 def larger_is_better(name: str) -> bool:
@@ -260,11 +260,14 @@ def _inside(folder: Path) -> Iterator[Path]:
         yield folder
         return
     children = _subfolders(folder)
-    if not children:
+    runs = {
+        child: [inner for inner in _subfolders(child) if _is_run(inner)] for child in children if not _is_run(child)
+    }
+    if len(runs) == len(children) and not any(runs.values()):
         yield folder
+        return
     for child in children:
-        runs = [] if _is_run(child) else [inner for inner in _subfolders(child) if _is_run(inner)]
-        yield from runs or [child]
+        yield from runs.get(child) or [child]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -284,7 +287,7 @@ def _record(folder: Path, known: Record | None) -> Record | str:
     if not folder.is_dir():
         return "a file, not a run folder"
     if not _is_run(folder):
-        return "not a run folder: it has no config.yaml"
+        return "not a run folder: neither it nor a folder in it has a config.yaml"
     times = [_time(folder / name) for name in ("config.yaml", "summary.json", "metrics.csv")]
     if known is not None and known.stamp == tuple(times):
         known.__dict__.pop("_files", None)  # pictures come without the other files changing
@@ -336,6 +339,17 @@ def _typed(path: Path) -> frozenset[str]:
     if not isinstance(overrides, list):
         return frozenset()
     return frozenset(str(override).partition("=")[0].lstrip("+~") for override in overrides)
+
+
+def _numpy(array: Any) -> np.ndarray:
+    """A float64 array of Arrow's, (n,), NaN for null. Its own `to_numpy` imports pandas first, which takes half a second."""
+    valid, values = array.buffers()
+    start, count = array.offset, len(array)
+    found = np.frombuffer(values, np.float64)[start : start + count] if values is not None else np.full(count, np.nan)
+    if valid is None:
+        return found
+    there = np.unpackbits(np.frombuffer(valid, np.uint8), count=start + count, bitorder="little")[start:]
+    return np.where(there, found, np.nan)
 
 
 def _time(path: Path) -> int:
