@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -203,10 +204,12 @@ def importance(study: Study) -> Row | None:
         def target(trial: FrozenTrial) -> float:
             return sign * trial.values[0]
 
-    try:
-        found = get_param_importances(study.optuna, evaluator=evaluator, target=target)
-    except ValueError:  # every trial has the same value
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that low is good: target sees to it
+        try:
+            found = get_param_importances(study.optuna, evaluator=evaluator, target=target)
+        except ValueError:  # every trial has the same value
+            return None
     if not all(math.isfinite(share) for share in found.values()) or sum(found.values()) == 0:
         return None
     rows = [{"parameter": name, "share": share} for name, share in found.items()]

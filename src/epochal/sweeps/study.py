@@ -82,7 +82,9 @@ class Study:
             self._next = FileLock(self._locks / "next")
             with self._next:  # one process at a time decides what comes next
                 self.optuna = _open(folder, [objective.direction for objective in objectives])
-                if not self.optuna.trials:
+                directions = [direction.name.lower() for direction in self.optuna.directions]
+                new = IDENTITY not in self.optuna.user_attrs and not self.optuna.trials
+                if new and directions == [objective.direction for objective in objectives]:
                     self.optuna.set_user_attr(IDENTITY, identity)
         except OSError as error:
             raise ConfigError(
@@ -236,13 +238,19 @@ class KernelLock:
 
 
 def mend(journal: Path) -> None:
-    """Cuts off a last line that a kill left half written; Optuna would refuse the whole file once another follows it."""
-    if not journal.exists():
+    """Cuts off a last line that a kill left half written; Optuna would refuse the whole file once another follows it.
+
+    Raises:
+        ValueError: If the last line is no journal's.
+    """
+    if not journal.exists() or not journal.stat().st_size:
         return
     with journal.open("r+b") as stream:
-        content = stream.read()
-        if content and not content.endswith(b"\n"):
-            stream.truncate(content.rfind(b"\n") + 1)
+        lines = stream.read().splitlines(keepends=True)
+        if not lines[-1].startswith(b"{"):
+            raise ValueError("not a journal")
+        if not lines[-1].endswith(b"\n"):
+            stream.truncate(sum(map(len, lines[:-1])))
 
 
 def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
