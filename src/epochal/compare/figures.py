@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epochal.compare.groups import Group, grouped, key_text, together, value_text
+from epochal.compare.groups import Group, grouped, key_text, label, together, value_text
+from epochal.compare.words import count_text, is_share
 from epochal.files import slug, write_atomically
 
 if TYPE_CHECKING:
@@ -121,24 +122,26 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
         comparison: The runs, the published points and the footnote.
         plot: What against what.
     """
-    groups = grouped(comparison.records, by=plot.group)
+    groups = grouped(plot.chosen(comparison.records), by=plot.group)
     shown, notes = groups[:SERIES], []
     if len(groups) > SERIES:
         notes.append(f"The first {SERIES} of {len(groups)} groups are drawn.")
     ours = styles(shown)
     measure = {"curves": _curves, "points": _points, "bars": _points, "profile": _profiles}[plot.kind]
-    drawn = measure(plot, list(zip(ours, shown)))
+    drawn = measure(plot, list(zip(ours, shown)), comparison.keys)
     paper, published = _published(plot, comparison)
     caption = " ".join([drawn.says, *notes, comparison.footnote]).strip()
     build = _bar_layers if plot.kind == "bars" else _line_layers
+    datasets = {"means": drawn.means, "singles": drawn.singles, "published": published}
+    layers = [layer for layer in build(plot, drawn, [*ours, *paper], published) if datasets[layer["data"]["name"]]]
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": caption,
         "title": {"text": textwrap.wrap(caption, LETTERS + 36) or ""},
         "width": WIDTH,
         "height": HEIGHT,
-        "datasets": {"means": drawn.means, "singles": drawn.singles, "published": published},
-        **build(plot, drawn, [*ours, *paper], published),
+        "datasets": datasets,
+        "layer": layers or [{"mark": "point", "data": {"values": []}, "encoding": {}}],
         "config": CONFIG,
     }
 
@@ -159,13 +162,15 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
 
 def stem(number: int, plot: Plot) -> str:
     """A figure's file name without its suffix: figure_1_train-error_by_model.depth."""
-    return f"figure_{number}_{slug(plot.y)}_by_{slug(plot.x or 'position')}"
+    return f"figure_{number}_{slug(plot.y)}_by_{slug(plot.x or ('position' if plot.kind == 'profile' else 'group'))}"
 
 
 def heading(plot: Plot) -> str:
     """What the plot shows, in words: training error by depth."""
-    words = f"{title(plot.y)} by {title(plot.x or 'position')}"
-    return words[0].upper() + words[1:]
+    along = plot.x or ("position" if plot.kind == "profile" else "")
+    words = f"{title(plot.y)} by {' and '.join(map(title, [along] if along else plot.group or ('run',)))}"
+    where = f" ({label(dict(plot.where))})" if plot.where else ""
+    return words[0].upper() + words[1:] + where
 
 
 def title(name: str) -> str:
@@ -209,13 +214,13 @@ def _numbers(values: Iterable[Any]) -> list[int]:
 # ---- what is drawn ----
 
 
-def _curves(plot: Plot, groups: Groups) -> Drawn:
+def _curves(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
     found = [(series, record, record.curve(plot.y, plot.x)) for series, group in groups for record in group.records]
     curves = [(series, record, *curve) for series, record, curve in found if curve is not None]
     return Drawn(*_banded(curves), title(plot.x), title(plot.y))
 
 
-def _profiles(plot: Plot, groups: Groups) -> Drawn:
+def _profiles(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
     found = [(series, record, record.profile(plot.y)) for series, group in groups for record in group.records]
     profiles = [(series, record, profile) for series, record, profile in found if profile is not None]
     labels = profiles[0][2][:2] if profiles else ("position", title(plot.y))
@@ -255,26 +260,29 @@ def _thin(x: np.ndarray) -> np.ndarray:
     return np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
 
 
-def _points(plot: Plot, groups: Groups) -> Drawn:
-    """The mean at each x, its standard deviation, and every run; of finished runs, if there are any."""
+def _points(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
+    """The mean at each x, its standard deviation, and every run; of finished runs, if there are any.
+
+    Where each run has an x of its own, such as its seconds, those that agree in all varying keys have one mean.
+    """
     means: list[Row] = []
     singles: list[Row] = []
     counts = []
     for series, group in groups:
-        for place in grouped(group.counted, by=[plot.x] if plot.x else []):
-            x = place.values.get(plot.x)
-            if plot.kind == "bars":
-                x = value_text(x) if plot.x and plot.group != (plot.x,) else series.name
+        for place in grouped(group.counted, by=keys if _is_measured(plot.x) else [plot.x] if plot.x else []):
             runs = [(run, float(y)) for run in place.records if isinstance(y := run.value(plot.y), int | float)]
-            if x is None or not runs:
+            xs = [run.value(plot.x) for run, _ in runs]
+            if plot.kind == "bars":
+                xs = [value_text(x) if plot.x and plot.group != (plot.x,) else series.name for x in xs]
+            if not runs or None in xs:
                 continue
-            singles += [_row(series, run=run.name, x=x, y=y) for run, y in runs]
-            if not _is_measured(plot.x):
-                mean, spread = _mean_and_std([y for _, y in runs])
-                means.append(_row(series, x=x, y=mean, low=mean - spread, high=mean + spread, n=len(runs)))
-                counts.append(len(runs))
+            singles += [_row(series, run=run.name, x=x, y=y) for x, (run, y) in zip(xs, runs)]
+            mean, spread = _mean_and_std([y for _, y in runs])
+            x = xs[0] if plot.kind == "bars" else float(np.mean(xs))  # type: ignore[arg-type]  # all are numbers
+            means.append(_row(series, x=x, y=mean, low=mean - spread, high=mean + spread, n=len(runs)))
+            counts.append(len(runs))
     mark = "Bar" if plot.kind == "bars" else "Large marks"
-    says = f"{mark}: mean over {_count(counts)}" if counts else "Each mark is a run"
+    says = f"{mark}: mean over {_count(counts)}" if counts else "No run has these values"
     whiskers = "; whiskers: one standard deviation; small marks: single runs" if max(counts, default=0) > 1 else ""
     return Drawn(means, singles, f"{says}{whiskers}.", title(plot.x), title(plot.y))
 
@@ -309,17 +317,12 @@ def _row(series: Series, **values: Any) -> Row:
 
 
 def _count(counts: Sequence[int]) -> str:
-    """3 seeds, or 1 to 3 seeds."""
+    """3 runs, or 1 to 3 runs."""
     low, high = min(counts, default=0), max(counts, default=0)
-    return f"{high} run{'s' * (high != 1)}" if low == high else f"{low} to {high} runs"
+    return count_text(high, "run") if low == high else f"{low} to {high} runs"
 
 
 # ---- how it is drawn ----
-
-
-def is_share(name: str) -> bool:
-    """Whether its axis is in percent."""
-    return name.rpartition("/")[2] in ("error", "accuracy")
 
 
 def _wide(values: Iterable[float]) -> bool:
@@ -357,7 +360,7 @@ def _rounded(low: float, top: float) -> list[float]:
     return [max(s for s in steps if s <= low), min(s for s in steps if s >= top)]
 
 
-def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> dict[str, Any]:
+def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
     rows, points = [*drawn.means, *drawn.singles, *published], plot.kind == "points"
     xs = [row["x"] for row in rows]
     ys = [y for row in rows for y in (row["y"], row.get("low", row["y"]), row.get("high", row["y"]))]
@@ -399,10 +402,10 @@ def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: 
     if not points:  # a mark here and there tells lines apart without colour; all others answer the mouse
         mark["transform"] = [{"filter": "datum.marked"}]
         hover = [layer("means", {"type": "point", "size": 120, "filled": True}, 0, tooltip=tips["means"])]
-    return {"layer": [*behind, line, paper, mark, hollow, *hover]}
+    return [*behind, line, paper, mark, hollow, *hover]
 
 
-def _bar_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> dict[str, Any]:
+def _bar_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
     ys = [row[key] for row in drawn.means for key in ("low", "high")] + [
         row["y"] for row in (*drawn.singles, *published)
     ]
@@ -447,7 +450,7 @@ def _bar_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: S
         ),
         layer("published", {"type": "point", "size": 45}, tooltip=tips["published"], **filled),
     ]
-    return {"layer": layers}
+    return layers
 
 
 def _log_y(plot: Plot, ys: Sequence[float]) -> bool:
