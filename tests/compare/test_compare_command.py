@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from conftest import files
-from epochal.compare.command import parse
+from epochal.compare.command import compare_experiment, compare_runs, parse
 from folders import grid, run_folder
 
 ERRORS = {("plain", 8): [0.2, 0.21], ("resnet", 8): [0.1, 0.12]}
@@ -75,3 +77,22 @@ def test_comparing_imports_neither_torch_nor_lightning_nor_pandas(home):
     code = f"import sys; from epochal.compare.command import main; main([]); print([m for m in {heavy} if m in sys.modules])"
     outcome = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True)
     assert outcome.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_after_a_grid_its_table_is_shown_and_nothing_written(home):
+    grid(home / "outputs" / "runs", ERRORS)
+    before = files(home)
+    console = Console(file=io.StringIO(), width=100)
+    compare_runs(sorted((home / "outputs" / "runs").iterdir()), console)
+    assert "resnet" in console.file.getvalue()
+    assert "python compare.py outputs/runs" in console.file.getvalue()
+    assert files(home) == before
+
+
+def test_after_an_experiment_its_report_is_written(home):
+    place = home / "outputs" / "depth_degradation"
+    grid(place, ERRORS, experiment="depth_degradation", budget="smoke")
+    console = Console(file=io.StringIO(), width=100)
+    comparison = compare_experiment("depth_degradation", "smoke", home / "outputs", console)
+    assert comparison.verdict is not None and comparison.verdict.verdict == "inconclusive"
+    assert (home / "outputs" / "comparisons" / "depth_degradation_smoke" / "report.html").is_file()
