@@ -45,6 +45,15 @@ class Plot:
         finished = [record for record in matched if record.status == "finished"]
         return finished if finished and self.kind in ("points", "bars") else matched
 
+    def has_values(self, records: Sequence[Record]) -> bool:
+        """Whether any run has something to draw."""
+        chosen = self.chosen(records)
+        if self.kind == "curves":
+            return any(record.curve(self.y, self.x) is not None for record in chosen)
+        if self.kind == "profile":
+            return any(self.y in record.profiles for record in chosen)
+        return any(record.value(self.y) is not None for record in chosen)
+
     @property
     def title(self) -> str:
         """`test error by depth (scan pixels)`."""
@@ -139,6 +148,7 @@ class Request:
         plots = self._plots(records, keys, y) if claim is None or self._chooses else []
         if claim is not None and not self._chooses:
             plots = [claimed_plot(entry, records) for entry in claim["plots"]]
+            plots = [plot for plot in plots if plot.has_values(records)]  # early on, no run has been tested
         verdict = judge(claim, records) if claim is not None and claim.get("tests") else None
         return Comparison(
             records=records,
