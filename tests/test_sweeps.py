@@ -180,7 +180,10 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"space": [Parameter("optimizer.lr", low=1e-4, high=1.0, log=True)]}, "it looked elsewhere: optimizer.lr"),
+        (
+            {"space": [Parameter("optimizer.lr", low=1e-4, high=1.0, log=True)]},
+            "it searched optimizer.lr=tag(log, interval(0.0001, 0.1))",
+        ),
         ({"objectives": (Objective("maximize", "val/accuracy"),)}, "it was to minimize val/loss"),
         ({"config": {"model": {"name": "mlp"}}}, 'it had model.name="cnn"'),
         ({"config": {"model": {"name": "cnn"}, "seed": 2}}, "it had no seed"),

@@ -42,6 +42,16 @@ class Parameter:
     def name(self) -> str:
         return self.key.lstrip("+")
 
+    def __str__(self) -> str:
+        """In Hydra's words, both ends inside: what a study remembers, and a person reads."""
+        if self.choices is not None:
+            return f"{self.name}=choice({','.join(map(shown, self.choices))})"
+        ends = f"{shown(self.low)}, {shown(self.high)}"
+        if self.step is not None:
+            return f"{self.name}=range({ends}, {shown(self.step)})"
+        said = f"interval({ends})" if self.fractional else f"int(interval({ends}))"
+        return f"{self.name}=tag(log, {said})" if self.log else f"{self.name}={said}"
+
     @property
     def fractional(self) -> bool:
         """Whether it draws numbers that are not whole."""

@@ -96,16 +96,19 @@ class Study:
         """The next trial: one that a dead process left, else a new one; None when there are enough."""
         with self._next:
             for left in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                lock = self._hold(left.number)
-                if lock is not None and self.optuna.trials[left.number].state == TrialState.RUNNING:
+                if (lock := self._hold(left.number)) is None:
+                    continue
+                if self.trials()[left.number].state == TrialState.RUNNING:
                     return self._asked(Trial(self.optuna, left._trial_id), again=True, lock=lock)
-            number = len(self.optuna.get_trials(deepcopy=False))
+                lock.release()  # it has just ended
+            number = len(self.trials())
             if number >= self.settings.n_trials:
                 return None
-            lock = self._hold(number)
-            assert lock is not None  # no other process is in here, and nobody holds a trial that there is not
             self.optuna.sampler = sampler(self.settings, number)
-            return self._asked(self.optuna.ask(), again=False, lock=lock)
+            trial = self.optuna.ask()
+            lock = self._hold(trial.number)
+            assert lock is not None  # no other process is in here, and nobody held a trial that there was not
+            return self._asked(trial, again=False, lock=lock)
 
     def _asked(self, trial: Trial, *, again: bool, lock: FileLock) -> Asked:
         return Asked(trial, {p.key: p.suggest(trial) for p in self.space}, again, lock)
@@ -155,7 +158,7 @@ def check_same(folder: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     if not isinstance(found, dict):
         why = "it is none of Epochal's"
     elif found["searches"] != wanted["searches"]:
-        why = "it looked elsewhere: " + _names(found["searches"]) + ", other ranges or other choices"
+        why = f"it searched {' '.join(found['searches'])}"
     elif found["objectives"] != wanted["objectives"]:
         why = f"it was to {' and '.join(found['objectives'])}"
     else:
@@ -165,11 +168,6 @@ def check_same(folder: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     raise ConfigError(
         f"{relative(folder)} is the study of another search ({why}); give this one a name of its own with sweep.study=<name>."
     )
-
-
-def _names(parameters: Sequence[str]) -> str:
-    """Of parameters by their text."""
-    return ", ".join(text.partition("key='")[2].partition("'")[0].lstrip("+") for text in parameters)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
