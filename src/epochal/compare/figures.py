@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epochal.compare.groups import Group, grouped, key_text, label, together, value_text
+from epochal.compare.reading import larger_is_better
 from epochal.compare.words import count_text, is_share
 from epochal.files import slug, write_atomically
 
@@ -42,7 +43,14 @@ EXPONENT = "round(log(datum.value) / LN10)"
 POWER = (  # a tick of a logarithmic axis: 10⁻⁸
     f"'10' + ({EXPONENT} < 0 ? '⁻' : '') + (abs({EXPONENT}) > 9 ? '¹' : '') + " + DIGIT.format(f"abs({EXPONENT}) % 10")
 )
-ZOOM = "wheel![event.ctrlKey || event.shiftKey]"  # the wheel alone scrolls the page
+PARAMS = (  # of lines and points; the wheel alone scrolls the page
+    {"name": "chosen", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"},
+    {
+        "name": "zoom",
+        "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.shiftKey]"},
+        "bind": "scales",
+    },
+)
 MARKS = 6  # on a curve
 DECADES = 1.5  # values that span more get a logarithmic axis
 DEPTH = 12  # decades of a logarithmic axis: a vanished gradient leaves below
@@ -123,17 +131,18 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
         plot: What against what.
     """
     groups = grouped(plot.chosen(comparison.records), by=plot.group)
-    shown, notes = groups[:SERIES], []
-    if len(groups) > SERIES:
-        notes.append(f"The first {SERIES} of {len(groups)} groups are drawn.")
+    shown = _best(groups, plot.y)
+    note = f"The best {SERIES} of {len(groups)} groups are drawn." if len(groups) > SERIES else ""
     ours = styles(shown)
     measure = {"curves": _curves, "points": _points, "bars": _points, "profile": _profiles}[plot.kind]
     drawn = measure(plot, list(zip(ours, shown)), comparison.keys)
     paper, published = _published(plot, comparison)
-    caption = " ".join([drawn.says, *notes, comparison.footnote]).strip()
+    caption = " ".join(part for part in (drawn.says, note, comparison.footnote) if part)
     build = _bar_layers if plot.kind == "bars" else _line_layers
     datasets = {"means": drawn.means, "singles": drawn.singles, "published": published}
     layers = [layer for layer in build(plot, drawn, [*ours, *paper], published) if datasets[layer["data"]["name"]]]
+    if layers and plot.kind != "bars":
+        next(layer for layer in layers if "stroke" in layer["encoding"])["params"] = PARAMS
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": caption,
@@ -212,6 +221,16 @@ def _numbers(values: Iterable[Any]) -> list[int]:
 
 
 # ---- what is drawn ----
+
+
+def _best(groups: list[Group], y: str) -> list[Group]:
+    """At most SERIES, in their own order."""
+    if len(groups) <= SERIES:
+        return groups
+    sign = -1 if larger_is_better(y) else 1
+    spreads = [group.spread(y) for group in groups]
+    worth = [math.inf if spread is None else sign * spread.mean for spread in spreads]
+    return [groups[i] for i in sorted(sorted(range(len(groups)), key=worth.__getitem__)[:SERIES])]
 
 
 def _curves(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
@@ -336,7 +355,7 @@ def _axis(
 ) -> dict[str, Any]:
     """The scale and axis of a number: in percent for shares, with its own ticks for the few values of a config key."""
     axis: Row = {"title": said, "grid": not along, "tickCount": 5}
-    scale: Row = {"zero": False, "nice": not along, "padding": 12 if ticks else 4 if along else 0}
+    scale: Row = {"nice": not along, "padding": 12 if ticks else 4 if along else 0}
     if is_share(name):
         axis["format"] = "~%"
     elif max(map(abs, values), default=0) >= 10_000:
@@ -347,6 +366,8 @@ def _axis(
         scale |= {"type": "log"} | ({} if along else {"domain": _rounded(low, top)})
         if top > low * 1e4:
             axis |= {"labelExpr": POWER}
+    else:
+        scale["zero"] = False
     if ticks and len(different := sorted(set(values))) <= 8:
         axis |= {"values": different, "tickCount": len(different)}
     return {"type": "quantitative", "scale": scale, "axis": axis}
@@ -391,10 +412,6 @@ def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: 
             layer("singles", {"type": "line", "strokeWidth": 0.6}, 0.45, stroke=stroke, detail={"field": "run"}),
         ]
     line = layer("means", {"type": "line", "strokeWidth": 1.8}, stroke=stroke, strokeDash=dash)
-    line["params"] = [
-        {"name": "chosen", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"},
-        {"name": "zoom", "select": {"type": "interval", "zoom": ZOOM}, "bind": "scales"},
-    ]
     mark = layer("means", {"type": "point", "size": 50}, tooltip=tips["means"], **filled)
     paper = layer("published", {"type": "line", "strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
     hollow = layer("published", {"type": "point", "size": 45}, tooltip=tips["published"], **filled)

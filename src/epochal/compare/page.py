@@ -239,8 +239,8 @@ def _common(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _config_text(value: Value) -> str:
-    """As the YAML has it."""
-    return value if isinstance(value, str) and value else json.dumps(value)
+    """As the YAML has it; in quotes what could not be seen otherwise."""
+    return value if isinstance(value, str) and value.strip() and value.isprintable() else json.dumps(value)
 
 
 def _verdict(comparison: Comparison) -> Json | None:
