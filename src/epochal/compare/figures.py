@@ -140,7 +140,8 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     caption = " ".join(part for part in (drawn.says, note, comparison.footnote) if part)
     build = _bar_layers if plot.kind == "bars" else _line_layers
     datasets = {"means": drawn.means, "singles": drawn.singles, "published": published}
-    layers = [layer for layer in build(plot, drawn, [*ours, *paper], published) if datasets[layer["data"]["name"]]]
+    datasets = {name: rows for name, rows in datasets.items() if rows}  # Vega complains of a layer without data
+    layers = [layer for layer in build(plot, drawn, [*ours, *paper], published) if layer["data"]["name"] in datasets]
     if layers and plot.kind != "bars":
         next(layer for layer in layers if "stroke" in layer["encoding"])["params"] = PARAMS
     return {

@@ -131,7 +131,7 @@ def run_names(records: Sequence[Record]) -> list[str]:
 def linked(records: Sequence[Record], address: Callable[[Path], str]) -> list[Json]:
     """Pictures and texts by an address from which the page fetches what it shows."""
     return [
-        {**_entry(name, picture), "kind": _kind(picture), "src": address(picture.path)}
+        {**_entry(name, picture), "src": address(picture.path)}
         for name, record in zip(run_names(records), records)
         for picture in _of_interest(record)
     ]
@@ -142,15 +142,19 @@ def embedded(records: Sequence[Record]) -> tuple[list[Json], int]:
 
     The best runs' come first, of each name the last, then the first, then those between.
     """
+    names = run_names(records)
     entries: list[Json] = []
     room, left_out = PICTURES, 0
-    for name, picture in _by_worth(list(zip(run_names(records), records))):
+    for name, picture in _by_worth(list(zip(names, records))):
         content = _content(picture) if room > 0 else None
-        if content is None or len(content["src" if "src" in content else "text"]) > room:
+        size = sum(map(len, (content or {}).values()))
+        if content is None or size > room:
             left_out += 1
             continue
-        room -= len(content["src" if "src" in content else "text"])
-        entries.append({**_entry(name, picture), "kind": _kind(picture), **content})
+        room -= size
+        entries.append({**_entry(name, picture), **content})
+    place = {name: number for number, name in enumerate(names)}
+    entries.sort(key=lambda entry: (place[entry["run"]], entry["name"], entry["step"] is None, entry["step"] or 0))
     return entries, left_out
 
 
@@ -166,8 +170,9 @@ def _by_worth(runs: Sequence[tuple[str, Record]]) -> Iterable[tuple[str, Picture
             during = [picture for picture in pictures if picture.step is not None]
             at = sorted({round(i * (len(during) - 1) / (STEPS - 1)) for i in range(STEPS)}) if during else []
             steps = [during[i] for i in at]
-            for worth, picture in enumerate([*tests, *steps[-1:], *steps[:1], *steps[1:-1]][: len(tests) + len(steps)]):
-                queues.append(((number >= BEST, worth if number >= BEST else 0, number, worth), name, picture))
+            for worth, picture in enumerate([*tests, *steps[-1:], *steps[:-1][:1], *steps[1:-1]]):
+                best = number < BEST
+                queues.append(((not best, 0 if best else worth, number, worth), name, picture))
     return ((name, picture) for _, name, picture in sorted(queues, key=lambda queue: queue[0]))
 
 
@@ -177,7 +182,7 @@ def _of_interest(record: Record) -> Iterable[Picture]:
 
 
 def _entry(run: str, picture: Picture) -> Json:
-    return {"run": run, "name": picture.name.replace("_", " "), "step": picture.step}
+    return {"run": run, "name": picture.name.replace("_", " "), "step": picture.step, "kind": _kind(picture)}
 
 
 def _kind(picture: Picture) -> str:

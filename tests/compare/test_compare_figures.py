@@ -1,0 +1,167 @@
+"""A figure shows the numbers of its runs, each group in a way of its own, and says in its caption what they are."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from epochal.compare.definition import Comparison, Plot, Published, Request
+from epochal.compare.figures import SCALE, SERIES, figure, heading, save, stem, styles
+from epochal.compare.groups import Group
+from folders import grid, run_folder
+
+DEPTH = Plot("model.depth", "train/error", ("model.name",), "points")
+CURVES = Plot("epoch", "train/error", ("model.name", "model.depth"), "curves")
+BARS = Plot("model.name", "train/error", ("model.depth",), "bars")
+PROFILE = Plot("", "state_gradient", ("model.name",), "profile")
+
+
+@pytest.fixture
+def compared(tmp_path) -> Comparison:
+    """Plain and residual networks of two depths, three seeds each."""
+    errors = {("plain", 8): [0.2, 0.22, 0.24], ("plain", 44): [0.4, 0.41, 0.42], ("resnet", 8): [0.1] * 3}
+    parent = grid(tmp_path / "runs", errors)
+    for folder in parent.iterdir():
+        values = "\n".join(f"{step},{10.0 ** (step - 9)}" for step in range(10))
+        (folder / "pictures" / "state_gradient_000040.csv").write_text(f"time step,gradient norm\n{values}\n")
+    return Request(paths=(str(parent),), to=str(tmp_path / "report")).compare()
+
+
+def means(spec, series):
+    return [row for row in spec["datasets"]["means"] if row["series"] == series]
+
+
+def encodings(spec, channel):
+    return [layer["encoding"][channel] for layer in spec["layer"] if channel in layer["encoding"]]
+
+
+def test_a_point_is_the_mean_of_its_runs_and_its_whiskers_their_standard_deviation(compared):
+    shallow, deep = means(figure(compared, DEPTH), "plain")
+    assert (shallow["x"], deep["x"], shallow["n"]) == (8, 44, 3)
+    assert shallow["y"] == pytest.approx(0.22)
+    assert (shallow["low"], shallow["high"]) == (pytest.approx(0.20), pytest.approx(0.24))
+
+
+def test_a_band_reaches_from_the_lowest_run_to_the_highest(compared):
+    last = means(figure(compared, CURVES), "plain, depth 8")[-1]
+    assert (last["low"], last["y"], last["high"]) == (pytest.approx(0.20), pytest.approx(0.22), pytest.approx(0.24))
+
+
+def test_the_caption_says_what_is_drawn_and_of_how_many_runs(compared):
+    assert figure(compared, CURVES)["description"] == (
+        "Line: mean over 3 runs; band: lowest to highest; thin lines: single runs. 9 finished runs, 3 seeds."
+    )
+
+
+def test_a_run_that_goes_on_is_a_thin_line_but_in_no_mean(compared, tmp_path):
+    metrics, config = {"train/accuracy": 0.1}, {"model.depth": 8}
+    run_folder(tmp_path / "runs", "new", model="plain", status="running", metrics=metrics, config=config, rows=2)
+    spec = figure(Request(paths=(str(tmp_path / "runs"),)).compare(), CURVES)
+    assert {row["n"] for row in means(spec, "plain, depth 8")} == {3}
+    assert means(spec, "plain, depth 8")[-1]["x"] == 5
+    assert "new" in {row["run"] for row in spec["datasets"]["singles"]}
+
+
+def test_shares_are_in_percent_and_losses_are_not(compared):
+    assert encodings(figure(compared, DEPTH), "y")[0]["axis"]["format"] == "~%"
+    assert "format" not in encodings(figure(compared, replace(DEPTH, y="val/loss")), "y")[0]["axis"]
+
+
+@pytest.mark.parametrize(
+    ("x", "values", "kind"),
+    [("model.depth", (8, 16), None), ("model.depth", (8, 800), "log"), ("parameters", (1000, 2000), "log")],
+)
+def test_parameters_and_what_spans_decades_have_a_logarithmic_axis(tmp_path, x, values, kind):
+    for value in values:
+        run_folder(tmp_path / "runs", str(value), config={"model.depth": value}, parameters=value)
+    spec = figure(Request(paths=(str(tmp_path / "runs"),)).compare(), Plot(x, "val/loss", (), "points"))
+    assert encodings(spec, "x")[0]["scale"].get("type") == kind
+
+
+def test_few_values_of_a_key_are_the_ticks_of_their_axis(compared):
+    assert encodings(figure(compared, DEPTH), "x")[0]["axis"]["values"] == [8, 44]
+
+
+def test_a_profile_that_vanishes_is_logarithmic_and_bears_the_labels_of_its_file(compared):
+    spec = figure(compared, PROFILE)
+    x, y = encodings(spec, "x")[0], encodings(spec, "y")[0]
+    assert (x["axis"]["title"], y["axis"]["title"], y["scale"]["type"]) == ("time step", "gradient norm", "log")
+    assert [row["y"] for row in means(spec, "plain")] == pytest.approx([10.0 ** (step - 9) for step in range(10)])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (2, 4), (7, 3), (24, 1)])
+def test_no_two_groups_look_the_same_not_even_without_colour(shape):
+    groups = [Group({"model.name": f"m{i}", "model.depth": j}, ()) for i in range(shape[0]) for j in range(shape[1])]
+    series = styles(groups)
+    assert len({(s.colour, s.shape, s.dash) for s in series}) == len(groups)
+    if len(groups) <= 6:
+        assert len({s.shape for s in series}) == len(groups)
+
+
+def test_groups_of_two_keys_share_the_colour_of_the_first():
+    groups = [
+        Group({"model.name": model, "model.depth": depth}, ()) for model in ("plain", "resnet") for depth in (8, 44)
+    ]
+    plain, deep_plain, resnet, _ = styles(groups)
+    assert plain.colour == deep_plain.colour != resnet.colour
+    assert plain.dash == resnet.dash != deep_plain.dash
+
+
+def test_published_points_are_hollow_and_stand_in_plots_of_the_same_x_and_y_alone(compared):
+    paper = Published("residual, He et al. 2015", "model.depth", "train/error", ((20, 0.0875), (110, 0.0643)))
+    compared = replace(compared, published=[paper])
+    spec = figure(compared, DEPTH)
+    assert [(row["x"], row["y"]) for row in spec["datasets"]["published"]] == [(20, 0.0875), (110, 0.0643)]
+    fill = encodings(spec, "fill")[0]["scale"]
+    assert dict(zip(fill["domain"], fill["range"]))["residual, He et al. 2015"] == "transparent"
+    assert "published" not in figure(compared, replace(DEPTH, y="val/error"))["datasets"]
+
+
+@pytest.mark.parametrize("plot", [DEPTH, CURVES, BARS, PROFILE, replace(BARS, x="")], ids=lambda plot: plot.kind)
+def test_every_kind_is_drawn_for_a_paper(compared, plot, tmp_path):
+    png, svg = save(figure(compared, plot), tmp_path / "figures", stem(1, plot))
+    pixels = np.asarray(Image.open(png).convert("RGB"))
+    assert pixels.shape[1] > 300 * SCALE
+    assert tuple(pixels[0, 0]) == (255, 255, 255)
+    assert (pixels != 255).any(axis=2).mean() > 0.01
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {png.name, svg.name}
+
+
+def test_a_plot_without_values_is_an_empty_picture(compared, tmp_path):
+    paper = Published("paper", "model.depth", "val/bleu", ((8, 0.2),))
+    for published in ([], [paper]):
+        spec = figure(replace(compared, published=published), replace(DEPTH, y="val/bleu"))
+        save(spec, tmp_path / "figures", "empty")
+        assert spec["description"].startswith("No run has these values.")
+
+
+def test_a_long_legend_widens_no_figure(tmp_path):
+    """Of too many groups the best are drawn."""
+    for number in range(40):
+        name = f"a-model-with-quite-a-long-name-{number}"
+        run_folder(tmp_path / "runs", name, model=name, metrics={"val/loss": 1 + number / 100})
+    compared = Request(paths=(str(tmp_path / "runs"),)).compare()
+    spec = figure(compared, Plot("step", "val/loss", ("model.name",), "curves"))
+    png, _ = save(spec, tmp_path, "long")
+    assert Image.open(io.BytesIO(png.read_bytes())).width < 460 * SCALE
+    assert f"The best {SERIES} of 40 groups" in spec["description"]
+    assert {row["series"] for row in spec["datasets"]["means"]} == {
+        f"a-model-with-quite-a-long-name-{number}" for number in range(SERIES)
+    }
+
+
+def test_names_say_what_is_against_what():
+    assert stem(2, DEPTH) == "figure_2_train-error_by_model.depth"
+    assert [
+        heading(plot) for plot in (DEPTH, replace(BARS, x=""), replace(DEPTH, where=(("model.scan", "rows"),)))
+    ] == [
+        "Training error by depth",
+        "Training error by depth",
+        "Training error by depth (scan rows)",
+    ]

@@ -1,0 +1,156 @@
+"""The live page reads no more than it must, serves no more than it shows, and answers nobody but its own machine."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from epochal.compare import live, page
+from epochal.compare.definition import Comparison, Request
+from epochal.errors import ConfigError
+from folders import run_folder
+
+
+class Runs:
+    """A folder of runs that counts how often it was read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.reads, self.comparison = folder, 0, None
+
+    def __call__(self) -> Comparison:
+        self.reads += 1
+        known = self.comparison.records if self.comparison else ()
+        self.comparison = Request(paths=(str(self.folder),)).compare(known)
+        return self.comparison
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Runs:
+    monkeypatch.setattr(page, "_bundle", lambda: "window.vegaEmbed = () => {};")
+    run = run_folder(tmp_path / "runs", "run", metrics={"val/loss": 0.5})
+    Image.new("RGB", (8, 8)).save(run / "pictures" / "predictions_000040.png")
+    (run / "secret.txt").write_text("not for the page")
+    return Runs(tmp_path / "runs")
+
+
+@pytest.fixture
+def server(runs, monkeypatch) -> Iterator[live.Server]:
+    monkeypatch.setattr(live, "REST", 0.0)
+    monkeypatch.setattr(live, "SHARE", 1e9)
+    with live.open_server(runs, 0) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def get(server: live.Server, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.putrequest("GET", path, skip_host=True)
+    connection.putheader("Host", f"{host}:{server.server_port}")
+    connection.endheaders()
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, content
+
+
+def test_the_page_its_data_and_its_pictures_are_served(server):
+    status, text = get(server, "/")
+    assert status == 200
+    assert b'"live":true' in text
+    data = json.loads(get(server, "/data.json")[1])
+    (entry,) = data["shown"]
+    status, content = get(server, f"/{entry['src']}")
+    assert (status, content[:4]) == (200, b"\x89PNG")
+
+
+def test_there_is_news_only_when_a_run_has_written(server, runs):
+    version = json.loads(get(server, "/data.json")[1])["version"]
+    assert get(server, f"/data.json?known={version}") == (204, b"")
+    with (runs.folder / "run" / "metrics.csv").open("a") as stream:
+        stream.write("60,6.0,3840,3.0,0.25\n")
+    status, news = get(server, f"/data.json?known={version}")
+    assert status == 200
+    assert json.loads(news)["plots"][0]["spec"]["datasets"]["means"][-1]["y"] == 0.25
+
+
+def test_reading_takes_a_small_share_of_the_time_however_often_the_page_asks(runs):
+    news = live.News(runs)
+    for _ in range(20):
+        news.data()
+    assert runs.reads == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/run/secret.txt",
+        "/../runs/run/secret.txt",
+        "/shown/../run/secret.txt",
+        "/shown/",
+        "/%2e%2e/secret.txt",
+        "//etc/passwd",
+    ],
+)
+def test_nothing_but_what_the_page_shows_is_served(server, path):
+    status, content = get(server, path)
+    assert status == 404
+    assert b"not for the page" not in content
+
+
+def test_a_name_that_was_rebound_to_this_machine_is_refused(server):
+    assert get(server, "/data.json", host="evil.example")[0] == 403
+    assert get(server, "/data.json", host="localhost")[0] == 200
+
+
+def test_it_listens_on_this_machine_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_port_in_use_ends_in_a_sentence_that_names_another(runs):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"Port {port} is in use; choose another, such as port=\d+\.") as problem:
+            live.serve(runs, port, Console())
+    offered = int(str(problem.value).rpartition("=")[2].rstrip("."))
+    assert offered != port
+    assert runs.reads == 0
+
+
+def test_a_number_that_is_no_port_ends_in_a_sentence(runs):
+    with pytest.raises(ConfigError, match="port=70000 is no port"):
+        live.serve(runs, 70000, Console())
+
+
+def test_folders_that_went_away_are_told_and_do_not_end_it(server, runs):
+    runs.folder.rename(runs.folder.with_name("elsewhere"))
+    status, sentence = get(server, "/data.json")
+    assert status == 503
+    assert b"There is nothing at" in sentence
+    runs.folder.with_name("elsewhere").rename(runs.folder)
+    assert get(server, "/data.json")[0] == 200
+
+
+def test_ctrl_c_ends_it_and_frees_the_port(runs, monkeypatch, capsys):
+    def interrupt(self: live.Server) -> None:
+        ports.append(self.server_port)
+        raise KeyboardInterrupt
+
+    ports: list[int] = []
+    monkeypatch.setattr(live.Server, "serve_forever", interrupt)
+    live.serve(runs, 0, Console())
+    out = capsys.readouterr().out
+    assert f"http://127.0.0.1:{ports[0]}" in out
+    assert out.endswith("Ended.\n")
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", ports[0]))

@@ -1,0 +1,173 @@
+"""The page holds all it shows, trusts nothing that a run says, and stays small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from epochal.compare import page
+from epochal.compare.definition import Comparison, Request
+from folders import grid, run_folder
+
+EVIL = "</script><img src=x onerror=alert(1)><!--"
+
+
+@pytest.fixture(autouse=True)
+def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small script in place of Vega's megabyte."""
+    monkeypatch.setattr(page, "_bundle", lambda: "window.vegaEmbed = () => {};")
+
+
+def compare(*paths: Path) -> Comparison:
+    return Request(paths=tuple(map(str, paths))).compare()
+
+
+def picture(run: Path, name: str, size: int = 32, noise: int = 0) -> None:
+    image = Image.effect_noise((size, size), 80) if noise else Image.new("RGB", (size, size), (200, 30, 30))
+    image.save(run / "pictures" / name)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The data in a page."""
+    return json.loads(
+        re.findall(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)[0]
+    )
+
+
+def test_what_a_run_says_never_becomes_html(tmp_path):
+    run = run_folder(tmp_path / "runs", "<b>run", status="failed", error=EVIL, config={"note": EVIL})
+    (run / "pictures" / "samples_000040.txt").write_text(EVIL)
+    written = page.write(compare(tmp_path / "runs"), tmp_path / "report.html")
+
+    found: list[str] = []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append(tag)  # type: ignore[method-assign]
+    parser.feed(written.read_text())
+    assert found.count("script") == 3
+    assert {"img", "b"}.isdisjoint(found)
+    (told,) = read(written)["runs"]
+    assert (told["name"], told["error"]) == ("<b>run", EVIL)
+
+
+def test_only_the_pages_own_scripts_may_run_and_nothing_is_fetched_from_elsewhere(tmp_path):
+    run_folder(tmp_path / "runs", "a")
+    text = page.write(compare(tmp_path / "runs"), tmp_path / "report.html").read_text()
+    policy = re.findall(r'Content-Security-Policy" content="(.*?)"', text)[0]
+    assert "default-src 'none'" in policy
+    assert not re.search(r"script-src[^;]*unsafe", policy)
+    assert "http" not in policy
+    for script in re.findall(r"<script>(.*?)</script>", text, re.DOTALL):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:|//)""", text)
+
+
+def test_pictures_are_part_of_the_page_as_small_webp(tmp_path):
+    run = run_folder(tmp_path / "runs", "a")
+    picture(run, "predictions_000040.png", size=2000)
+    picture(run, "curve_loss.png")
+    (run / "pictures" / "test_samples.txt").write_text("To be")
+    shown = {entry["name"]: entry for entry in read(page.write(compare(run), tmp_path / "report.html"))["shown"]}
+    assert set(shown) == {"predictions", "samples"}  # curves are plots here
+    assert shown["samples"] | {"text": "To be", "step": None, "kind": "text"} == shown["samples"]
+    kind, _, content = shown["predictions"]["src"].partition(",")
+    assert kind == "data:image/webp;base64"
+    (tmp_path / "shown.webp").write_bytes(base64.b64decode(content))
+    assert Image.open(tmp_path / "shown.webp").size == (page.WIDEST, page.WIDEST)
+
+
+def test_pictures_without_room_are_counted_and_the_best_runs_come_first(tmp_path, monkeypatch):
+    for number in range(4):
+        run = run_folder(tmp_path / "runs", f"run-{number}", metrics={"val/loss": 1.0 - number / 10})
+        for step in range(10, 110, 10):
+            picture(run, f"predictions_{step:06}.png", size=64, noise=1)
+    monkeypatch.setattr(page, "PICTURES", 40_000)
+    monkeypatch.setattr(page, "BEST", 1)
+    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert sum(len(entry["src"]) for entry in told["shown"]) <= 40_000
+    assert {entry["run"] for entry in told["shown"][: page.STEPS]} == {"run-3"}
+    assert told["left_out"] == 4 * page.STEPS - len(told["shown"]) > 0
+
+
+def test_a_half_written_picture_is_left_out(tmp_path):
+    run = run_folder(tmp_path / "runs", "a")
+    picture(run, "predictions_000040.png")
+    whole = (run / "pictures" / "predictions_000040.png").read_bytes()
+    (run / "pictures" / "predictions_000050.png").write_bytes(whole[: len(whole) // 2])
+    told = read(page.write(compare(run), tmp_path / "report.html"))
+    assert [entry["step"] for entry in told["shown"]] == [40]
+
+
+def test_runs_are_told_best_first_with_what_varied_what_came_out_and_what_it_cost(tmp_path):
+    told = read(
+        page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
+    )
+    assert [run["name"] for run in told["runs"]] == ["resnet-8-1", "plain-8-1"]
+    titles = [column["title"] for column in told["columns"]]
+    assert titles[:3] == ["model", "seed", "validation accuracy"]
+    assert {"parameters", "seconds"} <= set(titles)
+    assert told["runs"][0]["cells"][2] == ["85.00 %", pytest.approx(0.85)]
+
+
+def test_a_key_in_which_all_runs_agree_is_told_once(tmp_path):
+    told = read(
+        page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
+    )
+    assert told["common"]["dataset.batch_size"] == "64"
+    assert {key for run in told["runs"] for key in run["config"]} == {"model.name", "model._target_"}
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path):
+    for parent in ("a/x", "a/y", "b/x"):
+        run_folder(tmp_path / parent, "run")
+    run_folder(tmp_path / "c", "alone")
+    names = page.run_names(compare(*(tmp_path / parent for parent in ("a/x", "a/y", "b/x", "c"))).records)
+    assert names == ["a/x/run", "y/run", "b/x/run", "alone"]
+
+
+def test_folders_that_were_skipped_and_runs_that_failed_are_told_with_the_reason(tmp_path):
+    run_folder(tmp_path / "runs", "good")
+    run_folder(tmp_path / "runs", "bad", status="failed", error="The loss is nan at step 2.")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "config.yaml").write_text("a: [")
+    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert told["statuses"] == {"finished": 1, "failed": 1}
+    assert "The loss is nan at step 2." in [run["error"] for run in told["runs"]]
+    ((path, reason),) = told["skipped"]
+    assert path.endswith("broken")
+    assert "cannot be read" in reason
+
+
+def test_values_that_are_no_numbers_leave_the_page_whole(tmp_path):
+    run_folder(
+        tmp_path / "runs",
+        "a",
+        metrics={"val/loss": float("nan")},
+        config={"optimizer.lr": float("inf"), "prompt": "\n"},
+    )
+    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert told["common"]["prompt"] == '"\\n"'
+
+
+def test_writing_the_page_changes_no_run(tmp_path):
+    run = run_folder(tmp_path / "runs", "a")
+    picture(run, "predictions_000040.png")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    page.write(compare(run), tmp_path / "report" / "report.html")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == before
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.html"]
+
+
+def test_the_plotting_library_ends_no_script_early_and_keeps_its_names_to_itself(monkeypatch):
+    monkeypatch.undo()
+    bundle = page._bundle()
+    assert "</script" not in bundle
+    assert bundle.startswith("(() => {") and bundle.endswith("})();")
+    assert "window.vegaEmbed" in bundle
