@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from conftest import ROOT
 from epochal.errors import ConfigError
@@ -24,6 +26,8 @@ from epochal.sweeps import JOURNAL
 from epochal.sweeps.settings import Objective, Settings
 from epochal.sweeps.space import Parameter, read_space
 from epochal.sweeps.study import Asked, Study, mend
+from epochal.tasks.classification import Classification
+from epochal.validate import validate
 from training import composed, in_new_process
 
 LR = Parameter("optimizer.lr", low=1e-4, high=1e-1, log=True)
@@ -344,6 +348,23 @@ def test_a_config_with_a_search_loads_no_optuna() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "n_trials" in done.stdout
+
+
+def test_what_a_wandb_agent_starts_is_a_run_of_ours(home: Path) -> None:
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
+    lows = {"optimizer.lr": 0.0001, "model.filters": "[4,8]", "model.hidden": 16}
+    assert set(lows) == set(sweep["parameters"])
+    agent = create_sweep_command_args({"args": {name: {"value": value} for name, value in lows.items()}})
+    words = [
+        agent.get(word.strip("${}"), [word]) for word in sweep["command"] if word not in ("${env}", "${interpreter}")
+    ]
+    program, *overrides = [argument for found in words for argument in found]
+    assert program == "${program}" and sweep["program"] == "train.py"
+    config = composed(*overrides)
+    validate(config)
+    assert config.optimizer.lr == 0.0001 and config.model.filters == [4, 8]
+    assert Settings.read(composed("sweep=cnn")).objectives == ()  # auto, which is what the sweep names:
+    assert sweep["metric"] == {"name": Classification.reports[0], "goal": "maximize"}
 
 
 # ---- the long form ----
