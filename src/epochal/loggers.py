@@ -6,7 +6,7 @@ import netrc
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.errors import ConfigError
-from epochal.runs import Run, RunLogger, plain, save_shown
+from epochal.runs import VOLATILE, Run, RunLogger, plain, save_shown
 from epochal.tasks.base import Shown
 
 
@@ -92,9 +92,10 @@ class Wandb(Logger):
             project=self.config.logger.project,
             entity=self.config.logger.entity,
             name=self.run.folder.name,
-            group=self.config.logger.group or f"{self.config.experiment or 'runs'}/{model}-{dataset}",
-            tags=[model, dataset, self.config.task.name, *self.config.logger.tags],
-            job_type="train",
+            group=self.config.logger.group or group_of(self.config, self.run.overrides()),
+            tags=[t for t in (model, dataset, self.config.task.name, self.config.experiment, self.config.budget) if t]
+            + list(self.config.logger.tags),
+            job_type="sweep" if self.config.get("sweep") else "train",
             id=self.wandb_id,
             resume="allow" if self.resuming else None,
             dir=self.run.folder,
@@ -102,6 +103,18 @@ class Wandb(Logger):
             config=plain(self.config),  # in the init record, where `wandb leet` can filter by it
             settings=wandb.Settings(console="off", init_timeout=30),
         )
+
+
+def group_of(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The W&B group of a run: it and those that differ from it in their seed alone.
+
+    runs/lenet-mnist optimizer.lr=0.1
+    """
+    alike = {"model", "dataset", "trainer", "callbacks", "logger", "hydra", "seed", "experiment", "budget", *VOLATILE}
+    words = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
+    others = sorted(word for key, word in words if key not in alike and key.split(".")[0] not in ("hydra", "logger"))
+    name = f"{config.experiment or 'runs'}/{config.model.name}-{config.dataset.name}"
+    return " ".join([name, *others])[:128]  # W&B takes no longer one
 
 
 def wandb_mode(environment: Any = os.environ) -> str:

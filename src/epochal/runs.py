@@ -118,6 +118,11 @@ class Run:
         assert isinstance(config, DictConfig)  # the loop has looked
         return config
 
+    def overrides(self) -> list[str]:
+        """What was typed for it, or nothing where that is missing."""
+        file = self.folder / "overrides.yaml"
+        return [str(override) for override in OmegaConf.load(file)] if file.is_file() else []
+
     def summary(self) -> dict[str, Any]:
         """`summary.json`, or nothing where it is missing or broken."""
         try:
