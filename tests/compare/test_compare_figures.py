@@ -165,3 +165,9 @@ def test_names_say_what_is_against_what():
         "Training error by depth",
         "Training error by depth (scan rows)",
     ]
+
+
+def test_a_group_without_values_is_not_in_the_legend(compared, tmp_path):
+    run_folder(tmp_path / "runs", "new", model="gpt", status="running", metrics={"val/loss": 1.0})
+    spec = figure(Request(paths=(str(tmp_path / "runs"),)).compare(), PROFILE)
+    assert encodings(spec, "stroke")[0]["scale"]["domain"] == ["plain", "resnet"]

@@ -131,6 +131,7 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
         plot: What against what.
     """
     groups = grouped(plot.chosen(comparison.records), by=plot.group)
+    groups = [group for group in groups if plot.has_values(group.records)]
     shown = _best(groups, plot.y)
     note = f"The best {SERIES} of {len(groups)} groups are drawn." if len(groups) > SERIES else ""
     ours = styles(shown)
@@ -364,22 +365,30 @@ def _axis(
     if log:
         top = max(values)
         low = max(min(v for v in values if v > 0), top * 10.0**-DEPTH)
-        scale |= {"type": "log"} | ({} if along else {"domain": _rounded(low, top)})
-        if top > low * 1e4:
+        scale |= {"type": "log"}
+        if not along:
+            low, top = _rounded(low, top)
+            scale |= {"domain": [low, top], "nice": False}
+        powers = [10.0**e for e in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(top) + 1e-9) + 1)]
+        if len(powers) > 2:  # else Vega's ticks between them are needed
+            axis |= {"values": powers[:: math.ceil(len(powers) / 7)]}
+        if len(powers) > 4:
             axis |= {"labelExpr": POWER}
     else:
         scale["zero"] = False
     if ticks and len(different := sorted(set(values))) <= 8:
-        axis |= {"values": different, "tickCount": len(different)}
+        axis |= {"values": different}
+    if "values" in axis:
+        axis["tickCount"] = len(axis["values"])  # with fewer, Vega would leave every other out
     return {"type": "quantitative", "scale": scale, "axis": axis}
 
 
-def _rounded(low: float, top: float) -> list[float]:
+def _rounded(low: float, top: float) -> tuple[float, float]:
     """A little more than the values: to the next of 1, 2, 5, 10."""
     steps = [
         m * 10.0**e for e in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(top)) + 2) for m in (1, 2, 5)
     ]
-    return [max(s for s in steps if s <= low), min(s for s in steps if s >= top)]
+    return max(step for step in steps if step <= low), min(step for step in steps if step >= top)
 
 
 def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
