@@ -24,12 +24,3 @@ def test_help_and_config_come_without_heavy_imports(script, flags):
     assert done.returncode == 0, done.stderr
     words = ["python train.py model=resnet dataset=cifar10", "lenet", "cosine"] if script == "train" else ["run="]
     assert all(word in done.stdout for word in words) or flags != ("--help",)
-
-
-def test_a_failed_job_of_a_multirun_does_not_end_the_rest(command, home):
-    outcome = command(
-        "train", "-m", "model=mlp", "dataset=digits", "dataset.batch_size=9999,32", "duration=2steps", "logger=none"
-    )
-    assert outcome.status == 1 or outcome.status == 2
-    assert "dataset.batch_size=9999" in outcome.error
-    assert len(list((home / "outputs" / "runs").iterdir())) == 1

@@ -136,6 +136,8 @@ def explain(error: Exception, arguments: list[str], config_name: str, config_pat
         for group, _, option in (argument.partition("=") for argument in arguments):
             if option not in (options := choices(config_path).get(group, [option])):
                 return no_option(group, option, options)
+    if match := re.search(r"Interpolation key 'budgets\.([^.']+)", str(error)):
+        return no_option("budget", match[1], budgets(arguments, config_name, config_path))
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return unknown_key(match[1], arguments, config_name, config_path)
     return " ".join(str(error).split())
@@ -149,6 +151,12 @@ def choices(config_path: Path) -> dict[str, list[str]]:
     """The options of each group."""
     folders = sorted(p for p in config_path.iterdir() if p.is_dir())
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def budgets(arguments: list[str], config_name: str, config_path: Path) -> list[str]:
+    """Those of the experiment that was asked for."""
+    experiment = [argument for argument in arguments if argument.startswith("experiment=")]
+    return [str(name) for name in compose(experiment, config_name, config_path).get("budgets") or {}]
 
 
 def unknown_key(key: str, arguments: list[str], config_name: str, config_path: Path) -> str:

@@ -17,7 +17,9 @@ from rich.markup import escape
 
 from epochal.errors import ConfigError, EpochalError
 
-GRID = "EPOCHAL_GRID"  # in the environment of the runs of a grid: the process they belong to and the keys they differ in
+# in the environment of the runs of a grid: the process that they belong to, and the keys in which they differ
+GRID = "EPOCHAL_GRID"
+SIGNS = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]"}
 
 
 class Outcome(TypedDict):
@@ -31,7 +33,9 @@ class Outcome(TypedDict):
     summary: dict[str, Any]
 
 
-def run(config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], launch: Callable[[], Any]) -> Any:
+def run(
+    config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], launch: Callable[[], Any]
+) -> Any:
     """Runs a grid and says how it went.
 
     Args:
@@ -46,7 +50,8 @@ def run(config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[Dic
     """
     console = Console()
     varying = [name for name in dict.fromkeys(split(o)[0] for job in jobs for o in job) if _varies(name, jobs)]
-    check(configs, [" ".join(o for o in job if split(o)[0] in varying) for job in jobs])
+    names = [" ".join(o for o in job if split(o)[0] in varying) for job in jobs]
+    check(configs, names)
     if len(jobs) > 1:
         at_once = jobs_at_once(config)
         console.print(f"{len(jobs)} runs, {f'{at_once} at once' if at_once > 1 else 'one after the other'}.")
@@ -56,7 +61,7 @@ def run(config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[Dic
     else:
         returns = launch()
     outcomes = [r.return_value for r in returns]
-    finish(config, outcomes, console)
+    finish(config, outcomes, names, console)
     return returns
 
 
@@ -64,6 +69,9 @@ def check(configs: Sequence[DictConfig], names: Sequence[str]) -> None:
     """Raises ConfigError with what is wrong with any of the configs; fetches and decodes their data, each set once."""
     from epochal.build import check as check_run
 
+    resume = next((config.resume for config in configs if config.resume not in (None, "auto")), None)
+    if resume is not None and len(configs) > 1:
+        raise ConfigError(f"resume={resume} goes on with one run; resume=auto with every run of a grid.")
     problems: dict[str, list[str]] = {}
     seen: dict[str, Any] = {}
     for config, name in zip(configs, names):
@@ -85,8 +93,8 @@ def _few(names: list[str], count: int) -> str:
     return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def finish(config: DictConfig, outcomes: Sequence[Outcome], console: Console) -> None:
-    """What the runs show together, and those that failed.
+def finish(config: DictConfig, outcomes: Sequence[Outcome], names: Sequence[str], console: Console) -> None:
+    """What the runs show together, and those that failed, by their names.
 
     Raises:
         EpochalError: If there are any of these.
@@ -100,9 +108,11 @@ def finish(config: DictConfig, outcomes: Sequence[Outcome], console: Console) ->
     elif len(folders) > 1:
         command.compare_runs(folders, console)
     if failures:
-        listed = [f"    {' '.join(f['overrides'])}: {f['error']}" for f in failures]
-        count = f"{len(failures)} of {len(outcomes)} runs" if len(outcomes) > 1 else "The run"
-        ending = EpochalError("\n".join([f"{count} failed:", *listed]))
+        listed = [f"    {name}: {o['error']}" for name, o in zip(names, outcomes) if o["status"] == "failed"]
+        count = f"{len(failures)} of {len(outcomes)} runs"
+        ending = EpochalError(
+            "\n".join([f"{count} failed:", *listed]) if len(outcomes) > 1 else str(failures[0]["error"])
+        )
         ending.exit_status = failures[0]["exit_status"]
         raise ending
 
@@ -117,9 +127,9 @@ def line(outcome: Outcome, seconds: float) -> str:
     from epochal.callbacks.progress import duration_text
     from epochal.screen import metric_text
 
-    sign = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yellow]✂[/]"}.get(outcome["status"], "[red]✗[/]")
     varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
-    words = [f"{sign} {escape(' '.join(o for o in outcome['overrides'] if varying is None or split(o)[0] in varying))} "]
+    shown = [o for o in outcome["overrides"] if varying is None or split(o)[0] in varying]
+    words = [f"{SIGNS.get(outcome['status'], SIGNS['failed'])} {escape(' '.join(shown))} "]
     metrics = outcome["summary"].get("metrics", {})
     best = outcome["summary"].get("best", {})
     for name in ("train/loss", best.get("metric")):

@@ -163,6 +163,11 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
         if OmegaConf.select(config, key) is None:
             yield f"{key} must have a value."
     yield from numbers(config)
+    if config.get("budget") is not None and config.get("experiment") is None:
+        yield f"budget={config.budget} is the size of an experiment; choose one, or leave it out: duration=5epochs is a run's."
+    threads = config.get("threads", "auto")
+    if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        yield f"threads={threads} must be auto, or a whole number above zero."
     try:
         parse_duration(config.duration)
     except ConfigError as error:

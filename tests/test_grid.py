@@ -1,0 +1,139 @@
+"""Grids and experiments: looked at whole, run in parallel, killed and gone on with, judged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from epochal.grid import line
+from training import CONF
+
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments, "logger=none"]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd)
+    out, error = process.communicate()
+    return process.returncode, out, error
+
+
+def test_one_run_that_fails_does_not_end_the_others(command, home):
+    outcome = command(
+        *("train", "-m", "model=mlp", "optimizer.lr=1e9,0.001", "duration=1epochs", "logger=none", "log_every=1")
+    )
+    assert outcome.status == 1
+    assert "1 of 2 runs failed:\n    optimizer.lr=1000000000.0: The loss is nan" in outcome.error
+    assert "✗ optimizer.lr=1000000000.0" in outcome.out and "✓ optimizer.lr=0.001" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("-m", "model=mlp,gpt", "dataset=digits"), ("gpt reads tokens", "(model=gpt)", "No run was started.")),
+        (("-m", "dataset.batch_size=32,9999"), ("dataset.batch_size=9999", "(dataset.batch_size=9999)")),
+        (("-m", "model=resnet", "model.depth=8,9"), ("depth=9 is not 6n + 2", "(model.depth=9)")),
+    ],
+)
+def test_an_impossible_run_is_found_before_the_first_one_starts(arguments, says, refuse):
+    refuse("train", *arguments, "logger=none", says=says, lines=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("experiment=depth_degradatoin",), ("is no experiment. Did you mean depth_degradation?",)),
+        (("experiment=depth_degradation", "budget=smok"), ("Did you mean smoke?", "smoke cpu paper")),
+        (("budget=smoke",), ("is the size of an experiment",)),
+        (("-m", "seed=1,2", "resume=outputs/runs/x"), ("resume=auto with every run of a grid",)),
+        (("threads=0",), ("threads=0 must be auto",)),
+    ],
+)
+def test_wrong_words_about_grids_are_told(arguments, says, refuse):
+    refuse("train", *arguments, says=says)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_at_its_smallest_and_once_only(name, tmp_path):
+    status, out, error = run(f"experiment={name}", "budget=smoke", cwd=tmp_path)
+    assert status == 0, error
+    folders = set((tmp_path / "outputs" / name).iterdir())
+    assert f"{len(folders)} runs, " in out
+    assert out.count("✓ ") >= len(folders)
+    report = tmp_path / "outputs" / "comparisons" / f"{name}_smoke"
+    assert (report / "report.html").exists() and list(report.glob("figure_1_*.png"))
+    assert "inconclusive" in out and "decides nothing" in " ".join(out.split())  # so small a budget never does
+
+    status, out, error = run(f"experiment={name}", "budget=smoke", cwd=tmp_path)
+    assert status == 0, error
+    assert out.count("finished before") == len(folders)
+    assert set((tmp_path / "outputs" / name).iterdir()) == folders
+
+
+def test_one_run_of_an_experiment_can_be_started_alone(command, home):
+    arguments = ("model=resnet", "model.depth=14", "seed=2", "logger=none")
+    outcome = command("train", "experiment=depth_degradation", "budget=smoke", *arguments)
+    assert outcome.status == 0, outcome.error
+    (folder,) = (home / "outputs" / "depth_degradation").iterdir()
+    assert folder.name.endswith("resnet_digits_s2")
+
+
+def test_a_killed_experiment_takes_its_runs_with_it_and_goes_on_where_it_was(tmp_path):
+    arguments = ("experiment=depth_degradation", "budget=smoke", "duration=400steps", "seed=1", "model=plain")
+    process = start(*arguments, cwd=tmp_path)
+    runs = tmp_path / "outputs" / "depth_degradation"
+    wait_for(lambda: len(list(runs.glob("*/checkpoints/last.ckpt"))) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    stopped = sizes(runs)
+    time.sleep(3)
+    assert sizes(runs) == stopped or still(runs), "a run of the killed experiment goes on"
+
+    status, _, error = run(*arguments, cwd=tmp_path)
+    assert status == 0, error
+    assert len(list(runs.iterdir())) == 2, "a run was begun anew"
+    for metrics in runs.glob("*/metrics.csv"):
+        steps = [row.split(",")[0] for row in metrics.read_text().splitlines()[1:]]
+        assert len(steps) == len(set(steps)) and steps[-1] == "400"
+
+
+def wait_for(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came to that")
+
+
+def sizes(runs: Path) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in runs.glob("*/metrics.csv")}
+
+
+def still(runs: Path) -> bool:
+    """Whether nothing changes any more."""
+    before = sizes(runs)
+    time.sleep(3)
+    return sizes(runs) == before
+
+
+def test_a_run_has_one_line_that_shows_what_is_its_own(monkeypatch):
+    monkeypatch.setenv("EPOCHAL_GRID", '{"process": 1, "varying": ["seed"]}')
+    summary = {"metrics": {"train/loss": 0.5}, "best": {"metric": "val/accuracy", "value": 0.9}}
+    outcome = {"overrides": ["model=mlp", "seed=2"], "status": "finished", "error": None, "exit_status": 0}
+    text = line({**outcome, "folder": "x", "summary": summary}, 90)
+    assert "seed=2" in text and "model=mlp" not in text
+    assert "90.00%" in text and "90 s" in text
