@@ -94,6 +94,17 @@ def test_a_profile_that_vanishes_is_logarithmic_and_bears_the_labels_of_its_file
     assert [row["y"] for row in means(spec, "plain")] == pytest.approx([10.0 ** (step - 9) for step in range(10)])
 
 
+def test_a_gradient_that_vanished_to_nothing_leaves_its_profile_at_the_lower_edge(compared, tmp_path):
+    values = "\n".join(f"{step},{10.0 ** (step - 30) if step > 5 else 0.0}" for step in range(30))
+    for path in (tmp_path / "runs").glob("*/pictures/*.csv"):
+        path.write_text(f"time step,gradient norm\n{values}\n")
+    spec = figure(Request(paths=(str(tmp_path / "runs"),)).compare(), PROFILE)
+    low, top = encodings(spec, "y")[0]["scale"]["domain"]
+    assert top / low < 1e14
+    assert all(0 < row["y"] < low for row in means(spec, "plain")[:6])
+    assert "Values below 1e-12 of the largest are not shown." in spec["description"]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (2, 4), (7, 3), (24, 1)])
 def test_no_two_groups_look_the_same_not_even_without_colour(shape):
     groups = [Group({"model.name": f"m{i}", "model.depth": j}, ()) for i in range(shape[0]) for j in range(shape[1])]

@@ -242,10 +242,19 @@ def _curves(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
 
 
 def _profiles(plot: Plot, groups: Groups, keys: Sequence[str]) -> Drawn:
+    """As curves; a value that vanished to nothing, such as a gradient, leaves a logarithmic plot at its lower edge."""
     found = [(series, record, record.profile(plot.y)) for series, group in groups for record in group.records]
     profiles = [(series, record, profile) for series, record, profile in found if profile is not None]
     labels = profiles[0][2][:2] if profiles else ("position", title(plot.y))
-    return Drawn(*_banded([(series, record, p.x, p.y) for series, record, p in profiles]), *labels)
+    values = np.concatenate([profile.y for *_, profile in profiles]) if profiles else np.zeros(0)
+    least, below = -math.inf, ""
+    if (values >= 0).all() and _wide(values[values > 0]):
+        least = values.max() * 10.0 ** -(DEPTH + 3)  # zero has no place on a logarithmic axis
+        if values.min() < values.max() * 10.0**-DEPTH:
+            below = f" Values below 1e-{DEPTH} of the largest are not shown."
+    curves = [(series, record, p.x, np.maximum(p.y, least)) for series, record, p in profiles]
+    means, singles, says = _banded(curves)
+    return Drawn(means, singles, says + below, *labels)
 
 
 def _banded(curves: list[tuple[Series, Record, np.ndarray, np.ndarray]]) -> tuple[list[Row], list[Row], str]:
@@ -481,7 +490,7 @@ def _bar_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: S
 
 
 def _log_y(plot: Plot, ys: Sequence[float]) -> bool:
-    return not plot.y.endswith("accuracy") and _wide(y for y in ys if y > 0 or plot.kind != "profile")
+    return not plot.y.endswith("accuracy") and _wide(ys)
 
 
 def _scales(series: Sequence[Series], *, legend: bool = True) -> dict[str, Row]:
