@@ -270,6 +270,10 @@ def test_a_search_prunes_and_reports(command: Any, home: Path) -> None:
     assert {"history.png", "history.svg"} <= {path.name for path in folder.iterdir()}
     assert len(list(folder.glob("*_cnn_digits_s1*"))) == 8
 
+    pruned = next(run for run in folder.glob("*_s1*") if '"status": "pruned"' in (run / "summary.json").read_text())
+    alone = command("train", f"resume={pruned}")
+    assert alone.status == 0 and '"status": "finished"' in (pruned / "summary.json").read_text(), alone.error
+
     again = command("train", *arguments, "sweep.n_trials=8", "model.hidden=choice(8,16)")
     assert "There is nothing left to try" in again.out
     more = command("train", *arguments, "sweep.n_trials=9", "model.hidden=choice(8,16)")

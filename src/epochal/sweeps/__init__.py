@@ -24,7 +24,7 @@ def sweep_folder(config: DictConfig) -> Path | None:
 def pruning(config: DictConfig) -> list[pl.Callback]:
     """What tells the study how a trial goes on and stops it where it is hopeless; nothing for a run of no search."""
     folder = sweep_folder(config)
-    if folder is None or config.sweep.trial is None:
+    if folder is None or config.sweep.trial is None or not (folder / JOURNAL).exists():
         return []
     from epochal.callbacks.prune import Prune
     from epochal.sweeps.settings import Settings

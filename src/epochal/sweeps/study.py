@@ -272,7 +272,10 @@ def pruner(settings: Settings) -> optuna.pruners.BasePruner:
 
 def report(study: optuna.Study, number: int, percent: int, value: float) -> bool:
     """Adds a validation to a trial, and says whether the trial is hopeless."""
-    trial = Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+    found = study.get_trials(deepcopy=False)[number]
+    if found.state.is_finished():  # a person goes on with the run by itself
+        return False
+    trial = Trial(study, found._trial_id)
     if math.isfinite(value):
         trial.report(value, percent)  # a resumed run's first is there already, and stays
     return trial.should_prune()
