@@ -21,6 +21,7 @@ types: .venv/ready-dev
 bench: .venv/ready-dev
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/compare.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT
+from epochal.build import available_threads
 from epochal.errors import DivergedError
 from epochal.runs import AXES
 from samples import text_file
@@ -288,3 +290,36 @@ def test_two_processes_learn_like_one(home, tmp_path):
         assert len(folders) == 1
         losses[devices] = [float(row["train/loss"]) for row in rows(folders[0]) if row["train/loss"]]
     assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+
+
+def test_a_recurrent_classifier_keeps_the_gradient_of_each_state(home):
+    job = train("model=lstm", "model.hidden_size=8", "dataset=digits", "duration=3steps", "logger=none")
+    (profile,) = job.run.pictures.glob("state_gradient_*.csv")
+    head, *rows = profile.read_text().splitlines()
+    assert head == "time step,gradient norm"
+    norms = [float(row.split(",")[1]) for row in rows]
+    assert len(norms) == 8 and min(norms) > 0  # a row of the image each
+    decades = job.run.summary()["metrics"]["val/gradient_decades_lost"]
+    assert decades == pytest.approx(math.log10(norms[-1] / norms[0]), abs=1e-4)
+    assert profile.with_suffix(".png").exists()
+
+
+def test_small_networks_take_one_thread_and_others_what_there_is(home):
+    torch.set_num_threads(2)
+    available_threads.cache_clear()
+    small = ("model=mlp", "model.hidden=[8]", "duration=1steps", "logger=none")
+    train(*small)
+    assert torch.get_num_threads() == 1
+    train("model=resnet", "model.depth=8", "dataset.batch_size=256", "duration=1steps", "logger=none")
+    assert torch.get_num_threads() == 2
+    train(*small, "threads=3")
+    assert torch.get_num_threads() == 3
+    available_threads.cache_clear()
+
+
+def test_resume_auto_says_that_a_run_is_finished(command, home):
+    arguments = ("train", "model=mlp", "model.hidden=[8]", "duration=2steps", "logger=none", "resume=auto")
+    assert command(*arguments).status == 0
+    again = command(*arguments)
+    assert again.status == 0 and "Finished before: outputs/runs/" in again.out
+    assert len(list((home / "outputs" / "runs").iterdir())) == 1

@@ -12,7 +12,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -180,10 +180,17 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
 
 def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:
     """Small networks run on one thread: a second gains little alone, and costs much beside another busy process."""
+    there, work = available_threads(), flops or sum(p.numel() for p in model.parameters())
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
-    elif (flops or sum(p.numel() for p in model.parameters())) * config.dataset.batch_size < SMALL:
-        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(1 if work * config.dataset.batch_size < SMALL else there)
+
+
+@cache
+def available_threads() -> int:
+    """What torch would take: all cores, or the share that OMP_NUM_THREADS or the launcher gives this process."""
+    return torch.get_num_threads()
 
 
 def check(config: DictConfig, seen: dict[str, Any]) -> None:

@@ -117,8 +117,9 @@ def rebuild(config: DictConfig) -> Rebuilt:
                 f"model={saved.model.name} was trained on {type(inputs).__name__.lower()}, "
                 f"but dataset={other.name} yields {target_class(other._target_).yields.__name__.lower()}."
             )
-        # windows and batches as in training: what is other is the data
-        own = {key: saved.dataset[key] for key in ("context_length", "eval_batch_size") if key in saved.dataset}
+        # windows, batches and the order of pixels as in training: what is other is the data
+        kept = ("context_length", "eval_batch_size", "permuted", "split_seed")
+        own = {key: saved.dataset[key] for key in kept if key in saved.dataset}
         saved.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
     data = make_data(saved, state if other is not None else None)
     found_inputs, found_outputs = data.facts(saved.task.name)

@@ -127,6 +127,17 @@ def test_pixels_are_normalised_by_the_training_images():
 # -- splits ---------------------------------------------------------------------------------------------------------
 
 
+def test_permuted_pixels_are_the_same_ones_elsewhere_and_in_every_image():
+    plain, permuted = prepared("package:digits.npz"), prepared("package:digits.npz", permuted=True)
+    images = plain.rows("train")[0].images[:5]
+    before, after = plain.normalise(images).flatten(1), permuted.normalise(images).flatten(1)
+    assert torch.equal(before[:, permuted._order], after)
+    assert torch.equal(permuted._order.sort().values, torch.arange(64))
+    assert not torch.equal(before, after)
+    again = prepared("package:digits.npz", permuted=True, seed=9)
+    assert torch.equal(again.normalise(images).flatten(1), after)
+
+
 def test_splits_share_no_image_and_leave_none_out():
     data = prepared("package:digits.npz")
     parts = [rows_of(data, split) for split in ("train", "val", "test")]

@@ -29,6 +29,55 @@ def test_an_image_is_read_row_by_row():
     assert torch.equal(steps[0, 1], torch.cat((images[0, 0, 1], images[0, 1, 1])))
 
 
+def test_or_pixel_by_pixel():
+    images = torch.arange(24.0).view(1, 2, 3, 4)
+    steps = RNN.for_data(Images(2, 3, 4), TWO, scan="pixels")._steps(images)
+    assert steps.shape == (1, 12, 2)
+    assert torch.equal(steps[0, 5], images[0, :, 1, 1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_states_gradient_is_the_change_of_the_loss_with_it(cell, num_layers):
+    torch.manual_seed(0)
+    model = RNN(in_features=3, num_classes=2, cell=cell, hidden_size=4, num_layers=num_layers).double()
+    images, labels = torch.randn(1, 1, 5, 3).double(), torch.tensor([1])
+
+    def loss(logits):
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    found = model.state_gradients(images, loss)
+    assert found.shape == (5,)
+    assert all(parameter.grad is None for parameter in model.parameters())  # the training's are left alone
+    steps = images[:, 0]
+    for t in range(5):  # the state after step t is moved a little, one number at a time
+        _, state = model.recurrent(steps[:, : t + 1])
+        parts = [part.clone() for part in (state if isinstance(state, tuple) else (state,))]
+
+        def read_on(t=t, parts=parts):
+            now = tuple(parts) if len(parts) > 1 else parts[0]
+            hidden = parts[0][-1] if t == 4 else model.recurrent(steps[:, t + 1 :], now)[0][:, -1]
+            return loss(model.head(hidden)).item()
+
+        slopes = []
+        for part in parts:
+            for index in range(part.numel()):
+                ends = []
+                for move in (1e-6, -2e-6):
+                    part.view(-1)[index] += move
+                    ends.append(read_on())
+                part.view(-1)[index] += 1e-6
+                slopes.append((ends[0] - ends[1]) / 2e-6)
+        torch.testing.assert_close(found[t].item(), torch.tensor(slopes).double().norm().item(), rtol=1e-4, atol=1e-8)
+
+
+def test_only_a_classifier_in_one_direction_shows_its_state_gradients():
+    for model in (language_model(), RNN(in_features=3, num_classes=2, bidirectional=True)):
+        assert not model.shows_state_gradients
+        with pytest.raises(ValueError, match="reads from beginning to end"):
+            model.state_gradients(torch.zeros(1, 1, 2, 3), lambda logits: logits.sum())
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_language_model_does_not_see_the_future(cell):
     model, tokens = language_model(cell), torch.randint(11, (2, 9))
