@@ -27,6 +27,7 @@ from torch import nn
 
 from epochal import screen
 from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record, load_weights, read_checkpoint
+from epochal.callbacks.prune import PrunedError
 from epochal.data import Data
 from epochal.errors import ConfigError, DivergedError
 from epochal.facts import to_plain
@@ -34,6 +35,7 @@ from epochal.grid import in_grid
 from epochal.loggers import Wandb, make_logger
 from epochal.measure import count_flops, git_commit
 from epochal.runs import Run, RunLogger, newest_finished, newest_unfinished, plain, rank, run_name, slug
+from epochal.sweeps import pruning, sweep_folder
 from epochal.tasks import Task
 from epochal.validate import (
     ALLOWED,
@@ -85,9 +87,15 @@ class Job:
     def __enter__(self) -> Job:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        """Lets go of the run's folder and its W&B run, however it ended; tells how to go on if it did not finish."""
-        if error is not None and self.trainer.is_global_zero:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        """Lets go of the run's folder and its W&B run, however it ended; tells how to go on if it did not finish.
+
+        A run that its search stopped early has ended well: no error leaves here.
+        """
+        pruned = isinstance(error, PrunedError)
+        if pruned:
+            self.record.write(self.trainer, "pruned")
+        elif error is not None and self.trainer.is_global_zero:
             if self.run.summary().get("status") == "running":
                 self.record.write(self.trainer, "failed", error=str(error))
             if isinstance(error, DivergedError) and self.run.last.exists():
@@ -101,7 +109,8 @@ class Job:
         self.run.release()
         for logger in self.trainer.loggers:
             if isinstance(logger, Wandb):
-                logger.close("finished" if error is None else "failed")
+                logger.close("finished" if error is None or pruned else "failed")
+        return pruned
 
 
 def build(config: DictConfig, overrides: list[str] | None = None, console: Console | None = None) -> Job:
@@ -257,7 +266,7 @@ def new_run(config: DictConfig, overrides: list[str]) -> Run:
 
 def runs_folder(config: DictConfig) -> Path:
     """Where the runs of this experiment are."""
-    return Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+    return sweep_folder(config) or Path(config.output_dir).absolute() / slug(config.experiment or "runs")
 
 
 def known_facts(
@@ -280,7 +289,7 @@ def known_facts(
 
 def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
     """Lightning's own, where the config asks for them."""
-    callbacks: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = pruning(config)
     if config.callbacks.early_stopping is not None and task.reports is not None:
         metric, mode = task.reports
         callbacks.append(
@@ -307,6 +316,8 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
             return config, None
         saved = run.config()
         check_targets(saved, (*ALLOWED, *config.allow))
+        if "sweep" in config:
+            saved.sweep = config.sweep  # a run that another trial left belongs to this one now
         return saved, run
     run = Run.open(config.resume)
     saved = run.config()

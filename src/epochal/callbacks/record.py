@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from epochal.callbacks.checkpoints import Checkpoints
+from epochal.callbacks.prune import PrunedError
 from epochal.loggers import Wandb, log_shown
 from epochal.measure import peak_memory_mb
 from epochal.runs import Run, RunLogger
@@ -83,6 +84,8 @@ class Record(pl.Callback):
             log_shown(trainer.loggers, pl_module.shown, trainer.global_step, final=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, PrunedError):
+            return  # no failure; the job says so
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
 

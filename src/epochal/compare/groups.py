@@ -11,8 +11,8 @@ import numpy as np
 
 from epochal.compare.reading import Curve, Record, Value
 
-PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "default_duration")  # no part of what is compared
-PLACE_GROUPS = ("logger.", "asked.", "claim.", "hydra.")
+PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "threads", "default_duration")  # not compared
+PLACE_GROUPS = ("logger.", "asked.", "claim.", "sweep.", "hydra.")
 ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of the keys found
 POINTS = 400  # of a mean curve, at most
 

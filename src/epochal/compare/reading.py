@@ -19,7 +19,7 @@ from epochal.errors import ConfigError
 
 AXES = ("step", "epoch", "examples", "seconds")  # of learning curves: the first columns of metrics.csv
 COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb", "steps", "epochs")
-STATUSES = ("finished", "running", "failed", "stopped")
+STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 SILENT = 600  # seconds without a sign of life after which a run that says "running" is not believed
 GOOD_WHEN_LARGE = re.compile(r"accuracy|bleu|chrf|f1|precision|recall|score|auc|per_second", re.IGNORECASE)
 SHOWN = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
@@ -58,7 +58,7 @@ class Record:
 
     Attributes:
         folder: The run folder.
-        status: finished, running, failed or stopped, as summary.json says; see also `shown_status`.
+        status: finished, running, failed, stopped or pruned, as summary.json says; see also `shown_status`.
         config: Every key, dotted; lists as text.
         summary: summary.json.
         typed: The config keys that the person who started the run gave a value.

@@ -173,6 +173,7 @@ def notes(comparison: Comparison) -> list[Text]:
         ("running", "▶", "cyan"),
         ("silent", "…", "yellow"),
         ("stopped", "■", "yellow"),
+        ("pruned", "✂", "yellow"),
         ("failed", "✗", "red"),
     ):
         found = [record for record in comparison.records if record.shown_status == status]
