@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -22,6 +23,10 @@ EXAMPLE = re.findall(  # a path in bold, then a block of code
     (ROOT / "docs" / "adding-an-architecture.md").read_text(),
     re.MULTILINE | re.DOTALL,
 )
+EXPERIMENTS, SWEEPS, LAUNCHERS = (
+    {file.stem for file in (CONF / group).glob("*.yaml")} for group in ("experiment", "sweep", "launcher")
+)
+PLUGINS = {"slurm": "hydra_submitit_launcher", "submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 
 def commands() -> list[str]:
@@ -33,7 +38,9 @@ def commands() -> list[str]:
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
-        found += [line.strip() for line in lines if re.match(r"\s*(python|torchrun\b.*) (train|evaluate)\.py\b", line)]
+        found += [
+            line.strip() for line in lines if re.match(r"\s*(python|torchrun\b.*) (train|evaluate|compare)\.py\b", line)
+        ]
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
 
@@ -74,22 +81,27 @@ def test_the_example_trains(with_example: None, home: Path) -> None:
     assert job.run.summary()["status"] == "finished"
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_composes(command: str, with_example: None) -> None:
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def words_of(command: str) -> tuple[str, list[str]]:
+    """The script and its arguments; something stands where a person fills something in."""
+    _, script, rest = re.split(r"\b(train|evaluate|compare)\.py", command)
+    return script, shlex.split(re.sub(r"<\w+>", "some", rest))
 
+
+@pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] != "compare"])
+def test_every_command_composes(command: str, with_example: None) -> None:
     from epochal.cli import compose
     from epochal.errors import ConfigError
     from epochal.validate import validate
 
-    _, script, rest = re.split(r"\b(train|evaluate)\.py", command)
-    words = shlex.split(re.sub(r"<\w+>", "some", rest))
+    script, words = words_of(command)
     overrides = [word for word in words if "=" in word]
     assert not set(words) - {*overrides, "-m", "--help", "--cfg", "job"}
-    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), max_batch_size=None)[0]
-    for job in (jobs[0], jobs[-1])[: len(jobs)]:  # of a sweep the first and the last: composing takes 0.1 s
-        config = compose(list(job), script, training.CONF)
+    for launcher in PLUGINS.keys() & {word.removeprefix("launcher=") for word in words}:
+        if importlib.util.find_spec(f"hydra_plugins.{PLUGINS[launcher]}") is None:
+            pytest.skip(f"launcher={launcher} needs the extra 'cluster'")
+    jobs = grid(script, overrides)
+    for job in (jobs[0], jobs[-1])[: len(jobs)]:  # of a grid the first and the last: composing takes 0.1 s
+        config = compose(job, script, training.CONF)
         if script == "train":
             try:
                 validate(config)
@@ -97,16 +109,73 @@ def test_every_command_composes(command: str, with_example: None) -> None:
                 assert all("wants a GPU" in line for line in str(error).splitlines()), error
 
 
+def grid(script: str, overrides: list[str]) -> list[list[str]]:
+    """The runs of a command: every combination of what is typed, and of what an experiment or a sweep varies.
+
+    What a sweep draws out of an interval is left as it is.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    chosen = [word for word in overrides if word.partition("=")[0] in ("experiment", "budget", "sweep")]
+    with initialize_config_dir(str(training.CONF), version_base="1.3"):
+        config = compose(script, overrides=chosen, return_hydra_config=True)
+    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True) if chosen else {}
+    assert isinstance(params, dict)
+    parsed = OverridesParser.create().parse_overrides(
+        [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    )
+    typed = [override for override in parsed if not override.is_sweep_override() or override.is_discrete_sweep()]
+    return [list(job) for job in BasicSweeper.split_arguments(typed, max_batch_size=None)[0]]
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] == "compare"])
+def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
+    from epochal.cli import compose
+    from epochal.compare.command import parse
+
+    _, words = words_of(command)
+    if words == ["--help"]:
+        return
+    request = parse(words).request
+    if request.experiment is not None:
+        budgets = compose([f"experiment={request.experiment}"], "train", CONF).budgets
+        assert request.budget is None or request.budget in budgets
+
+
+def test_pages_name_no_other_experiments_sweeps_and_launchers_than_there_are() -> None:
+    known = {"experiment": EXPERIMENTS, "sweep": SWEEPS, "launcher": LAUNCHERS}
+    for page in PAGES:
+        for group, name in re.findall(r"(?<![\w.])(experiment|sweep|launcher)=(\w+)", page.read_text()):
+            assert name in known[group], f"{page.name} names {group}={name}"
+
+
+def test_every_claim_has_its_section() -> None:
+    assert set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "claims.md").read_text(), re.MULTILINE)) == EXPERIMENTS
+
+
 def test_there_are_commands_to_check() -> None:
-    assert len(commands()) > 30
+    assert len(commands()) > 50
+    assert {words_of(command)[0] for command in commands()} == {"train", "evaluate", "compare"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_and_picture_is_there(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text())
     for target in (one or other for one, other in targets):
-        if not target.startswith(("https://", "http://", "#")):
-            assert (page.parent / target.partition("#")[0]).is_file(), target
+        if not target.startswith(("https://", "http://")):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            assert file.is_file(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links spell them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
