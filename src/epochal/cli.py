@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from epochal.errors import ConfigError, EpochalError, did_you_mean
+from epochal.launchers import check_alone
 
 
 def application(config_name: str, config_path: Path) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -41,6 +42,7 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             try:
                 check_values(config, overrides, config_name, config_path)
                 if not many:
+                    check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
                     return function(config)
                 return one_of_many(function, config, overrides)
             except Exception as error:  # kept, not raised: Hydra would print its own lines
@@ -120,6 +122,8 @@ def explain(error: Exception, arguments: list[str], config_name: str, config_pat
     """Hydra's errors in plain words, with the name that was probably meant."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher":
+            return f"The launcher {option} is in a package that is not installed: pip install 'epochal[cluster]'"
         return no_option(group, option, list(error.options or []))
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from epochal.errors import ConfigError, EpochalError
+from epochal.launchers import elsewhere, launcher, lost_runs
 
 # in the environment of the runs of a grid: the process that they belong to, and the keys in which they differ
 GRID = "EPOCHAL_GRID"
@@ -52,11 +53,12 @@ def run(
     varying = [name for name in dict.fromkeys(split(o)[0] for job in jobs for o in job) if _varies(name, jobs)]
     names = [" ".join(o for o in job if split(o)[0] in varying) for job in jobs]
     check(configs, names)
-    if len(jobs) > 1:
-        at_once = jobs_at_once(config)
-        console.print(f"{len(jobs)} runs, {f'{at_once} at once' if at_once > 1 else 'one after the other'}.")
+    if len(jobs) > 1 or elsewhere(config):
+        how = f"{at_once} at once" if (at_once := jobs_at_once(config)) > 1 else "one after the other"
+        count = f"{len(jobs)} runs" if len(jobs) > 1 else "1 run"
+        console.print(f"{count}, {f'handed to {launcher(config)}' if elsewhere(config) else how}.")
         console.print(f"[dim]To watch them: {watch(config)}[/]", soft_wrap=True)
-        with family(varying):
+        with family(config, varying), lost_runs(config):
             returns = launch()
     else:
         returns = launch()
@@ -172,13 +174,15 @@ def watch(config: DictConfig) -> str:
 
 
 @contextmanager
-def family(varying: Sequence[str]) -> Iterator[None]:
-    """Runs started in here know the process that they belong to, and in which keys they differ."""
-    os.environ[GRID] = json.dumps({"process": os.getpid(), "varying": list(varying)})
+def family(config: DictConfig, varying: Sequence[str]) -> Iterator[None]:
+    """Runs started in here know, wherever they run, the process that they belong to, and in which keys they differ."""
+    told = json.dumps({"process": os.getpid(), "varying": list(varying)})
+    overrides = config.hydra.overrides.hydra  # from which Hydra makes the config of each run
+    overrides.append(f"+hydra.job.env_set.{GRID}='{told}'")
     try:
         yield
     finally:
-        del os.environ[GRID]
+        overrides.pop()
 
 
 def in_grid() -> bool:

@@ -60,7 +60,7 @@ def search(
         console.print(f"[dim]To watch them: python compare.py {relative(folder)} --live[/]", soft_wrap=True)
 
     returns: list[Any] = []
-    with family([parameter.name for parameter in space]):
+    with family(config, [parameter.name for parameter in space]):
         while batch := [asked for _ in range(at_once) if (asked := study.ask()) is not None]:
             done = launch([job(asked, space, fixed) for asked in batch], batch[0].number)
             returns += done

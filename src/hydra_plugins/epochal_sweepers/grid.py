@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -16,21 +17,32 @@ class GridSweeper(BasicSweeper):
     """Every combination of the choices, in Hydra's own grammar; those of the command line come before those of the config."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from epochal import grid  # only now, since Hydra imports every plugin at each start
+        from epochal import grid, launchers  # only now, since Hydra imports every plugin at each start
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
+        launchers.check(self.config)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         jobs = self.split_arguments(overrides, max_batch_size=None)[0]
-        configs = [self.hydra_context.config_loader.load_sweep_config(self.config, list(job)) for job in jobs]
-        for config in configs:
-            with open_dict(config):
-                del config["hydra"]
-        launcher = self.launcher if len(jobs) > 1 else self._here()
+        configs = [self.compose(job) for job in jobs]
+        launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
         return grid.run(self.config, jobs, configs, lambda: launcher.launch(jobs, initial_job_idx=0))
+
+    def compose(self, job: Sequence[str]) -> DictConfig:
+        """The config of a run, to be looked at before it starts."""
+        from epochal.launchers import elsewhere
+
+        assert self.config is not None and self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        with open_dict(config):
+            del config["hydra"]
+            if elsewhere(self.config):
+                config.trainer.accelerator = "auto"  # whether there is a GPU, this machine cannot say
+        return config
 
     def _here(self) -> BasicLauncher:
         """For one run: in this process, where its bar can be seen."""
+        assert self.config is not None and self.hydra_context is not None
         launcher = BasicLauncher()
         launcher.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
         return launcher
@@ -41,5 +53,5 @@ class GridSweeper(BasicSweeper):
 
 
 # no dataclass: Hydra runs this module before it is in sys.modules, where they look themselves up
-GRID = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
+GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GRID, provider="epochal")
