@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from epochal.callbacks.progress import duration_text
 from epochal.data import Data
 from epochal.runs import Run
+from epochal.words import duration_text, short
 
 if TYPE_CHECKING:
     from epochal.build import Job
@@ -125,14 +125,6 @@ def metric_text(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
     return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"
-
-
-def short(number: float) -> str:
-    """61706 as 61.7 k."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return f"{number:,}"
 
 
 def relative(path: Path) -> str:

@@ -146,23 +146,23 @@ def test_the_reports_folder_is_named_after_what_was_given(tmp_path, monkeypatch,
 
 @pytest.fixture
 def claimed(tmp_path):
-    """Runs of the shipped experiment's smoke budget, whatever they learned."""
-    claim, budget = load_claim("depth_degradation", "smoke")
+    """Runs of the shipped experiment's cpu budget, whatever they learned."""
+    claim, budget = load_claim("depth_degradation", "cpu")
     more, than = claim["tests"][0]["more"], claim["tests"][0]["than"]
     errors = {(model, side["model.depth"]): [0.1, 0.11, 0.12] for model in ("plain", "resnet") for side in (than, more)}
     errors["plain", more["model.depth"]] = [0.4, 0.41, 0.42]
-    config = {"experiment": "depth_degradation", "budget": budget, "dataset.name": "digits"}
+    config = {"experiment": "depth_degradation", "budget": budget}
     return grid(tmp_path / "outputs" / "depth_degradation", errors, **config)
 
 
 def test_an_experiment_brings_its_plots_its_papers_points_and_its_verdict(claimed):
-    comparison = Request(experiment="depth_degradation", budget="smoke", output_dir=str(claimed.parent)).compare()
+    comparison = Request(experiment="depth_degradation", budget="cpu", output_dir=str(claimed.parent)).compare()
     assert comparison.title == comparison.sentence == comparison.claim["sentence"]
     assert [plot.kind for plot in comparison.plots] == ["points", "curves"]  # no run has a test error yet
     assert comparison.published[0].points[0] == (20, 0.0875)
     assert comparison.verdict.verdict == "supported"
-    assert comparison.footnote.startswith("Budget smoke: ")
-    assert comparison.folder == claimed.parent / "comparisons" / "depth_degradation_smoke"
+    assert comparison.footnote.startswith("Budget cpu: ")
+    assert comparison.folder == claimed.parent / "comparisons" / "depth_degradation_cpu"
 
 
 def test_a_folder_of_one_experiments_runs_is_that_experiment(claimed):
@@ -171,9 +171,9 @@ def test_a_folder_of_one_experiments_runs_is_that_experiment(claimed):
 
 
 def test_runs_of_several_budgets_are_no_claim_until_one_is_chosen(claimed):
-    run_folder(claimed, "other", config={"experiment": "depth_degradation", "budget": "cpu", "model.depth": 44})
+    run_folder(claimed, "other", config={"experiment": "depth_degradation", "budget": "paper", "model.depth": 44})
     assert compare(claimed).verdict is None
-    assert compare(claimed, budget="smoke").verdict is not None
+    assert compare(claimed, budget="cpu").verdict is not None
 
 
 def test_every_claim_names_what_its_plots_and_tests_need():
@@ -198,3 +198,14 @@ def test_unchanged_runs_are_not_read_again(tmp_path):
     second = request.compare(first.records)
     assert len(second.records) == 11
     assert set(second.records) < set(first.records)
+
+
+def test_a_smoke_budget_decides_nothing(tmp_path):
+    claim, budget = load_claim("depth_degradation", "smoke")
+    deep, shallow = (claim["tests"][0][side]["model.depth"] for side in ("more", "than"))
+    errors = {(model, depth): [0.1, 0.11, 0.12] for model in ("plain", "resnet") for depth in (deep, shallow)}
+    errors["plain", deep] = [0.4, 0.41, 0.42]
+    place = grid(tmp_path / "outputs" / "depth_degradation", errors, experiment="depth_degradation", budget=budget)
+    verdict = compare(place).verdict
+    assert [test.verdict for test in verdict.tests] == ["supported"] * 3
+    assert verdict.verdict == "inconclusive" and "decides nothing" in verdict.sentence

@@ -12,7 +12,7 @@ from epochal.compare import table
 from epochal.compare.definition import Plot, Request
 from epochal.compare.groups import Spread
 from epochal.compare.sketch import sketch
-from epochal.compare.words import difference_text, duration_text, number_text, short, spread_text
+from epochal.words import difference_text, duration_text, number_text, short, spread_text
 from folders import grid, run_folder
 
 ERRORS = {

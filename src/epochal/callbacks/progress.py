@@ -18,6 +18,8 @@ from rich.progress import (
     Progress as Bar,
 )
 
+from epochal.words import duration_text
+
 REFRESH = 0.2  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
 
@@ -109,12 +111,3 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def duration_text(seconds: float) -> str:
-    """As a person says it: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from epochal.compare.groups import key_text, label, value_text, varying
 from epochal.compare.reading import AXES, COSTS, Record, Skipped, Value, read
 from epochal.compare.statistics import FEW, Verdict, judge, matching
-from epochal.compare.words import count_text
 from epochal.errors import ConfigError, did_you_mean
 from epochal.files import slug
+from epochal.words import count_text
 
 Kind = Literal["curves", "points", "bars", "profile"]
 USUAL = ("val/loss", "test/loss", "train/loss")  # what runs are ranked by that do not share a best metric

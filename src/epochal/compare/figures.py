@@ -13,8 +13,8 @@ import numpy as np
 
 from epochal.compare.groups import Group, grouped, key_text, label, together, value_text
 from epochal.compare.reading import larger_is_better
-from epochal.compare.words import count_text, is_share
 from epochal.files import slug, write_atomically
+from epochal.words import count_text, is_share
 
 if TYPE_CHECKING:
     from epochal.compare.definition import Comparison, Plot

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from epochal.compare.figures import figure, heading, title
 from epochal.compare.groups import value_text
 from epochal.compare.reading import COSTS, STATUSES, Picture, Record, Value, larger_is_better
-from epochal.compare.words import duration_text, number_text, short
 from epochal.files import write_atomically
+from epochal.words import duration_text, number_text, short
 
 if TYPE_CHECKING:
     from epochal.compare.definition import Comparison

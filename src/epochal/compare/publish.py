@@ -52,7 +52,7 @@ def report(comparison: Comparison) -> Any:
         projects = " ".join(sorted(str(project) for _, project in places))
         raise ConfigError(f"These runs are in several W&B projects ({projects}); a report shows those of one.")
     entity, project = places.pop()
-    place = {"project": str(project), **({"entity": str(entity)} if entity else {})}
+    place: dict[str, Any] = {"project": str(project), **({"entity": str(entity)} if entity else {})}
     runs = wr.Runset(
         **place,
         name=comparison.title[:80],

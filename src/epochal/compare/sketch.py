@@ -11,7 +11,7 @@ from rich.text import Text
 
 from epochal.compare.definition import Comparison, Plot
 from epochal.compare.groups import Group, grouped, key_text, label, together
-from epochal.compare.words import number_text, short
+from epochal.words import number_text, short
 
 COLOURS = ("dodger_blue1", "dark_orange", "green3", "orchid", "turquoise2", "gold3")
 MARKS = "●▲■◆▼○"

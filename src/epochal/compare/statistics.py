@@ -10,7 +10,7 @@ import numpy as np
 
 from epochal.compare.groups import label, varying
 from epochal.compare.reading import Record, Value
-from epochal.compare.words import count_text, difference_text
+from epochal.words import count_text, difference_text
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 

@@ -22,7 +22,7 @@ from epochal.compare.definition import Comparison
 from epochal.compare.groups import Group, Spread, grouped, key_text, label, value_text
 from epochal.compare.reading import Record, Value, larger_is_better
 from epochal.compare.sketch import sketch
-from epochal.compare.words import count_text, duration_text, short, spread_text
+from epochal.words import count_text, duration_text, short, spread_text
 
 PARTS = ("test", "val", "train")
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from epochal.compare.groups import Spread
+if TYPE_CHECKING:
+    from epochal.compare.groups import Spread
 
 
 def is_share(name: str) -> bool:
