@@ -150,6 +150,8 @@ class Request:
             plots = [claimed_plot(entry, records) for entry in claim["plots"]]
             plots = [plot for plot in plots if plot.has_values(records)]  # early on, no run has been tested
         verdict = judge(claim, records) if claim is not None and claim.get("tests") else None
+        if verdict is not None and any(record.shown_status == "running" for record in records):
+            verdict = replace(verdict, sentence=f"Runs are still going on. {verdict.sentence}")
         if verdict is not None and budget == "smoke":
             sentence = (
                 "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
