@@ -16,7 +16,7 @@ HERE = ("basic", "joblib")
 NAMES = {"submitit_slurm": "slurm"}  # where conf/launcher calls Hydra's otherwise
 # what submitit, Ray and joblib raise when a run's process died before it could tell an outcome
 LOST = (
-    *("UncompletedJobError", "FailedJobError"),
+    "UncompletedJobError",
     *("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError"),
     "TerminatedWorkerError",
 )
@@ -77,17 +77,20 @@ def check_alone(chosen: str) -> None:
 
 @contextmanager
 def lost_runs(config: DictConfig) -> Iterator[None]:
-    """Around a launch: a run whose process was killed ends it in a sentence.
+    """Around a launch: runs that SLURM does not take, or whose process is killed, end it in a sentence.
 
     Raises:
-        EpochalError: If one was.
+        ConfigError: If SLURM took none.
+        EpochalError: If one was killed.
     """
     try:
         yield
     except Exception as error:
+        reason = (str(error).splitlines() or [""])[0].strip()
+        if reason.startswith("sbatch:"):
+            raise ConfigError(f"SLURM takes no such run; {reason}") from error
         if type(error).__name__ not in LOST:
             raise
-        reason = str(error).splitlines()[0].strip()
         others = "The others go on" if launcher(config) in ("slurm", "submitit_local") else "The others ended with it"
         again = "" if config.resume == "auto" else ", with resume=auto,"
         raise EpochalError(
