@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from conftest import ROOT
 from epochal.grid import line
@@ -47,6 +48,7 @@ def test_one_run_that_fails_does_not_end_the_others(command, home):
         (("-m", "model=mlp,gpt", "dataset=digits"), ("gpt reads tokens", "(model=gpt)", "No run was started.")),
         (("-m", "dataset.batch_size=32,9999"), ("dataset.batch_size=9999", "(dataset.batch_size=9999)")),
         (("-m", "model=resnet", "model.depth=8,9"), ("depth=9 is not 6n + 2", "(model.depth=9)")),
+        (("model=mlp", "-m", "channels_last=true,3"), ("channels_last=3 must be true or false", "(channels_last=3)")),
     ],
 )
 def test_an_impossible_run_is_found_before_the_first_one_starts(arguments, says, refuse):
@@ -61,6 +63,12 @@ def test_an_impossible_run_is_found_before_the_first_one_starts(arguments, says,
         (("budget=smoke",), ("is the size of an experiment",)),
         (("-m", "seed=1,2", "resume=outputs/runs/x"), ("resume=auto with every run of a grid",)),
         (("threads=0",), ("threads=0 must be auto",)),
+        (("-m", "experiment=depth_degradation,mlp_vs_cnn", "budget=smoke"), ("is several; type a line for each",)),
+        (("experiment=depth_degradation", "budget=smoke,cpu"), ("budget=smoke,cpu is several",)),
+        (("experiment=mlp_vs_cnn", "dataset=fashion_mnist"), ("budget=cpu of this experiment says nothing of",)),
+        (("-m", "seed=range(3,3)"), ("There is nothing to run",)),
+        (("-m", "optimizer.lr=interval(0.1,1)"), ("interval(...) is searched", "sweep=search")),
+        (("seed=1,2",), ("seed=1,2 is a list of values; put -m in front",)),
     ],
 )
 def test_wrong_words_about_grids_are_told(arguments, says, refuse):
@@ -90,6 +98,39 @@ def test_one_run_of_an_experiment_can_be_started_alone(command, home):
     assert outcome.status == 0, outcome.error
     (folder,) = (home / "outputs" / "depth_degradation").iterdir()
     assert folder.name.endswith("resnet_digits_s2")
+
+
+def test_a_key_that_is_given_with_a_sign_is_pinned_all_the_same(command, home):
+    arguments = ("budget=smoke", "++model.depth=8", "model=plain", "seed=1", "duration=1steps", "logger=none")
+    assert command("train", "experiment=depth_degradation", *arguments).status == 0
+    assert len(list((home / "outputs" / "depth_degradation").iterdir())) == 1
+
+
+def test_a_run_that_another_process_trains_is_not_begun_twice(command, home, monkeypatch):
+    arguments = ("-m", "model=mlp", "model.hidden=[8]", "seed=1,2", "duration=2steps", "logger=none", "resume=auto")
+    assert command("train", *arguments).status == 0
+    folder = next((home / "outputs" / "runs").glob("*_s2"))
+    summary = folder / "summary.json"
+    summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    holder = FileLock(folder / ".lock")  # stands for the other process
+    with holder:
+        outcome = command("train", *arguments)
+    assert outcome.status == 1 and "is being trained by another process" in outcome.error
+    assert len(list((home / "outputs" / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_grid_that_is_stopped_says_how_to_go_on(sent, status, tmp_path):
+    process = start("-m", "model=mlp", "seed=1,2", "duration=9999epochs", cwd=tmp_path)
+    wait_for(lambda: list((tmp_path / "outputs" / "runs").glob("*/checkpoints/last.ckpt")))
+    process.send_signal(sent)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "resume=auto goes on" in error and "Traceback" not in error
+
+
+def test_evaluating_many_runs_at_once_is_refused(refuse):
+    refuse("evaluate", "-m", "run=a,b", says=("evaluate.py looks at one run at a time; leave out -m",))
 
 
 def test_a_killed_experiment_takes_its_runs_with_it_and_goes_on_where_it_was(tmp_path):

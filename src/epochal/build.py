@@ -10,7 +10,8 @@ import os
 import secrets
 import time
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from epochal import screen
 from epochal.callbacks import AtomicCheckpointIO, Checkpoints, Progress, Record, load_weights, read_checkpoint
 from epochal.callbacks.prune import PrunedError
 from epochal.data import Data
-from epochal.errors import ConfigError, DivergedError
+from epochal.errors import ConfigError, DivergedError, EpochalError
 from epochal.facts import to_plain
 from epochal.grid import in_grid
 from epochal.loggers import Wandb, make_logger
@@ -71,12 +72,24 @@ class Job:
         Raises:
             EpochalError: If the loss is lost.
         """
-        self.trainer.fit(self.task, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+        with self._interruptible():
+            self.trainer.fit(self.task, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
 
     def test(self) -> None:
         """Tests the best weights, once, on data that nothing before has seen."""
         load_weights(self.task, read_checkpoint(self.run.best))
-        self.trainer.test(self.task, datamodule=self.data, verbose=False)
+        with self._interruptible():
+            self.trainer.test(self.task, datamodule=self.data, verbose=False)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lightning makes an exit of Ctrl-C; whoever called shall see what it was."""
+        try:
+            yield
+        except SystemExit as end:
+            if self.trainer.interrupted and end.code is not None:
+                raise KeyboardInterrupt from None
+            raise
 
     def report(self) -> None:
         """Says that the run is finished, to the summary and to the person."""
@@ -313,6 +326,8 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
     if config.resume == "auto":
         run = newest_unfinished(runs_folder(config), config, claim=rank() == 0)
         if run is None:
+            if in_grid() and (held := newest_unfinished(runs_folder(config), config, claim=False)):
+                raise EpochalError(f"{screen.relative(held.folder)} is being trained by another process.")
             return config, None
         saved = run.config()
         check_targets(saved, (*ALLOWED, *config.allow))

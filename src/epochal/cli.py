@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import sys
@@ -18,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from epochal.errors import ConfigError, EpochalError, did_you_mean
 from epochal.launchers import check_alone
+
+MANY = ("-m", "--multirun")
 
 
 def application(config_name: str, config_path: Path) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -37,23 +40,38 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
-            overrides = given()
-            many = HydraConfig.get().mode == RunMode.MULTIRUN
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return one_of_many(function, config, given())
             try:
-                check_values(config, overrides, config_name, config_path)
-                if not many:
-                    check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
-                    return function(config)
-                return one_of_many(function, config, overrides)
+                check_values(config, given(), config_name, config_path)
+                check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
+                return function(config)
             except Exception as error:  # kept, not raised: Hydra would print its own lines
                 failures.append(error)
 
         def run() -> None:
             failures.clear()
+            print_anything()
+            flags = [argument for argument in sys.argv[1:] if argument in MANY]
+            if flags and config_name != "train":
+                say(f"{config_name}.py looks at one run at a time; leave out {flags[0]}.")
+                sys.exit(2)
+            sys.argv[1:] = [
+                *flags,
+                *(argument for argument in sys.argv[1:] if argument not in MANY),
+            ]  # Hydra wants it first
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print and exit on
             command = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(job)
             try:
                 command()
+            except KeyboardInterrupt:
+                say("Stopped. The same line typed again with resume=auto goes on.")
+                sys.exit(130)
+            except SystemExit as end:
+                if end.code is None:  # Lightning's, after a SIGTERM
+                    say("Ended by SIGTERM. The same line typed again with resume=auto goes on.")
+                    sys.exit(143)
+                raise
             except EpochalError as error:
                 failures.append(error)
             except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:  # what jobs raise is kept
@@ -77,9 +95,13 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
 
 def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overrides: list[str]) -> Any:
     """Runs a job of a grid; tells how it ended in one line and in its outcome."""
+    from hydra.core.hydra_config import HydraConfig
+
     from epochal import grid
 
-    grid.end_with_parent()
+    print_anything()
+    if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
+        grid.end_with_parent()
     outcome: grid.Outcome = {
         "overrides": overrides,
         "status": "failed",
@@ -108,6 +130,13 @@ def given() -> list[str]:
 
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(override) for override in overrides]
+
+
+def print_anything() -> None:
+    """A terminal or file whose encoding lacks a sign gets a question mark for it, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def say(text: str) -> None:
@@ -140,8 +169,15 @@ def explain(error: Exception, arguments: list[str], config_name: str, config_pat
         for group, _, option in (argument.partition("=") for argument in arguments):
             if option not in (options := choices(config_path).get(group, [option])):
                 return no_option(group, option, options)
-    if match := re.search(r"Interpolation key 'budgets\.([^.']+)", str(error)):
-        return no_option("budget", match[1], budgets(arguments, config_name, config_path))
+    if match := re.search(r"Interpolation key 'budgets\.([^.']+)(?:\.([^']+))?'", str(error)):
+        known = budgets(arguments, config_name, config_path)
+        if match[1] not in known:
+            return no_option("budget", match[1], known)
+        return f"budget={match[1]} of this experiment says nothing of {match[2]}: that choice is not in its grid."
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", str(error)):
+        return f"{match[1]} is a list of values; put -m in front for a run each, or brackets around one value: [1,2]."
+    if match := re.search(r"does not support sweep type : (\w+)_SWEEP", str(error)):
+        return f"{match[1].lower()}(...) is searched, and a grid has lists: a=1,2,3. To search: sweep=search."
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return unknown_key(match[1], arguments, config_name, config_path)
     return " ".join(str(error).split())
@@ -195,7 +231,7 @@ def check_values(config: DictConfig, overrides: list[str], config_name: str, con
     ]
     if not given:
         return
-    defaults = compose([o for o in overrides if o.split("=")[0] in groups], config_name, config_path)
+    defaults = _defaults(tuple(o for o in overrides if o.split("=")[0] in groups), config_name, config_path)
     wrong = []
     for key in given:
         default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
@@ -210,6 +246,11 @@ def check_values(config: DictConfig, overrides: list[str], config_name: str, con
             wrong.append(f"{key}={value} must be a whole number.")
     if wrong:
         raise ConfigError("\n".join(wrong))
+
+
+@functools.cache
+def _defaults(choices: tuple[str, ...], config_name: str, config_path: Path) -> DictConfig:
+    return compose(list(choices), config_name, config_path)
 
 
 def compose(overrides: list[str], config_name: str, config_path: Path) -> DictConfig:

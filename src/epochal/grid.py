@@ -49,10 +49,12 @@ def run(
         ConfigError: If one of the runs is impossible; none has started then.
         EpochalError: If some failed, after all others have ended.
     """
+    if not jobs:
+        raise ConfigError("There is nothing to run: a range or a glob is empty.")
     console = Console()
     varying = [name for name in dict.fromkeys(split(o)[0] for job in jobs for o in job) if _varies(name, jobs)]
     names = [" ".join(o for o in job if split(o)[0] in varying) for job in jobs]
-    check(configs, names)
+    check(configs, names, jobs)
     if len(jobs) > 1 or elsewhere(config):
         how = f"{at_once} at once" if (at_once := jobs_at_once(config)) > 1 else "one after the other"
         count = f"{len(jobs)} runs" if len(jobs) > 1 else "1 run"
@@ -67,17 +69,23 @@ def run(
     return returns
 
 
-def check(configs: Sequence[DictConfig], names: Sequence[str]) -> None:
+def check(configs: Sequence[DictConfig], names: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
     """Raises ConfigError with what is wrong with any of the configs; fetches and decodes their data, each set once."""
     from epochal.build import check as check_run
+    from epochal.cli import check_values
+    from epochal.compare.definition import load_claim
+    from epochal.validate import conf_folder
 
+    if configs[0].get("claim") is not None:
+        load_claim(configs[0].experiment, configs[0].budget)
     resume = next((config.resume for config in configs if config.resume not in (None, "auto")), None)
     if resume is not None and len(configs) > 1:
         raise ConfigError(f"resume={resume} goes on with one run; resume=auto with every run of a grid.")
     problems: dict[str, list[str]] = {}
     seen: dict[str, Any] = {}
-    for config, name in zip(configs, names):
+    for config, name, job in zip(configs, names, jobs):
         try:
+            check_values(config, list(job), "train", conf_folder())
             check_run(config, seen)
         except ConfigError as error:
             problems.setdefault(str(error), []).append(name)
@@ -103,20 +111,21 @@ def finish(config: DictConfig, outcomes: Sequence[Outcome], names: Sequence[str]
     """
     from epochal.compare import command
 
-    failures = [outcome for outcome in outcomes if outcome["status"] == "failed"]
+    failures = [(name, outcome) for name, outcome in zip(names, outcomes) if outcome["status"] == "failed"]
     folders = [Path(outcome["folder"]) for outcome in outcomes if outcome["folder"]]
-    if config.get("claim") is not None and any(outcome["folder"] for outcome in outcomes):
-        command.compare_experiment(config.experiment, config.budget, Path(config.output_dir), console)
-    elif len(folders) > 1:
-        command.compare_runs(folders, console)
-    if failures:
-        listed = [f"    {name}: {o['error']}" for name, o in zip(names, outcomes) if o["status"] == "failed"]
-        count = f"{len(failures)} of {len(outcomes)} runs"
-        ending = EpochalError(
-            "\n".join([f"{count} failed:", *listed]) if len(outcomes) > 1 else str(failures[0]["error"])
-        )
-        ending.exit_status = failures[0]["exit_status"]
-        raise ending
+    try:
+        if config.get("claim") is not None and folders:
+            command.compare_experiment(config.experiment, config.budget, Path(config.output_dir), console)
+        elif len(folders) > 1:
+            command.compare_runs(folders, console)
+    finally:
+        if failures:
+            listed = [f"    {name}: {outcome['error']}" for name, outcome in failures]
+            count = f"{len(failures)} of {len(outcomes)} runs failed:"
+            text = "\n".join([count, *listed]) if len(outcomes) > 1 else str(failures[0][1]["error"])
+            ending = EpochalError(text)
+            ending.exit_status = failures[0][1]["exit_status"] or 1
+            raise ending
 
 
 def tell(outcome: Outcome, seconds: float) -> None:
@@ -191,10 +200,13 @@ def in_grid() -> bool:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the grid's is killed: nobody would wait for it, and it would keep its run from being resumed."""
-    parent = os.getppid()
-    if json.loads(os.environ.get(GRID, "{}")).get("process") != parent:
-        return  # the grid's process itself, or one that a scheduler looks after
+    """Ends this process when the grid's is killed: nobody would wait for it, and it would keep its run from being resumed.
+
+    Not on Windows, which does not tell a process that its parent ended.
+    """
+    parent = json.loads(os.environ.get(GRID, "{}")).get("process")
+    if parent in (None, os.getpid()):  # no grid's, or joblib runs one at a time, here
+        return
 
     def look() -> None:
         while os.getppid() == parent:

@@ -136,8 +136,13 @@ class Run:
 
 def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
     """The newest run of the same config that did not finish and that no living process has; claims it if told to."""
-    unfinished = (run for run in same_runs(parent, config) if run.summary().get("status") not in ENDED)
-    return next((run for run in unfinished if not claim or run.claim()), None)
+    for run in same_runs(parent, config):
+        if run.summary().get("status") in ENDED or (claim and not run.claim()):
+            continue
+        if run.summary().get("status") not in ENDED:  # who had it until now may just have finished
+            return run
+        run.release()
+    return None
 
 
 def newest_finished(parent: Path, config: DictConfig) -> Run | None:

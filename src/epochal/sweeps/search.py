@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from epochal.build import check, settle
+from epochal.cli import check_values
 from epochal.errors import ConfigError, EpochalError
 from epochal.grid import Outcome, family, jobs_at_once
 from epochal.runs import comparable
@@ -22,7 +23,7 @@ from epochal.sweeps.report import report
 from epochal.sweeps.settings import Objective, Settings
 from epochal.sweeps.space import Parameter, read_space
 from epochal.sweeps.study import Asked, Study
-from epochal.validate import target_class
+from epochal.validate import conf_folder, target_class
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 
@@ -90,6 +91,7 @@ def check_runs(
         chosen = [parameter.override(value) for parameter, value in corner.items()]
         config = compose([*fixed, *chosen])
         try:
+            check_values(config, [*fixed, *chosen], "train", conf_folder())
             check(config, seen)
         except ConfigError as error:
             raise ConfigError(f"{error}  ({' '.join(chosen)})\nNo run was started.") from error

@@ -9,6 +9,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
@@ -21,12 +22,28 @@ class GridSweeper(BasicSweeper):
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        jobs = self.split_arguments(overrides, max_batch_size=None)[0]
+        jobs = self.split_arguments(self.choices(arguments), max_batch_size=None)[0]
         configs = [self.compose(job) for job in jobs]
         launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
         return grid.run(self.config, jobs, configs, lambda: launcher.launch(jobs, initial_job_idx=0))
+
+    def choices(self, arguments: list[str]) -> list[Override]:
+        """One override a key, those of the command line before those of the config.
+
+        Raises:
+            ConfigError: If the grid itself is to be several.
+        """
+        from epochal.errors import ConfigError
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = {
+            o.get_key_element().lstrip("+"): o for o in parser.parse_overrides([*self._parse_config(), *arguments])
+        }
+        for key in ("experiment", "budget", "sweep"):
+            if key in overrides and overrides[key].is_sweep_override():
+                raise ConfigError(f"{overrides[key].input_line} is several; type a line for each.")
+        return list(overrides.values())
 
     def compose(self, job: Sequence[str]) -> DictConfig:
         """The config of a run, to be looked at before it starts."""

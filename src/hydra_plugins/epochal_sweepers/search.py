@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.epochal_sweepers.grid import GridSweeper
 
@@ -16,11 +15,11 @@ class SearchSweeper(GridSweeper):
         from epochal import launchers  # only now, since Hydra imports every plugin at each start
         from epochal.sweeps.search import search
 
-        assert self.config is not None and self.launcher is not None and self.hydra_context is not None
-        loader, launcher = self.hydra_context.config_loader, self.launcher
+        assert self.config is not None and self.launcher is not None
+        launcher = self.launcher
         launchers.check(self.config)
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
 
-        return search(
-            self.config, overrides, self.compose, lambda jobs, number: launcher.launch(jobs, initial_job_idx=number)
-        )
+        def launch(jobs: Sequence[Sequence[str]], number: int) -> Sequence[Any]:
+            return launcher.launch(jobs, initial_job_idx=number)
+
+        return search(self.config, self.choices(arguments), self.compose, launch)
