@@ -146,7 +146,7 @@ def test_a_run_that_submitit_stops_and_starts_again_goes_on(home: Path) -> None:
     steps = [int(row.split(",")[0]) for row in (folder / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps)) and steps[-1] == 3000
     logs = "".join(log.read_text() for log in (home / "outputs" / ".submitit").glob("*/*_log.*"))
-    assert "Requeued job" in logs
+    assert logs.count("Starting with JobEnvironment") == 2
 
 
 def task_in(home: Path) -> int:
