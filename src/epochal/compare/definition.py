@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,9 @@ from epochal.files import slug
 from epochal.words import count_text
 
 Kind = Literal["curves", "points", "bars", "profile"]
+# what may be typed with a claim and leaves its runs what they are
+FREE = {"experiment", "budget", "seed", "output_dir", "resume", "launcher", "threads", "allow"}
+FREE_GROUPS = ("hydra", "logger", "trainer", "callbacks")
 USUAL = ("val/loss", "test/loss", "train/loss")  # what runs are ranked by that do not share a best metric
 
 
@@ -77,6 +81,7 @@ class Comparison:
 
     Attributes:
         records, skipped: The runs, and what was found beside them.
+        drawn: The runs that the plots show; of a claim those of its own grid alone.
         keys: The config keys in which they differ.
         y: The value they are ranked by.
         plots: The first is the main one.
@@ -90,6 +95,7 @@ class Comparison:
 
     records: list[Record]
     skipped: list[Skipped]
+    drawn: list[Record]
     keys: list[str]
     y: str
     plots: list[Plot]
@@ -138,34 +144,39 @@ class Request:
         Raises:
             ConfigError: If no run is found, or a name is none of theirs.
         """
-        claim, budget = load_claim(self.experiment, self.budget) if self.experiment else (None, self.budget)
+        experiment = self.experiment
+        claim, budget = load_claim(experiment, self.budget) if experiment else (None, self.budget)
         records, skipped = self._read(known, budget)
-        shared = self._shared(records)
-        if claim is None and shared:
-            claim, budget = load_claim(*shared)
+        if experiment is None:
+            experiment, claim, budget = self._shared(records) or (None, None, budget)
         keys = varying(records)
         y = self._y(records, claim)
+        counted = records
+        if experiment is not None and claim is not None:
+            counted = [record for record in records if not has_own_settings(record, grid_keys(experiment))]
         plots = self._plots(records, keys, y) if claim is None or self._chooses else []
         if claim is not None and not self._chooses:
-            plots = [claimed_plot(entry, records) for entry in claim["plots"]]
-            plots = [plot for plot in plots if plot.has_values(records)]  # early on, no run has been tested
-        verdict = judge(claim, records) if claim is not None and claim.get("tests") else None
-        if verdict is not None and any(record.shown_status == "running" for record in records):
+            plots = [claimed_plot(entry, counted) for entry in claim["plots"]]
+            plots = [plot for plot in plots if plot.has_values(counted)]  # early on, no run has been tested
+        verdict = judge(claim, counted) if claim is not None and claim.get("tests") else None
+        if verdict is not None and any(record.shown_status == "running" for record in counted):
             verdict = replace(verdict, sentence=f"Runs are still going on. {verdict.sentence}")
         if verdict is not None and budget == "smoke":
             sentence = (
                 "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
             )
             verdict = replace(verdict, verdict="inconclusive", sentence=sentence)
+        drawn = records if self._chooses else counted
         return Comparison(
             records=records,
             skipped=skipped,
+            drawn=drawn,
             keys=keys,
             y=y,
             plots=plots,
             title=claim["sentence"] if claim is not None else described(records),
-            folder=self._folder(shared or ((self.experiment, budget) if self.experiment else None)),
-            footnote=footnote(records, claim, budget, verdict),
+            folder=self._folder((experiment, budget) if experiment else None),
+            footnote=footnote(drawn, claim, budget, verdict, left_out=len(records) - len(counted)),
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
@@ -178,7 +189,8 @@ class Request:
     def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
         place = Path(self.output_dir) / (self.experiment or "runs")
         if not self.paths and not place.is_dir():
-            command = f"experiment={self.experiment} budget={budget}" if self.experiment else ""
+            size = f" budget={budget}" if budget else ""
+            command = f"experiment={self.experiment}{size}" if self.experiment else ""
             raise ConfigError(
                 f"There are no runs in {place} yet; make some with python train.py {command}".rstrip()
                 + ", or give their folders."
@@ -198,13 +210,16 @@ class Request:
             )
         return chosen, skipped
 
-    def _shared(self, records: Sequence[Record]) -> tuple[str, str | None] | None:
-        """The experiment and budget that all runs belong to, if it still has a claim."""
+    def _shared(self, records: Sequence[Record]) -> tuple[str, dict[str, Any] | None, str | None] | None:
+        """The experiment that all runs belong to, its claim and budget, if these are still there: nobody typed them."""
         pairs = {(record.value("experiment"), record.value("budget")) for record in records}
         experiment, budget = pairs.pop()
-        if pairs or self.experiment or not isinstance(experiment, str) or experiment not in experiments():
+        if pairs or not isinstance(experiment, str):
             return None
-        return experiment, None if budget is None else str(budget)
+        try:
+            return experiment, *load_claim(experiment, None if budget is None else str(budget))
+        except ConfigError:
+            return None
 
     def _y(self, records: Sequence[Record], claim: Mapping[str, Any] | None) -> str:
         if self.y is not None:
@@ -299,12 +314,15 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
 
 @cache
 def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
-    """An experiment's claim, resolved, and its budget; (None, budget) where it makes none.
+    """An experiment's claim, resolved, and its budget, None if it has none; (None, budget) where it makes no claim.
 
     Raises:
-        ConfigError: If there is no such experiment, or it has no such budget.
+        ConfigError: If there is no such experiment, it has no such budget, or its claim is wrong.
     """
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from epochal.cli import compose
     from epochal.validate import conf_folder
@@ -313,19 +331,87 @@ def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | No
     if experiment not in there:
         listed = f" There are: {' '.join(there)}" if there else " There are none."
         raise ConfigError(f"experiment={experiment} is no experiment.{did_you_mean(experiment, there)}{listed}")
-    config = compose([f"experiment={experiment}"], "train", conf_folder())
-    budgets = [str(name) for name in config.get("budgets") or {}]
-    if budget is not None and budget not in budgets:
-        raise ConfigError(
-            f"budget={budget} is no budget of experiment={experiment}.{did_you_mean(budget, budgets)}"
-            f" There are: {' '.join(budgets)}"
-        )
-    if budget is not None:
-        config = compose([f"experiment={experiment}", f"budget={budget}"], "train", conf_folder())
-    if config.get("claim") is None:
-        return None, budget
-    claim: Any = OmegaConf.to_container(config.claim, resolve=True)
-    return claim, str(config.budget)
+    try:
+        config = compose([f"experiment={experiment}"], "train", conf_folder())
+        budgets = [str(name) for name in config.get("budgets") or {}]
+        if budget is not None and budget not in budgets:
+            listed = f" There are: {' '.join(budgets)}" if budgets else " It has none."
+            raise ConfigError(
+                f"budget={budget} is no budget of experiment={experiment}.{did_you_mean(budget, budgets)}{listed}"
+            )
+        if budget is not None:
+            config = compose([f"experiment={experiment}", f"budget={budget}"], "train", conf_folder())
+        claim: Any = config.get("claim")
+        if claim is None:
+            return None, budget
+        claim = OmegaConf.to_container(claim, resolve=True) if OmegaConf.is_config(claim) else claim
+        chosen = None if config.budget is None else str(config.budget)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"experiment={experiment} cannot be read: {' '.join(str(error).split())}") from error
+    check_claim(experiment, claim)
+    return claim, chosen
+
+
+def check_claim(experiment: str, claim: Any) -> None:
+    """Says what is wrong with an experiment's claim before hours are spent on its runs.
+
+    Raises:
+        ConfigError: With the first thing that is wrong.
+    """
+
+    def require(right: bool, problem: str) -> None:
+        if not right:
+            raise ConfigError(f"The claim of experiment={experiment} is wrong: {problem}")
+
+    def keys(what: str, entry: Any, needed: Sequence[str], others: Sequence[str] = ()) -> None:
+        known = [*needed, *others]
+        require(isinstance(entry, dict), f"{what} has no keys; it needs {' '.join(needed)}.")
+        for key in entry:
+            require(key in known, f"{what} has {key}.{did_you_mean(str(key), known)} There are: {' '.join(known)}")
+        for key in needed:
+            require(entry.get(key) is not None, f"{what} has no {key}.")
+
+    def values(what: str, entry: Any) -> None:
+        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | None) for v in entry.values())
+        require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
+
+    def entries(name: str) -> Iterable[tuple[str, Any]]:
+        listed = claim.get(name) or []
+        require(isinstance(listed, list), f"{name} is no list.")
+        return ((f"{name}, number {number},", entry) for number, entry in enumerate(listed, start=1))
+
+    keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "tests"))
+    for what, entry in entries("plots"):
+        drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
+        keys(what, entry, drawn, ("group", "where"))
+        values(f"where of {what}", entry.get("where") or {})
+    for what, entry in entries("published"):
+        keys(what, entry, ("label", "x", "y", "points"))
+        pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
+        require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
+    for what, entry in entries("tests"):
+        keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin"))
+        require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
+        for side in {"more", "not_more", "than"} & entry.keys():
+            values(f"{side} of {what}", entry[side])
+        require(isinstance(entry.get("margin", 0), int | float), f"{what} has a margin that is no number.")
+
+
+@cache
+def grid_keys(experiment: str) -> frozenset[str]:
+    """What an experiment's grid gives values."""
+    from omegaconf import OmegaConf
+
+    from epochal.validate import conf_folder
+
+    config = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
+    return frozenset(str(key).lstrip("+~") for key in OmegaConf.select(config, "hydra.sweeper.params") or {})
+
+
+def has_own_settings(record: Record, grid: Iterable[str]) -> bool:
+    """Whether a person gave it a value that neither the grid gives nor leaves what is learned as it is."""
+    others = record.typed - FREE - set(grid)
+    return any(re.split("[./@]", key)[0] not in FREE_GROUPS for key in others)
 
 
 def experiments() -> list[str]:
@@ -342,7 +428,11 @@ def described(records: Sequence[Record]) -> str:
 
 
 def footnote(
-    records: Sequence[Record], claim: Mapping[str, Any] | None, budget: str | None, verdict: Verdict | None
+    records: Sequence[Record],
+    claim: Mapping[str, Any] | None,
+    budget: str | None,
+    verdict: Verdict | None,
+    left_out: int = 0,
 ) -> str:
     """What a reader of the figure has to know of the numbers."""
     finished = [record for record in records if record.status == "finished"]
@@ -351,6 +441,10 @@ def footnote(
     if budget is not None:
         setting = (claim or {}).get("setting")
         sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
+    if left_out:
+        are = "with settings of its own is" if left_out == 1 else "with settings of their own are"
+        of = "figures" if verdict is None else "verdict"
+        sentences.append(f"{count_text(left_out, 'run')} {are} left out of the {of}.")
     if verdict is not None and any(test.pairs for test in verdict.tests):
         exact = any(test.pairs >= FEW for test in verdict.tests)
         rule = (

@@ -130,7 +130,7 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
         comparison: The runs, the published points and the footnote.
         plot: What against what.
     """
-    groups = grouped(plot.chosen(comparison.records), by=plot.group)
+    groups = grouped(plot.chosen(comparison.drawn), by=plot.group)
     groups = [group for group in groups if plot.has_values(group.records)]
     shown = _best(groups, plot.y)
     note = f"The best {SERIES} of {len(groups)} groups are drawn." if len(groups) > SERIES else ""

@@ -42,7 +42,7 @@ def report(comparison: Comparison) -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError("--publish needs W&B's package for reports: pip install -e '.[publish]'.") from error
 
-    logged = [record for record in comparison.records if record.summary.get("wandb_id")]
+    logged = [record for record in comparison.drawn if record.summary.get("wandb_id")]
     if not logged:
         raise ConfigError(
             "None of these runs was logged to W&B; train with logger=wandb, the default, to publish them."

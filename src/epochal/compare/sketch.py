@@ -31,13 +31,13 @@ class Line(NamedTuple):
 
 def sketch(comparison: Comparison, plot: Plot, width: int) -> Text | None:
     """The plot in `width` letters, with the best groups if there are many; None if nothing was logged for it."""
-    groups = grouped(plot.chosen(comparison.records), plot.group)
+    groups = grouped(plot.chosen(comparison.drawn), plot.group)
     if plot.kind == "bars":
         return _bars(
             plot,
             groups
             if plot.group == (plot.x,) or not plot.x
-            else grouped(plot.chosen(comparison.records), (*plot.group, plot.x)),
+            else grouped(plot.chosen(comparison.drawn), (*plot.group, plot.x)),
             width,
         )
     lines = [line for group in groups if (line := _line(plot, group)) is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from epochal.words import count_text, difference_text
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 
-SEEDS = 3  # common to both sides; fewer decide nothing
+SEEDS = 3  # and so pairs, common to both sides; fewer decide nothing
 FEW = 8  # pairs from which on the exact test can speak: below, its smallest p cannot survive a correction
 FACTOR = 2.0  # of the standard deviation that the mean difference of few pairs must exceed
 LEVEL = 0.05
@@ -32,8 +33,7 @@ class Tested:
         verdict: What came out.
         sentence: The numbers behind it, in words.
         y: The value compared.
-        pairs: How many pairs there are; all that follows is None without any.
-        seeds: How many different seeds these have.
+        pairs: How many pairs there are, one a seed; all that follows is None without any.
         agree: How many of the differences, less the margin, have the sign of their mean.
         mean, std: Of the differences, first side less second; std is None of one pair.
         interval: Bootstrap interval of the mean, 95 % for all tests of the claim together.
@@ -47,7 +47,6 @@ class Tested:
     sentence: str
     y: str
     pairs: int
-    seeds: int = 0
     agree: int = 0
     mean: float | None = None
     std: float | None = None
@@ -77,9 +76,7 @@ def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
     finished = [record for record in records if record.status == "finished"]
     tests = claim.get("tests") or []
     paired = [pair(finished, first_side(test), test["than"], test["y"]) for test in tests]
-    differences = [
-        np.array([a - b for a, b in pairs.values()]) - test.get("margin", 0) for test, pairs in zip(tests, paired)
-    ]
+    differences = [np.array([a - b for a, b in pairs]) - test.get("margin", 0) for test, pairs in zip(tests, paired)]
     ps = [sign_flip_p(difference) for difference in differences]
     results = tuple(
         _tested(test, finished, pairs, difference, corrected, len(tests))
@@ -100,14 +97,16 @@ def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Rec
 
 def pair(
     records: Sequence[Record], first: Mapping[str, Value], second: Mapping[str, Value], y: str
-) -> dict[tuple[Value, ...], tuple[float, float]]:
-    """The values of y on both sides, by seed and by the other keys that vary within both, such as the data set.
+) -> list[tuple[float, float]]:
+    """The values of y on both sides, a pair for each seed that both have.
 
-    Runs that are the same in all of these count as one, with their mean.
+    Where something else varies, such as the data set, like is compared with like, and a seed's pair is the mean of
+    these. Runs that are the same in all of it count as one, with their mean.
     """
     sides = [matching(records, values) for values in (first, second)]
-    also = set(varying(sides[0])) & set(varying(sides[1])) - {*first, *second}
-    keys = ["seed", *sorted(also)]
+    also = {*varying(sides[0]), *varying(sides[1])} - {*first, *second}
+    values_of = [{key: {record.value(key) for record in side} for key in also} for side in sides]
+    keys = ["seed", *sorted(key for key in also if values_of[0][key] & values_of[1][key])]
     found = []
     for side in sides:
         values: dict[tuple[Value, ...], list[float]] = {}
@@ -115,7 +114,11 @@ def pair(
             if isinstance(value := record.value(y), int | float):
                 values.setdefault(tuple(record.value(key) for key in keys), []).append(float(value))
         found.append({key: sum(listed) / len(listed) for key, listed in values.items()})
-    return {key: (found[0][key], found[1][key]) for key in found[0] if key in found[1]}
+    by_seed: dict[Value, list[tuple[float, float]]] = {}
+    for key, value in found[0].items():
+        if key in found[1]:
+            by_seed.setdefault(key[0], []).append((value, found[1][key]))
+    return [(fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) for pairs in by_seed.values()]
 
 
 def decide(differences: np.ndarray, corrected_p: float | None) -> Literal["above", "below", "unclear"]:
@@ -167,12 +170,12 @@ def bootstrap_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float,
 def _tested(
     test: Mapping[str, Any],
     finished: Sequence[Record],
-    pairs: Mapping[tuple[Value, ...], tuple[float, float]],
+    pairs: Sequence[tuple[float, float]],
     differences: np.ndarray,
     corrected_p: float | None,
     tests: int,
 ) -> Tested:
-    y, margin, seeds = test["y"], float(test.get("margin", 0)), len({key[0] for key in pairs})
+    y, margin = test["y"], float(test.get("margin", 0))
     if not pairs:
         return Tested(test["says"], "inconclusive", _missing(test, finished), y, 0)
     mean, p = float(differences.mean()), sign_flip_p(differences)
@@ -182,7 +185,6 @@ def _tested(
         sentence="",
         y=y,
         pairs=len(pairs),
-        seeds=seeds,
         agree=int((differences * (mean or 1) > 0).sum()),
         mean=mean + margin,
         std=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
@@ -191,7 +193,7 @@ def _tested(
         corrected_p=corrected_p,
         smallest_p=2.0 ** (1 - len(pairs)),
     )
-    if seeds >= SEEDS:
+    if len(pairs) >= SEEDS:
         wanted = "above" if "more" in test else "below"
         decision = decide(differences, corrected_p)
         verdict: Decision = (
@@ -212,8 +214,8 @@ def _numbers(result: Tested, margin: float) -> str:
     words = [f"{y} {difference_text(y, result.mean)} on average{interval}"]
     if margin:
         words.append(f"margin {difference_text(y, margin)}")
-    if result.seeds < SEEDS:
-        return f"{', '.join(words)}; {count_text(result.seeds, 'seed')} on both sides, and {SEEDS} are needed"
+    if n < SEEDS:
+        return f"{', '.join(words)}; {count_text(n, 'seed')} on both sides, and {SEEDS} are needed"
     words.append(f"{result.agree} of {n} pairs {'on that side of it' if margin else 'agree'}")
     if n < FEW and result.std is not None:
         words.append(f"2 standard deviations are {difference_text(y, FACTOR * result.std, sign=False)}")
@@ -230,7 +232,7 @@ def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:
             return f"no finished run has {label(dict(values))}"
         if all(record.value(test["y"]) is None for record in side):
             return f"no run with {label(dict(values))} has {test['y']}"
-    return "no seed is on both sides"
+    return "no seed is on both sides with all else alike"
 
 
 def _overall(results: Sequence[Tested]) -> tuple[Decision, str]:
