@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -164,6 +165,23 @@ def wait_for(condition: Any) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it never came to that")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("arguments", "nodes", "tasks", "gpus"),
+    [
+        (("trainer=cpu",), 1, 1, None),
+        (("trainer=gpu",), 1, 1, 1),
+        (("trainer=ddp", "trainer.accelerator=gpu", "trainer.devices=4", "trainer.num_nodes=2"), 2, 4, 4),
+    ],
+)
+def test_slurm_is_asked_for_what_the_trainer_needs(arguments: Any, nodes: int, tasks: int, gpus: int | None) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", ["launcher=slurm", *arguments], return_hydra_config=True)
+    asked = config.hydra.launcher
+    assert (asked.nodes, asked.tasks_per_node, asked.gpus_per_node) == (nodes, tasks, gpus)
+    assert config.resume == "auto"
 
 
 # ---- Ray ----

@@ -86,13 +86,13 @@ def lost_runs(config: DictConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].strip()
-        if reason.startswith("sbatch:"):
-            raise ConfigError(f"SLURM takes no such run; {reason}") from error
+        lines = str(error).splitlines()
+        if lines and lines[0].startswith("sbatch:"):
+            raise ConfigError(f"SLURM takes no such run; {lines[0]}") from error
         if type(error).__name__ not in LOST:
             raise
         others = "The others go on" if launcher(config) in ("slurm", "submitit_local") else "The others ended with it"
         again = "" if config.resume == "auto" else ", with resume=auto,"
         raise EpochalError(
-            f"A run's process died: {reason}\n{others}; the same line typed again{again} does what is left then."
+            f"A run's process died: {' '.join(lines[:2]).strip()}\n{others}; the same line typed again{again} does what is left then."
         ) from error
