@@ -18,12 +18,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.errors import ConfigError
+from epochal.files import AXES
 from epochal.files import slug as slug
 from epochal.files import write_atomically as write_atomically
 from epochal.tasks.base import Shown
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
-AXES = ("step", "epoch", "examples", "seconds")
 ENDED = ("finished", "pruned")
 # what a config may differ in and still be the same run
 VOLATILE = ("resume", "allow", "logger", "output_dir", "threads", "launcher", "sweep", "claim", "budgets")

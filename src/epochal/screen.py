@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -13,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from epochal.data import Data
+from epochal.files import relative as relative
 from epochal.runs import Run
 from epochal.words import duration_text, short
 
@@ -125,11 +125,3 @@ def metric_text(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
     return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"
-
-
-def relative(path: Path) -> str:
-    """As short as it can be typed from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

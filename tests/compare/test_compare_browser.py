@@ -188,6 +188,7 @@ def test_what_runs_say_is_shown_as_text(window):
 
 def test_failures_progress_and_skipped_folders_are_told(window):
     assert window.page.locator("#going progress").get_attribute("value") == "0.4"
+    assert window.page.locator("#going li").inner_text().endswith("40 % mlp, depth 8, seed 1")
     window.page.locator("#skipped summary").click()
     assert re.search("junk: .*cannot be read", window.page.locator("#skipped li").inner_text())
 

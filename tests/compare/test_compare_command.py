@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,13 @@ def test_a_report_is_written_beside_the_runs_and_never_into_them(command, home):
         (["notes.txt"], "a file, not a run folder"),
         (["runs", "to=notes.txt"], "to=notes.txt is a file"),
         (["runs", "to=notes.txt/deeper"], "cannot be written"),
+        (["~nosuch/x"], "~nosuch/x is in the home folder of a user who is not there"),
+        (["runs", "to=~nosuch/x"], "~nosuch/x is in the home folder of a user who is not there"),
+        (["a" * 300], "There is nothing at aaa"),
+        ([f"{'a' * 300}=1"], "There is no option aaa"),
+        (["runs", f"to={'a' * 300}"], "cannot be written"),
+        ([f"output_dir={'a' * 300}"], "There are no runs in aaa"),
+        (["runs/**x"], "runs/**x is no pattern"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(command, home, arguments, words):
@@ -58,6 +66,48 @@ def test_wrong_input_ends_in_one_sentence_and_status_2(command, home, arguments,
     assert words in outcome.error
     assert len(outcome.error.strip().splitlines()) == 1
     assert files(home) == before
+
+
+@pytest.mark.parametrize("file", ["figure_1_val-accuracy_by_step.png", "report.html"])
+def test_a_figure_or_page_that_cannot_be_written_ends_in_one_sentence(command, home, file):
+    grid(home / "runs", ERRORS)
+    (home / "report" / file).mkdir(parents=True)
+    outcome = command("compare", "runs", "to=report")
+    assert (outcome.status, len(outcome.error.strip().splitlines())) == (2, 1)
+    assert "report cannot be written" in outcome.error
+
+
+def test_a_terminal_that_is_not_utf_8_gets_question_marks(home):
+    grid(home / "runs", ERRORS)
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    code = "from epochal.compare.command import main; main()"
+    outcome = subprocess.run([sys.executable, "-c", code, "runs"], cwd=home, capture_output=True, env=environment)
+    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    assert b"?" in outcome.stdout
+
+
+def test_odd_folders_are_listed_or_shown_and_end_nothing(command, home):
+    grid(home / "runs", ERRORS)
+    run_folder(home / "runs", "one", config={"extra": 1.0})
+    run_folder(home / "runs", "infinite", config={"extra": float("inf")})
+    run_folder(
+        home / "runs", "digits", config={"extra": 10**400}, metrics={"val/loss": 10**400}, rows=0, seconds=10**400
+    )
+    run_folder(home / "runs", "list", best=[1])
+    run_folder(home / "runs", "best", best={"metric": [1]})
+    run_folder(home / "runs", "error", status="failed", error=float("nan"))
+    run_folder(home / "runs", "bytes-\udce9")
+    itself = run_folder(home / "runs", "itself")
+    (itself / "config.yaml").write_text("&a\nmodel: {name: x}\ndataset: {name: x}\nme: *a\n")
+    tag = run_folder(home / "runs", "tag")
+    (tag / "config.yaml").write_text("model: {name: x}\ndataset: {name: x}\nme: !!int ''\n")
+    for arguments in ([], ["x=extra", "y=val/accuracy"], ["x=seconds", "y=val/loss"]):
+        outcome = command("compare", "runs", "to=report", *arguments)
+        assert (outcome.status, outcome.error) == (0, "")
+        assert "skipped runs/itself: broken" in outcome.out
+        assert "skipped runs/list: broken" in outcome.out
+        assert "skipped runs/tag: broken" in outcome.out
+    assert "extra inf" in command("compare", "runs", "to=report").out
 
 
 def test_a_path_with_an_equals_sign_is_a_path_if_it_is_there(home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import runpy
 import socket
 import threading
 from collections.abc import Iterator
@@ -125,6 +126,11 @@ def test_a_port_in_use_ends_in_a_sentence_that_names_another(runs):
     offered = int(str(problem.value).rpartition("=")[2].rstrip("."))
     assert offered != port
     assert runs.reads == 0
+
+
+def test_on_windows_no_second_server_gets_its_port(monkeypatch):
+    monkeypatch.setattr("epochal.files.WINDOWS", True)
+    assert runpy.run_path(live.__file__)["Server"].allow_reuse_address is False
 
 
 def test_a_number_that_is_no_port_ends_in_a_sentence(runs):

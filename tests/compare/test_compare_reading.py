@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,22 @@ def test_what_is_no_run_is_skipped_with_its_reason(tmp_path):
     assert reasons["half"].startswith("half-finished")
     assert reasons["bad-summary"] == "broken: its summary.json cannot be read"
     assert reasons["notes.txt"] == "a file, not a run folder"
+
+
+def test_a_folder_that_cannot_be_opened_is_skipped(tmp_path, monkeypatch):
+    run_folder(tmp_path, "good")
+    (tmp_path / "closed").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(self):
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    records, [skipped] = read([tmp_path])
+    assert [record.name for record in records] == ["good"]
+    assert skipped == (tmp_path / "closed", "a folder that cannot be opened (Permission denied)")
 
 
 def test_reading_writes_nothing(tmp_path):

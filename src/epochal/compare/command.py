@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from rich.markup import escape
 from epochal.compare import table
 from epochal.compare.definition import Comparison, Request
 from epochal.errors import ConfigError, EpochalError, did_you_mean
-from epochal.files import write_atomically
+from epochal.files import relative, write_atomically
 
 HELP = """\
 Compares runs: a table (best first), figures, an HTML report, and a verdict where a claim is tested. Run folders are only read.
@@ -58,6 +60,9 @@ class Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; what a person did wrong ends in one sentence and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, no traceback
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
         Console().print(HELP, markup=False, highlight=False, soft_wrap=True)
@@ -94,7 +99,7 @@ def run(arguments: Arguments, console: Console) -> None:
         publish.publish(comparison, console)
 
 
-def compare_experiment(name: str, budget: str, output_dir: Path, console: Console) -> Comparison:
+def compare_experiment(name: str, budget: str | None, output_dir: Path, console: Console) -> Comparison:
     """Shows what an experiment's runs say of its claim, and writes the report; what train.py does after the last run."""
     comparison = Request(experiment=name, budget=budget, output_dir=str(output_dir)).compare()
     console.print()
@@ -108,7 +113,7 @@ def compare_runs(folders: Sequence[Path], console: Console) -> None:
     comparison = Request(paths=tuple(map(str, folders))).compare()
     console.print()
     table.show(comparison, console)
-    parents = sorted({table.shortened(folder.parent) for folder in folders})
+    parents = sorted({relative(folder.parent) for folder in folders})
     console.print(
         f"\n[dim]Figures and a page of these and others:  python compare.py {escape(' '.join(parents))}[/]",
         soft_wrap=True,
@@ -123,19 +128,18 @@ def report(comparison: Comparison, console: Console) -> None:
     """
     from epochal.compare import figures, page
 
-    folder = comparison.folder
+    folder, pictures = comparison.folder, list[Path]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "table.csv", table.csv_text(comparison))
+        write_atomically(folder / "table.csv", table.csv_text(comparison).encode(errors="replace"))
+        for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
+            pictures += figures.save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
+        written = page.write(comparison, folder / "report.html")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with to=<folder>.") from error
-    pictures = []
-    for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
-        pictures += figures.save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
-    written = page.write(comparison, folder / "report.html")
     console.print()
     for what, path in (("page", written), *(("figure", path) for path in pictures if path.suffix == ".png")):
-        console.print(f"{what:8}{escape(table.shortened(path))}", soft_wrap=True, highlight=False)
+        console.print(f"{what:8}{escape(relative(path))}", soft_wrap=True, highlight=False)
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -153,7 +157,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
                     f"{argument} is no option.{did_you_mean(argument, FLAGS)} There are: --live --publish --help"
                 )
             flags.add(argument)
-        elif not equals or (key not in OPTIONS and Path(argument).exists()):
+        elif not equals or (key not in OPTIONS and os.path.exists(argument)):
             paths.append(argument)
         elif key not in OPTIONS:
             raise ConfigError(f"There is no option {key}.{did_you_mean(key, OPTIONS)} There are: {' '.join(OPTIONS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from epochal.compare.groups import key_text, label, value_text, varying
-from epochal.compare.reading import AXES, COSTS, Record, Skipped, Value, read
+from epochal.compare.reading import COSTS, Record, Skipped, Value, read
 from epochal.compare.statistics import FEW, Verdict, judge, matching
 from epochal.errors import ConfigError, did_you_mean
-from epochal.files import slug
+from epochal.files import AXES, expanded, slug
 from epochal.words import count_text
 
 Kind = Literal["curves", "points", "bars", "profile"]
@@ -188,7 +189,7 @@ class Request:
 
     def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
         place = Path(self.output_dir) / (self.experiment or "runs")
-        if not self.paths and not place.is_dir():
+        if not self.paths and not os.path.isdir(place):
             size = f" budget={budget}" if budget else ""
             command = f"experiment={self.experiment}{size}" if self.experiment else ""
             raise ConfigError(
@@ -226,9 +227,9 @@ class Request:
             return known_name(self.y, records, "y")
         if claim is not None:
             return next((plot["y"] for plot in claim["plots"] if "y" in plot), USUAL[0])
-        best = {(record.summary.get("best") or {}).get("metric") for record in records} - {None}
+        best = {str((record.summary.get("best") or {}).get("metric") or "") for record in records} - {""}
         if len(best) == 1:
-            return str(best.pop())
+            return best.pop()
         return next((name for name in USUAL if any(r.value(name) is not None for r in records)), USUAL[0])
 
     def _plots(self, records: Sequence[Record], keys: Sequence[str], y: str) -> list[Plot]:
@@ -246,10 +247,10 @@ class Request:
 
     def _folder(self, experiment: tuple[str, str | None] | None) -> Path:
         if self.to is not None:
-            folder = Path(self.to).expanduser()
-            if folder.exists() and not folder.is_dir():
+            folder = expanded(self.to)
+            if os.path.exists(folder) and not os.path.isdir(folder):
                 raise ConfigError(f"to={self.to} is a file; the report goes into a folder.")
-            if any((place / "config.yaml").is_file() for place in (folder.absolute(), *folder.absolute().parents)):
+            if any(os.path.isfile(place / "config.yaml") for place in (folder.absolute(), *folder.absolute().parents)):
                 raise ConfigError(f"to={self.to} is in a run folder, and these are only read; choose another.")
             return folder
         parts = ["_".join(part for part in experiment if part)] if experiment else _short(self.paths)

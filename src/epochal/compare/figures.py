@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,9 +163,10 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(spec, ensure_ascii=False).encode(errors="replace").decode()  # folders' names need not be Unicode
     images = {
-        "png": vl_convert.vegalite_to_png(dict(spec), scale=SCALE),
-        "svg": vl_convert.vegalite_to_svg(dict(spec)).encode(),
+        "png": vl_convert.vegalite_to_png(text, scale=SCALE),
+        "svg": vl_convert.vegalite_to_svg(text).encode(),
     }
     for suffix, content in images.items():
         write_atomically(folder / f"{stem}.{suffix}", content)

@@ -127,6 +127,11 @@ def label(values: dict[str, Value]) -> str:
     return ", ".join(words) or "all runs"
 
 
+def run_label(record: Record, keys: Sequence[str]) -> str:
+    """`resnet, depth 44, seed 3`, with the keys in which runs differ."""
+    return label({key: record.value(key) for key in (*keys, "seed")})
+
+
 def key_text(key: str) -> str:
     """`model` for model.name, `depth` for model.depth, `train error` for train/error."""
     parent, _, leaf = key.rpartition(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from epochal.compare.page import contents, document, linked, ranked
 from epochal.errors import ConfigError, EpochalError
+from epochal.files import WINDOWS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost", "[::1]")  # by which a browser may call this machine; another name is a rebinding attack
-PORT = 8000
 REST = 2.0  # seconds between two looks at the folders, at least
 SHARE = 0.1  # of the time, at most, that reading may take from the training beside it
 NEARBY = 20  # ports tried to name a free one
@@ -63,7 +64,7 @@ class News:
         files: dict[str, Path] = {}
 
         def address(path: Path) -> str:
-            place = f"shown/{hashlib.sha256(str(path).encode()).hexdigest()[:24]}{path.suffix}"
+            place = f"shown/{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}{path.suffix}"
             files[f"/{place}"] = path
             return place
 
@@ -119,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    allow_reuse_address = not WINDOWS  # there it would let two servers have one port
 
     def __init__(self, port: int, news: News) -> None:
         self.news = news
@@ -175,7 +177,7 @@ def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> Non
 
 def _free_port(taken: int) -> int:
     """The next that is free."""
-    start = taken + 1 if 1024 <= taken < 65535 - NEARBY else PORT
+    start = min(max(taken + 1, 1024), 65535 - NEARBY)
     for port in range(start, start + NEARBY):
         with socket.socket() as probe:
             try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.compare.figures import figure, heading, title
-from epochal.compare.groups import value_text
+from epochal.compare.groups import run_label, value_text
 from epochal.compare.reading import COSTS, STATUSES, Picture, Record, Value, larger_is_better
-from epochal.files import write_atomically
+from epochal.files import relative, write_atomically
 from epochal.words import duration_text, number_text, short
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
         "runs": [
             {
                 "name": name,
+                "label": run_label(record, comparison.keys),
                 "status": record.shown_status,
                 "progress": round(record.progress, 3),
                 "error": record.error,
@@ -100,7 +101,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
         ],
         "shown": list(shown),
         "left_out": left_out,
-        "skipped": [[_relative(skipped.path), skipped.reason] for skipped in comparison.skipped],
+        "skipped": [[relative(skipped.path), skipped.reason] for skipped in comparison.skipped],
     }
 
 
@@ -258,11 +259,6 @@ def _verdict(comparison: Comparison) -> Json | None:
 
 def _status_rank(status: str) -> int:
     return STATUSES.index(status) if status in STATUSES else len(STATUSES)
-
-
-def _relative(path: Path) -> str:
-    """From here, if it is below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _hash(script: str) -> str:

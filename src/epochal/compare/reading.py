@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,10 +16,11 @@ import numpy as np
 import yaml
 
 from epochal.errors import ConfigError
+from epochal.files import AXES, expanded
 
-AXES = ("step", "epoch", "examples", "seconds")  # of learning curves: the first columns of metrics.csv
 COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb", "steps", "epochs")
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
+LARGEST = 1e100  # what is beyond is no measured value, and its square no number
 SILENT = 600  # seconds without a sign of life after which a run that says "running" is not believed
 GOOD_WHEN_LARGE = re.compile(r"accuracy|bleu|chrf|f1|precision|recall|score|auc|per_second", re.IGNORECASE)
 SHOWN = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
@@ -84,7 +85,8 @@ class Record:
     @property
     def error(self) -> str | None:
         """Why it failed."""
-        return self.summary.get("error") or None
+        error = self.summary.get("error")
+        return str(error) if error else None
 
     @property
     def shown_status(self) -> str:
@@ -203,7 +205,10 @@ def read(paths: Iterable[str | Path], known: Iterable[Record] = ()) -> tuple[lis
         for folder in _folders(path):
             if folder in records or folder in skipped:
                 continue
-            found = _record(folder, earlier.get(folder))
+            try:
+                found = _record(folder, earlier.get(folder))
+            except OSError as error:
+                found = f"a folder that cannot be opened ({error.strerror})"
             if isinstance(found, Record):
                 records[folder] = found
             else:
@@ -212,7 +217,7 @@ def read(paths: Iterable[str | Path], known: Iterable[Record] = ()) -> tuple[lis
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """A CSV file of numbers by its header, (rows,) float64 each, NaN for an empty cell; {} if it is none.
+    """A CSV file of numbers by its header, (rows,) float64 each, NaN for no number that can be drawn; {} if it is none.
 
     A last line that a kill cut off is left out.
     """
@@ -241,9 +246,14 @@ def larger_is_better(name: str) -> bool:
 
 def _folders(path: str | Path) -> Iterator[Path]:
     """The folders, in order of their names, that a path of the command line stands for."""
-    given = Path(path).expanduser().absolute()
-    if not given.exists():
-        matches = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor)))) if _is_pattern(path) else []
+    given = expanded(path).absolute()
+    if not os.path.exists(given):  # unlike Path.exists it raises nothing, however long the name
+        try:
+            matches = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor)))) if _is_pattern(path) else []
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is no pattern; ** stands for whole folders, as in outputs/**/*resnet*."
+            ) from error
         if not matches:
             raise ConfigError(
                 f"There is nothing at {path}; give run folders, or a folder of them such as outputs/runs."
@@ -256,7 +266,7 @@ def _folders(path: str | Path) -> Iterator[Path]:
 
 def _inside(folder: Path) -> Iterator[Path]:
     """The folder itself if it is a run; else its folders, and the runs in those of them that hold runs."""
-    if not folder.is_dir() or _is_run(folder):
+    if not os.path.isdir(folder) or _is_run(folder):
         yield folder
         return
     children = _subfolders(folder)
@@ -271,11 +281,15 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """None of a folder that cannot be opened."""
+    try:
+        return sorted(path for path in folder.iterdir() if os.path.isdir(path) and not path.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file()
+    return os.path.isfile(folder / "config.yaml")
 
 
 def _is_pattern(path: str | Path) -> bool:
@@ -284,9 +298,10 @@ def _is_pattern(path: str | Path) -> bool:
 
 def _record(folder: Path, known: Record | None) -> Record | str:
     """The run in a folder, or why there is none."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return "a file, not a run folder"
     if not _is_run(folder):
+        next(folder.iterdir(), None)  # raises where it cannot be opened
         return "not a run folder: neither it nor a folder in it has a config.yaml"
     times = [_time(folder / name) for name in ("config.yaml", "summary.json", "metrics.csv")]
     if known is not None and known.stamp == tuple(times):
@@ -294,24 +309,25 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         return known
     try:
         config = yaml.load((folder / "config.yaml").read_bytes(), yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        if not isinstance(config, dict) or not all(isinstance(config.get(g), dict) for g in ("model", "dataset")):
+            return "not a run of Epochal: its config.yaml has no model and dataset"
+        config.pop("claim", None)  # an experiment's, the same in all its runs
+        values = {key: _value(value) for key, value in flat(config).items()}
+    except Exception:  # PyYAML raises whatever its tags come upon, and a YAML that holds itself has no end
         return "broken: its config.yaml cannot be read"
-    if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in ("model", "dataset")):
-        return "not a run of Epochal: its config.yaml has no model and dataset"
     try:
         summary = json.loads((folder / "summary.json").read_bytes())
     except FileNotFoundError:
         return "half-finished: it has no summary.json; the run ended before it began"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "broken: its summary.json cannot be read"
     status = summary.get("status") if isinstance(summary, dict) else None
-    if status not in STATUSES or not isinstance(summary.get("metrics", {}), dict | None):
+    if status not in STATUSES or not all(isinstance(summary.get(key), dict | None) for key in ("metrics", "best")):
         return "broken: its summary.json does not say how the run went"
-    config.pop("claim", None)  # an experiment's, the same in all its runs
     return Record(
         folder=folder,
         status=status,
-        config=dict(_flat(config)),
+        config=values,
         summary=summary,
         typed=_typed(folder / "overrides.yaml"),
         touched=max(times) / 1e9,
@@ -319,22 +335,29 @@ def _record(folder: Path, known: Record | None) -> Record | str:
     )
 
 
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            yield (
-                f"{prefix}{key}",
-                value if isinstance(value, float | int | str | None) else json.dumps(value, default=str),
-            )
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _value(value: Any) -> Value:
+    """As text what is neither a word nor a number that can be drawn."""
+    if isinstance(value, str | bool | None) or _number(value) is not None:
+        return value
+    return str(value) if isinstance(value, int | float) else json.dumps(value, default=str)
 
 
 def _typed(path: Path) -> frozenset[str]:
     """`model=mlp +model.dropout=0.1` gives model and model.dropout."""
     try:
         overrides = yaml.load(path.read_bytes(), yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except Exception:  # as in a config.yaml
         return frozenset()
     if not isinstance(overrides, list):
         return frozenset()
@@ -346,6 +369,7 @@ def _numpy(array: Any) -> np.ndarray:
     valid, values = array.buffers()
     start, count = array.offset, len(array)
     found = np.frombuffer(values, np.float64)[start : start + count] if values is not None else np.full(count, np.nan)
+    found = np.where(np.abs(found) < LARGEST, found, np.nan)
     if valid is None:
         return found
     there = np.unpackbits(np.frombuffer(valid, np.uint8), count=start + count, bitorder="little")[start:]
@@ -361,5 +385,5 @@ def _time(path: Path) -> int:
 
 
 def _number(value: Any) -> float | int | None:
-    """A finite number, or None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    """A number that can be reckoned with, or None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST else None

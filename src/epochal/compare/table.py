@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console, RenderableType
@@ -19,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.compare.definition import Comparison
-from epochal.compare.groups import Group, Spread, grouped, key_text, label, value_text
+from epochal.compare.groups import Group, Spread, grouped, key_text, label, run_label, value_text
 from epochal.compare.reading import Record, Value, larger_is_better
 from epochal.compare.sketch import sketch
+from epochal.files import relative
 from epochal.words import count_text, duration_text, short, spread_text
 
 PARTS = ("test", "val", "train")
-COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written
+COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written
     "parameters": ("parameters", short),
     "flops": ("FLOPs", short),
     "examples_per_second": ("examples/s", short),
@@ -71,12 +70,14 @@ def columns(comparison: Comparison) -> list[str]:
     names = [comparison.y, *(plot.y for plot in comparison.plots if plot.kind != "profile")]
     names += [f"{part}/{leaf}" for part in PARTS]
     there = {name for record in comparison.records for name in record.metrics}
-    return [name for name in dict.fromkeys(names) if name in there or (name == comparison.y and name not in COSTS)]
+    return [
+        name for name in dict.fromkeys(names) if name in there or (name == comparison.y and name not in COST_COLUMNS)
+    ]
 
 
 def rows(comparison: Comparison) -> list[Row]:
     """Best first; what has not finished comes after, and last what has no value."""
-    names = [*columns(comparison), *COSTS]
+    names = [*columns(comparison), *COST_COLUMNS]
     sign = -1 if larger_is_better(comparison.y) else 1
 
     def row(group: Group) -> Row:
@@ -101,11 +102,11 @@ def csv_text(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     heads = [head for name in names for head in (name, f"{name} std")]
-    writer.writerow([*comparison.keys, "runs", "finished", "n", *heads, *COSTS])
+    writer.writerow([*comparison.keys, "runs", "finished", "n", *heads, *COST_COLUMNS])
     for row in rows(comparison):
         spreads = [row.spreads.get(name) for name in names]
         values = [value for spread in spreads for value in ((spread.mean, spread.std) if spread else (None, None))]
-        costs = [row.spreads[name].mean if name in row.spreads else None for name in COSTS]
+        costs = [row.spreads[name].mean if name in row.spreads else None for name in COST_COLUMNS]
         writer.writerow([*row.values.values(), len(row.records), row.finished, row.n, *values, *costs])
     return text.getvalue()
 
@@ -142,10 +143,10 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
         Column(key_text(name), [spread_text(name, row.spreads.get(name)) for row in listed])
         for name in columns(comparison)
     ]
-    if comparison.y in COSTS:
+    if comparison.y in COST_COLUMNS:
         metrics.insert(0, _cost(comparison.y, listed))
     counts = Column("n", [_count(row) for row in listed])
-    costs = [_cost(name, listed) for name in COSTS if name != comparison.y]
+    costs = [_cost(name, listed) for name in COST_COLUMNS if name != comparison.y]
     costs = [column for column in costs if any(column.cells)]
     needed = [*metrics[:1], counts]
     if not keys or _width([*keys, *needed]) > width:
@@ -183,7 +184,7 @@ def notes(comparison: Comparison) -> list[Text]:
         if len(found) > LISTED:
             lines.append(Text(f"{sign} {status}: {len(found) - LISTED} more", colour))
     for entry in comparison.skipped[:LISTED]:
-        lines.append(Text(f"  skipped {shortened(entry.path)}: {entry.reason}", "dim"))
+        lines.append(Text(f"  skipped {relative(entry.path)}: {entry.reason}", "dim"))
     if len(comparison.skipped) > LISTED:
         lines.append(Text(f"  skipped {len(comparison.skipped) - LISTED} more", "dim"))
     return [Text(), *lines] if lines else []
@@ -205,15 +206,9 @@ def verdict_panel(comparison: Comparison) -> Panel:
     return Panel(Lines(*lines), title=f"[bold {colour}]{verdict.verdict}[/]", title_align="left", border_style=colour)
 
 
-def shortened(path: Path) -> str:
-    """As short as it can be typed from here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith(os.pardir) else relative
-
-
 def _note(record: Record, keys: Sequence[str]) -> str:
     """`resnet, depth 44, seed 3: 62 %`."""
-    words = f"{label({key: record.value(key) for key in [*keys, 'seed']})}"
+    words = run_label(record, keys)
     if record.status == "failed":
         return f"{words}: {record.error or 'it did not say why'}"
     steps = f"{record.progress:.0%}".replace("%", " %")
@@ -227,7 +222,7 @@ def _count(row: Row) -> str:
 
 
 def _cost(name: str, listed: Sequence[Row]) -> Column:
-    head, text = COSTS.get(name, (key_text(name), short))
+    head, text = COST_COLUMNS.get(name, (key_text(name), short))
     return Column(head, [text(row.spreads[name].mean) if name in row.spreads else "" for row in listed])
 
 

@@ -18,8 +18,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from epochal.compare.reading import flat
 from epochal.errors import ConfigError
-from epochal.screen import relative
+from epochal.files import relative
 from epochal.sweeps import JOURNAL
 from epochal.sweeps.settings import Objective, Settings
 from epochal.sweeps.space import Parameter, Value
@@ -168,17 +169,6 @@ def check_same(folder: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     raise ConfigError(
         f"{relative(folder)} is the study of another search ({why}); give this one a name of its own with sweep.study=<name>."
     )
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _open(folder: Path, directions: Sequence[str]) -> optuna.Study:
