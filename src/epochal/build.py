@@ -87,7 +87,7 @@ class Job:
         try:
             yield
         except SystemExit as end:
-            if self.trainer.interrupted and end.code is not None:
+            if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
 

@@ -16,6 +16,7 @@ from epochal.build import check, settle
 from epochal.cli import check_values
 from epochal.errors import ConfigError, EpochalError
 from epochal.grid import Outcome, family, jobs_at_once
+from epochal.launchers import lost_runs
 from epochal.runs import comparable
 from epochal.screen import relative
 from epochal.sweeps import sweep_folder
@@ -61,7 +62,7 @@ def search(
         console.print(f"[dim]To watch them: python compare.py {relative(folder)} --live[/]", soft_wrap=True)
 
     returns: list[Any] = []
-    with family(config, [parameter.name for parameter in space]):
+    with family(config, [parameter.name for parameter in space]), lost_runs(config):
         while batch := [asked for _ in range(at_once) if (asked := study.ask()) is not None]:
             done = launch([job(asked, space, fixed) for asked in batch], batch[0].number)
             returns += done
