@@ -302,6 +302,7 @@ def search_until_killed(home: str, arguments: Sequence[str], where: str | None, 
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_a_search_killed_twice_tries_and_finds_the_same(tmp_path: Path) -> None:
     arguments = (*SEARCH, "sweep.n_trials=5", "sweep.startup=2", "duration=3epochs")
     for name in ("whole", "killed"):
@@ -335,6 +336,7 @@ def test_accuracy_against_parameters_gives_a_front(command: Any, home: Path) -> 
     assert all(float(row["parameters"]) > 100 for row in rows(folder))
 
 
+@pytest.mark.slow
 def test_hyperband_prunes(command: Any, home: Path) -> None:
     arguments = (*SEARCH, "sweep.pruner=hyperband", "sweep.sampler=random", "sweep.n_trials=8", "duration=4epochs")
     assert command("train", *arguments, "optimizer.lr=tag(log,interval(1e-5,1e-1))").status == 0

@@ -135,8 +135,8 @@ def tell(outcome: Outcome, seconds: float) -> None:
 
 def line(outcome: Outcome, seconds: float) -> str:
     """One line for a run that has ended, with rich's markup."""
-    from epochal.callbacks.progress import duration_text
     from epochal.screen import metric_text
+    from epochal.words import duration_text
 
     varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
     shown = [o for o in outcome["overrides"] if varying is None or split(o)[0] in varying]
@@ -178,7 +178,8 @@ def watch(config: DictConfig) -> str:
     """The command that shows these runs as they go on."""
     where = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
     if config.get("claim") is not None:
-        return f"python compare.py experiment={config.experiment} budget={config.budget}{where} --live"
+        budget = f" budget={config.budget}" if config.budget is not None else ""
+        return f"python compare.py experiment={config.experiment}{budget}{where} --live"
     return f"python compare.py {Path(config.output_dir) / 'runs'} --live"
 
 
