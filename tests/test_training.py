@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,11 @@ def test_wandb_gets_config_curves_and_pictures_and_a_resumed_run_goes_on(home):
     offline = list((job.run.folder / "wandb").glob(f"offline-run-*-{known['wandb_id']}"))
     assert len(offline) == 1
     assert list(offline[0].rglob("predictions*.png"))
-    records = b"".join(file.read_bytes() for file in offline[0].glob("*.wandb"))
+    for _ in range(100):  # W&B's own process writes the records, on a busy machine a little later
+        records = b"".join(file.read_bytes() for file in offline[0].glob("*.wandb"))
+        if b"val/accuracy" in records:
+            break
+        time.sleep(0.1)
     for words in (b"train/gradient_norm", b"val/accuracy", b"learning_rate", b"batch_size", b"mlp-digits"):
         assert words in records, words
     known["status"] = "stopped"
