@@ -215,7 +215,7 @@ def augment(
 def decode(source: sources.Source, building: Path, data: ImageData) -> dict[str, Any]:
     """Writes `<split>_images.npy` and `<split>_labels.npy` and tells what they are."""
     if source.local is not None and source.local.suffix == ".npz":
-        meta = _decode_npz(source.local, building)
+        meta = _decode_npz(source.local, building, data)
     else:
         meta = _decode_splits(source, building, data)
     shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
@@ -229,7 +229,7 @@ def statistics(train: ImageRows) -> tuple[Tensor, Tensor]:
     return images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp_(min=1e-3)
 
 
-def _decode_npz(file: Path, building: Path) -> dict[str, Any]:
+def _decode_npz(file: Path, building: Path, data: ImageData) -> dict[str, Any]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             content = dict(archive)
@@ -255,9 +255,19 @@ def _decode_npz(file: Path, building: Path) -> dict[str, Any]:
     names = content["names"].tolist() if "names" in content else range(count)
     if len(names) < count:
         raise ConfigError(f"{file} names {len(names)} classes, but its labels go up to {count - 1}.")
+    if data.image_size:
+        images = np.stack([_fitted(image, data.image_size) for image in images])
     cache.create_array(building / "train_images.npy", images.shape, np.uint8)[:] = images
     cache.create_array(building / "train_labels.npy", labels.shape, np.int64)[:] = labels
     return {"splits": ["train"], "classes": [str(n) for n in names]}
+
+
+def _fitted(pixels: np.ndarray, side: int) -> np.ndarray:  # (C, H, W) -> (C, side, side)
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    fitted = np.asarray(ImageOps.fit(image, (side, side)))
+    return fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
 
 
 def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> dict[str, Any]:
