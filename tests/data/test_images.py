@@ -114,10 +114,10 @@ def test_images_are_brought_to_one_size(tmp_path):
     assert prepared(tmp_path / "photos", image_size=6).inputs == Images(3, 6, 6)
 
 
-@pytest.mark.parametrize("shape", [(6, 8, 10), (6, 3, 8, 10)])
+@pytest.mark.parametrize("shape", [(60, 8, 10), (60, 3, 8, 10)])
 def test_so_are_those_of_an_npz_file(tmp_path, shape):
     pixels = np.full(shape, 7, np.uint8)
-    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(6) % 2)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(60) % 2)
     data = prepared(tmp_path / "x.npz", image_size=16, batch_size=2)
     assert (data.inputs.channels, data.inputs.height, data.inputs.width) == (
         len(shape) - 2 if len(shape) == 3 else 3,

@@ -97,11 +97,13 @@ class ImageData(Data):
         if self.path and self.path.startswith(PACKAGED):
             file = Path(__file__).with_name(self.path.removeprefix(PACKAGED))
             source = sources.Source(self.name, self.path, None, None, file)
-            key: dict[str, Any] = {"package": file.name, "size": file.stat().st_size}
+            key: dict[str, Any] = {"package": file.name, "bytes": file.stat().st_size}
         else:
             source = sources.locate(self.name, self.path, config=self.config, revision=self.revision)
             key = source.fingerprint()
         key |= {"image": self.image_column, "label": self.label_column, "size": self.image_size}
+        if self.image_size and source.local is not None and source.local.suffix == ".npz":
+            key["fitted"] = True  # caches made before these were brought to one size are not used
         folder = cache.cached(self.name, key, lambda building: decode(source, building, self))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
