@@ -11,7 +11,7 @@ runs of one thread (validation, test, pictures, run folder, W&B offline) and the
 at once    python train.py -m seed=1,2 launcher=joblib hydra.launcher.n_jobs=2
 in turn    the same with launcher=basic, in one process: imports are paid once
 
-The network is ResNet-8 at batch 128, on digits enlarged to CIFAR-10's 32x32; a run takes about a minute.
+The network is ResNet-8 at batch 128, on digits enlarged to CIFAR-10's 32x32; a run takes a minute or more.
 """
 
 import argparse
