@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from epochal.compare.definition import Comparison, Request
+
 METRICS = (
     "train/loss",
     "train/accuracy",
@@ -20,6 +22,18 @@ METRICS = (
     "test/loss",
     "test/accuracy",
 )
+
+ERRORS = {  # training errors by seed: plain networks get worse with depth, residual ones better
+    ("plain", 8): [0.2, 0.21, 0.22],
+    ("plain", 44): [0.4, 0.41, 0.43],
+    ("resnet", 8): [0.2] * 3,
+    ("resnet", 44): [0.1] * 3,
+}
+
+
+def compare(folder: Path, **choices: Any) -> Comparison:
+    """The runs in a folder, with what a person might choose; its report would go beside it."""
+    return Request(paths=(str(folder),), to=str(folder.parent / "report"), **choices).compare()
 
 
 def run_folder(

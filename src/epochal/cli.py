@@ -115,9 +115,9 @@ def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overr
         run, before = function(config)
         outcome["folder"], outcome["summary"] = str(run.folder), run.summary()
         outcome["status"] = "already" if before else outcome["summary"].get("status", "failed")
-    except Exception as error:
+    except Exception as error:  # told in the outcome, and with its traceback where it is a bug: the other runs go on
         if not isinstance(error, EpochalError | OmegaConfBaseException):
-            traceback.print_exception(error)  # a bug of ours; the others' jobs go on all the same
+            traceback.print_exception(error)
         outcome["error"] = sentence(error)
         outcome["exit_status"] = error.exit_status if isinstance(error, EpochalError) else 1
     grid.tell(outcome, time.perf_counter() - started)

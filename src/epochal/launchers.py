@@ -85,7 +85,7 @@ def lost_runs(config: DictConfig) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the libraries' own classes, whose packages may be missing; all others are raised again
         lines = str(error).splitlines()
         if lines and lines[0].startswith("sbatch:"):
             raise ConfigError(f"SLURM takes no such run; {lines[0]}") from error

@@ -12,18 +12,7 @@ from epochal.compare.definition import Plot, Request, check_claim, experiments, 
 from epochal.compare.reading import read
 from epochal.errors import ConfigError
 from epochal.validate import conf_folder
-from folders import grid, run_folder
-
-ERRORS = {
-    ("plain", 8): [0.2, 0.21, 0.22],
-    ("plain", 44): [0.4, 0.41, 0.43],
-    ("resnet", 8): [0.2] * 3,
-    ("resnet", 44): [0.1] * 3,
-}
-
-
-def compare(folder, **choices):
-    return Request(paths=(str(folder),), to=str(folder.parent / "report"), **choices).compare()
+from folders import ERRORS, compare, grid, run_folder
 
 
 def test_runs_that_differ_in_one_number_are_drawn_over_it_and_as_learning_curves(tmp_path):

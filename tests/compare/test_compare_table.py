@@ -9,22 +9,11 @@ import pytest
 from rich.console import Console
 
 from epochal.compare import table
-from epochal.compare.definition import Plot, Request
+from epochal.compare.definition import Plot
 from epochal.compare.groups import Spread
 from epochal.compare.sketch import sketch
 from epochal.words import difference_text, duration_text, number_text, short, spread_text
-from folders import grid, run_folder
-
-ERRORS = {
-    ("plain", 8): [0.2, 0.21, 0.22],
-    ("plain", 44): [0.4, 0.41, 0.43],
-    ("resnet", 8): [0.2] * 3,
-    ("resnet", 44): [0.1] * 3,
-}
-
-
-def compare(folder, **choices):
-    return Request(paths=(str(folder),), to=str(folder.parent / "report"), **choices).compare()
+from folders import ERRORS, compare, grid, run_folder
 
 
 def shown(comparison, width=100):
