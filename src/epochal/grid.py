@@ -143,10 +143,10 @@ def line(outcome: Outcome, seconds: float) -> str:
     words = [f"{SIGNS.get(outcome['status'], SIGNS['failed'])} {escape(' '.join(shown))} "]
     metrics = outcome["summary"].get("metrics", {})
     best = outcome["summary"].get("best", {})
-    for name in ("train/loss", best.get("metric")):
-        value = best.get("value") if name == best.get("metric") else metrics.get(name)
-        if name and value is not None:
-            words.append(f"{name} [bold]{metric_text(name, value)}[/]")
+    if metrics.get("train/loss") is not None:
+        words.append(f"train/loss [bold]{metric_text('train/loss', metrics['train/loss'])}[/]")
+    if best.get("value") is not None:  # the table after the grid has the last one
+        words.append(f"best {best['metric']} [bold]{metric_text(best['metric'], best['value'])}[/]")
     if outcome["status"] == "already":
         words.append("[dim]finished before[/]")
     elif outcome["status"] == "failed":
