@@ -1,4 +1,4 @@
-"""What three or more models share: checks of arguments, and the choice of the next token."""
+"""What three or more models share: checks of arguments, the form for an image's size, the choice of the next token."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from epochal.facts import Images
+
+SMALL_SIDE = 64  # pixels; larger images get the form that was published for ImageNet
 
 
 def check_sizes(**sizes: int | None) -> None:
@@ -25,6 +29,14 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless value is one of choices."""
     if value not in choices:
         raise ValueError(f"{name}={value} is no choice. There are: {' '.join(choices)}")
+
+
+def choose_input(input: str, images: Images) -> str:
+    """Which form of a network an image gets: "small" up to 64 pixels a side where input is "auto", else "imagenet"."""
+    check_choice("input", input, ("auto", "imagenet", "small"))
+    if input != "auto":
+        return input
+    return "small" if max(images.height, images.width) <= SMALL_SIDE else "imagenet"
 
 
 def check_generation(prompt: Tensor, *, length: int, temperature: float, top_k: int | None) -> None:
