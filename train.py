@@ -10,7 +10,8 @@ from epochal.cli import application, given
 
 @application("train", Path(__file__).parent / "conf")
 def main(config: DictConfig) -> tuple[Any, bool]:
-    from epochal.build import build, finished_before  # torch and Lightning load only when a run really starts
+    from epochal.build import build  # torch and Lightning load only when a run really starts
+    from epochal.resume import finished_before
 
     if run := finished_before(config):  # resume=auto, and nothing is left to do
         return run, True

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from epochal.build import make_data, make_task, settle
 from epochal.data import Batch
 from epochal.facts import Tokens
+from epochal.parts import make_data, make_task, settle
 from epochal.validate import conf_folder, make_model, target_class, validate
 from training import CONF, composed
 

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT
-from epochal.build import available_threads
 from epochal.errors import DivergedError
+from epochal.parts import available_threads
 from epochal.runs import AXES
 from samples import text_file
 from training import in_new_process, train, train_until_killed

@@ -15,11 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 
 from epochal import screen
-from epochal.build import make_data, make_task, make_trainer, quiet
 from epochal.callbacks import load_weights, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError
 from epochal.facts import Classes, from_plain, words
+from epochal.parts import make_data, make_task, make_trainer, quiet
 from epochal.runs import Run, save_shown, slug, write_atomically
 from epochal.tasks import LanguageModeling, Task
 from epochal.validate import ALLOWED, check_targets, make_model, numbers, roles, target_class

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from rich.console import Console
 
-from epochal.build import check, settle
+from epochal.build import check
 from epochal.cli import check_values
 from epochal.errors import ConfigError, EpochalError
 from epochal.grid import Outcome, family, jobs_at_once
 from epochal.launchers import lost_runs
+from epochal.parts import settle
 from epochal.runs import comparable
 from epochal.screen import relative
 from epochal.sweeps import sweep_folder
