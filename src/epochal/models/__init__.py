@@ -1,11 +1,15 @@
 """Milestone architectures, each in one file, each a plain torch.nn.Module that also works without the framework."""
 
+from epochal.models.alexnet import AlexNet
 from epochal.models.cnn import CNN
 from epochal.models.gan import GAN
+from epochal.models.googlenet import GoogLeNet
 from epochal.models.gpt import GPT
 from epochal.models.lenet import LeNet
 from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
+from epochal.models.vgg import VGG
+from epochal.models.vit import ViT
 
-__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "LeNet", "ResNet"]
+__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "GoogLeNet", "LeNet", "ResNet", "ViT"]
