@@ -10,6 +10,5 @@ from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
 from epochal.models.vgg import VGG
-from epochal.models.vit import ViT
 
-__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "GoogLeNet", "LeNet", "ResNet", "ViT"]
+__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "GoogLeNet", "LeNet", "ResNet"]

@@ -35,9 +35,14 @@ class Classification(Task):
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = self.model(batch.inputs)
+        outputs = self.model(batch.inputs)
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+        for others in auxiliary:  # heads in the middle of the network, in training alone
+            loss = loss + self.model.auxiliary_weight * F.cross_entropy(
+                others, batch.targets, label_smoothing=smoothing
+            )
         metrics = {"loss": loss.detach(), "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
         if logits.shape[1] > 10:
             best = logits.topk(5, dim=1).indices  # (B, 5)

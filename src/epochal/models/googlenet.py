@@ -1,0 +1,256 @@
+"""GoogLeNet: every module looks at its input at several scales at once, and 1x1 convolutions keep that cheap.
+
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions, 2014
+(arXiv 1409.4842).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from epochal.facts import Classes, Images
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input
+
+BRANCHES = ("1x1", "3x3", "5x5", "pool")
+INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}  # (table 1)
+POOLED = {"4a": 3, "5a": 2}  # modules before which pooling halves height and width: the side of its patches
+HEADS = ("4a", "4d")  # modules that an auxiliary head follows
+AUXILIARY_DROPOUT = 0.7
+LEAST = {"imagenet": 32, "small": 16}  # pixels, so that all halvings leave one
+
+
+class Inception(nn.Module):
+    """Up to four branches beside each other, their channels joined: 1x1, 3x3 and 5x5 convolutions, and pooling.
+
+    A 1x1 convolution first reduces the channels that the larger ones read, and afterwards those that pooling leaves.
+    """
+
+    def __init__(
+        self, *, in_channels: int, channels: Sequence[int], branches: Sequence[str], largest_kernel: int
+    ) -> None:
+        super().__init__()
+        one, three_reduced, three, five_reduced, five, pooled = channels
+        made = {
+            "1x1": lambda: convolution(in_channels, one, 1),
+            "3x3": lambda: nn.Sequential(
+                convolution(in_channels, three_reduced, 1), convolution(three_reduced, three, 3)
+            ),
+            "5x5": lambda: nn.Sequential(
+                convolution(in_channels, five_reduced, 1), convolution(five_reduced, five, largest_kernel)
+            ),
+            "pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, padding=1), convolution(in_channels, pooled, 1)),
+        }
+        self.branches = nn.ModuleDict({name: made[name]() for name in BRANCHES if name in branches})
+        widths = dict(zip(BRANCHES, (one, three, five, pooled), strict=True))
+        self.out_channels = sum(widths[name] for name in self.branches)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        return torch.cat([branch(x) for branch in self.branches.values()], dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A classifier in the middle of the network: it brings the loss's gradient nearer to the first layers."""
+
+    def __init__(self, *, in_channels: int, num_classes: int, width: float) -> None:
+        super().__init__()
+        channels, hidden = scaled(128, width), scaled(1024, width)
+        self.conv = convolution(in_channels, channels, 1)
+        self.fc1 = nn.Linear(channels * 4 * 4, hidden)
+        self.fc2 = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
+        x = self.conv(F.adaptive_avg_pool2d(x, 4)).flatten(1)
+        return self.fc2(F.dropout(F.relu(self.fc1(x)), AUXILIARY_DROPOUT, self.training))
+
+
+class GoogLeNet(nn.Module):
+    """Nine inception modules, 22 layers with weights deep, of 6.6 million parameters for ImageNet's 1000 classes.
+
+        7x7 stride 2 -> (64, H/2, W/2)    pool    1x1 -> 64    3x3 -> (192, H/4, W/4)    pool
+        3a, 3b -> (480, H/8, W/8)    pool    4a to 4e -> (832, H/16, W/16)    pool    5a, 5b -> (1024, H/32, W/32)
+        mean over pixels -> 1024    output num_classes
+
+    In training, forward returns (logits, logits after 4a, logits after 4d); the two auxiliary heads' losses count 0.3
+    each. In eval mode it returns the logits alone, and the heads, of another 6.4 million parameters, rest.
+
+    The form for small images, of 28 to 64 pixels, has one thing changed: the first convolution is 3x3 with stride 1.
+    So 32x32 pixels become 16, 8 (module 3), 4 (module 4, where the auxiliary heads read the very 4x4 they were made
+    for) and 2 (module 5).
+
+    Deviations from the paper:
+        - Batch normalisation after each convolution, as the same authors found a year later (arXiv 1502.03167), and no
+          local response normalisation.
+        - The 5x5 branch convolves 3x3 by default: so does torchvision, whose weights fit and whose 6.6 million
+          parameters are the number that is quoted. The paper's largest_kernel=5 makes 7.0 million.
+        - Pooling before module 5 takes 2x2 pixels instead of 3x3, as in torchvision.
+        - The auxiliary heads average to 4x4 pixels whatever the image's size.
+        - Weights start as in He et al. 2015 (arXiv 1502.01852), about which the paper says nothing.
+
+    Args:
+        in_channels: 1 for grey, 3 for colour images.
+        num_classes: Length of the output.
+        input: "imagenet" is the published form, "small" the one for 28 to 64 pixels; for_data also takes "auto", which
+            is small where no side is longer than 64 pixels.
+        branches: Which of "1x1", "3x3", "5x5", "pool" the modules have.
+        equal_parameters: Where branches are left out, widen the others until the network, without its auxiliary heads,
+            has as many parameters as with all four.
+        largest_kernel: Side of the 5x5 branch's filters, 3 or 5.
+        auxiliary: Whether there are auxiliary heads.
+        dropout: Share of the 1024 features that is zeroed in training; the auxiliary heads drop 70 %.
+        width: Factor on all channels.
+
+    Raises:
+        ValueError: If branches is empty or names another one, largest_kernel is not 3 or 5, a size below 1, width not
+            above 0, dropout not in [0, 1) or input no choice; from for_data, if pooling leaves nothing of the images.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    reads: ClassVar[tuple[type, ...]] = (Images,)
+    auxiliary_weight: ClassVar[float] = 0.3
+    torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^conv1\.", "stem.0."),
+        (r"^conv2\.", "stem.2."),
+        (r"^conv3\.", "stem.3."),
+        (r"^inception(\w+)\.branch1\.", r"inceptions.\1.branches.1x1."),
+        (r"^inception(\w+)\.branch2\.", r"inceptions.\1.branches.3x3."),
+        (r"^inception(\w+)\.branch3\.", r"inceptions.\1.branches.5x5."),
+        (r"^inception(\w+)\.branch4\.", r"inceptions.\1.branches.pool."),
+        (r"^aux1\.", "auxiliary.4a."),
+        (r"^aux2\.", "auxiliary.4d."),
+        (r"^fc\.", "head."),
+        (r"\.conv\.weight$", ".0.weight"),  # a convolution and its normalisation stand in one Sequential
+        (r"\.bn\.", ".1."),
+    )
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        input: str = "imagenet",
+        branches: Sequence[str] = BRANCHES,
+        equal_parameters: bool = False,
+        largest_kernel: int = 3,
+        auxiliary: bool = True,
+        dropout: float = 0.4,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_sizes(in_channels=in_channels, num_classes=num_classes)
+        check_choice("input", input, tuple(LEAST))
+        check_dropout(dropout)
+        if not width > 0:
+            raise ValueError(f"width={width} must be above 0.")
+        if largest_kernel not in (3, 5):
+            raise ValueError(f"largest_kernel={largest_kernel} is no choice. There are: 3 5")
+        if not branches:
+            raise ValueError(f"branches must name at least one of: {' '.join(BRANCHES)}")
+        for name in branches:
+            check_choice("branches", name, BRANCHES)
+        published = (input, set(branches), largest_kernel, width) == ("imagenet", set(BRANCHES), 3, 1)
+        self.torchvision_name = "googlenet" if published else None
+
+        kernel, stride = (7, 2) if input == "imagenet" else (3, 1)
+        first, second = scaled(64, width), scaled(192, width)
+        self.stem = nn.Sequential(
+            convolution(in_channels, first, kernel, stride),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            convolution(first, first, 1),
+            convolution(first, second, 3),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+        )
+
+        def rest(branches: Sequence[str], factor: float) -> nn.ModuleList:
+            """The inception modules, all their channels by the factor, and the output."""
+            modules, channels = nn.ModuleDict(), second
+            for name, widths in INCEPTIONS.items():
+                modules[name] = Inception(
+                    in_channels=channels,
+                    channels=[scaled(count, factor) for count in widths],
+                    branches=branches,
+                    largest_kernel=largest_kernel,
+                )
+                channels = modules[name].out_channels
+            return nn.ModuleList([modules, nn.Linear(channels, num_classes)])
+
+        factor = width * (widening(rest, branches, width) if equal_parameters else 1)
+        self.inceptions, self.head = rest(branches, factor)
+        self.dropout = nn.Dropout(dropout)
+        self.auxiliary = nn.ModuleDict()
+        if auxiliary:
+            for name in HEADS:
+                channels = self.inceptions[name].out_channels
+                self.auxiliary[name] = AuxiliaryHead(in_channels=channels, num_classes=num_classes, width=width)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:
+        form = choose_input(input, inputs)
+        if min(inputs.height, inputs.width) < LEAST[form]:
+            raise ValueError(
+                f"GoogLeNet with input={form} halves the image until {LEAST[form]} pixels are one, so it needs at "
+                f"least as many a side, not {inputs.height}x{inputs.width}: "
+                f"dataset.image_size={32 if form == 'small' else 224}"
+            )
+        return cls(in_channels=inputs.channels, num_classes=outputs.count, input=form, **config)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:  # (B, C, H, W) -> (B, num_classes) each
+        x, auxiliary = self.stem(images), []
+        for name, inception in self.inceptions.items():
+            if name in POOLED:
+                x = F.max_pool2d(x, POOLED[name], 2, ceil_mode=True)
+            x = inception(x)
+            if self.training and name in self.auxiliary:
+                auxiliary.append(self.auxiliary[name](x))
+        logits = self.head(self.dropout(x.mean(dim=(2, 3))))
+        return (logits, *auxiliary) if auxiliary else logits
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The modules whose outputs (B, C, H, W) are worth a look, in order."""
+        return {"stem": self.stem} | {f"inception {name}": self.inceptions[name] for name in ("3b", "4e", "5b")}
+
+
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels, eps=1e-3),
+        nn.ReLU(inplace=True),
+    )
+
+
+def scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+def widening(make: Callable[[Sequence[str], float], nn.Module], branches: Sequence[str], width: float) -> float:
+    """The factor on the channels with which these branches have as many parameters as all four, by bisection."""
+
+    def count(branches: Sequence[str], factor: float) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in make(branches, factor).parameters())
+
+    whole = count(BRANCHES, width)
+    low, high = 1.0, 32.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if count(branches, width * middle) < whole else (low, middle)
+    return low
