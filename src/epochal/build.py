@@ -41,6 +41,7 @@ from epochal.parts import (
 from epochal.resume import new_run, resumed
 from epochal.runs import Run, RunLogger, plain, rank
 from epochal.tasks import Task
+from epochal.transfer import begin_with, is_task, source, weights
 from epochal.validate import make_model, validate
 
 
@@ -134,9 +135,14 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
     validate(config)
     config = settle(config)
+    parent = source(config) if checkpoint is None else None
+    beginning = weights(parent) if parent is not None else checkpoint
     pl.seed_everything(config.seed, verbose=False)
-    data = make_data(config)
+    # what other weights learned from was normalised, or cut into tokens, in its own way
+    data = make_data(config, beginning["epochal"]["data"] if beginning and config.init_from is not None else None)
     model = make_model(config, *data.facts(config.task.name))
+    if parent is not None and beginning is not None:
+        begin_with(model, beginning, config)
     if config.channels_last and any(isinstance(m, nn.Conv2d) for m in model.modules()):
         model = model.to(memory_format=torch.channels_last)
     flops = count_flops(model, data.facts(config.task.name))
@@ -157,6 +163,8 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
         )
     try:
         known = known_facts(config, data, model, flops, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
+        if config.init_from is not None:
+            known["init_from"] = str(parent.folder) if parent else run.summary().get("init_from")
 
         examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
         run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
@@ -207,7 +215,10 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     key = str((plain(config.dataset), config.task.name))
     data = seen[key] = seen.get(key) or make_data(config)
     with torch.device("meta"):
-        make_model(config, *data.facts(config.task.name))
+        model = make_model(config, *data.facts(config.task.name))
+    parent = None if is_task(str(config.init_from)) else source(config)  # a task's run may be one of this grid
+    if parent is not None:
+        begin_with(model, weights(parent), config)
     check_lengths(config, data)
 
 

@@ -172,7 +172,8 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     """What makes two configs the same run."""
     keys = plain(config)
     asked = keys.pop("asked", {})  # for before it was worked out: minutes, task: auto
-    return {key: asked.get(key, value) for key, value in keys.items() if key not in VOLATILE}
+    keys = {key: asked.get(key, value) for key, value in keys.items() if key not in VOLATILE}
+    return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
 
 
 class RunLogger(Logger):
@@ -282,7 +283,8 @@ def save_shown(shown: Shown, folder: Path, stem: str) -> list[Path]:
         write_atomically(files[-1], text + "\n")
     for name, profile in shown.profiles.items():
         files.append(folder / f"{stem.format(name)}.csv")
-        rows = [f"{position},{value:.6g}" for position, value in enumerate(profile.values, 1)]
+        positions = profile.positions or range(1, len(profile.values) + 1)
+        rows = [f"{position},{value:.6g}" for position, value in zip(positions, profile.values)]
         write_atomically(files[-1], "\n".join([f"{profile.position},{profile.value}", *rows]) + "\n")
     return files
 

@@ -406,7 +406,8 @@ def grid_keys(experiment: str) -> frozenset[str]:
     from epochal.validate import conf_folder
 
     config = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
-    return frozenset(str(key).lstrip("+~") for key in OmegaConf.select(config, "hydra.sweeper.params") or {})
+    grids = (OmegaConf.select(config, f"hydra.sweeper.{name}") or {} for name in ("first", "params"))
+    return frozenset(str(key).lstrip("+~") for grid in grids for key in grid)
 
 
 def has_own_settings(record: Record, grid: Iterable[str]) -> bool:

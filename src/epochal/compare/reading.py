@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -148,8 +149,9 @@ class Record:
         return (columns[x][kept], columns[metric][kept]) if kept.any() else None
 
     def profile(self, name: str) -> Profile | None:
-        """The newest of a name."""
-        paths = [(int(m["step"]), p) for p, m in self._shown(".csv") if m["name"] == name]
+        """The test's of a name, or the newest."""
+        paths = [(float(m["step"]), p) for p, m in self._shown(".csv") if m["name"] == name]
+        paths += [(math.inf, p) for p in self._files if p.name == f"test_{name}.csv"]
         if not paths:
             return None
         path = max(paths)[1]
@@ -163,7 +165,8 @@ class Record:
     @property
     def profiles(self) -> list[str]:
         """The names that `profile` knows."""
-        return sorted({m["name"] for _, m in self._shown(".csv")})
+        tested = {p.stem.removeprefix("test_") for p in self._files if p.match("test_*.csv")}
+        return sorted({m["name"] for _, m in self._shown(".csv")} | tested)
 
     def pictures(self) -> list[Picture]:
         """By name, then step; the test's last."""

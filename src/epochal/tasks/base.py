@@ -28,9 +28,10 @@ MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.
 class Profile:
     """One number for each position, such as the gradient by time step."""
 
-    position: str  # what is counted from 1
+    position: str  # what it is a position of
     value: str
     values: list[float]
+    positions: list[float] | None = None  # None: 1, 2, ...
 
 
 @dataclass

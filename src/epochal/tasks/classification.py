@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from epochal.data.base import Batch
+from epochal.data.images import ImageRows
 from epochal.tasks.base import Metrics, Profile, Shown, Task
 
 SHOWN = 24  # pictures in a grid
@@ -24,14 +26,24 @@ class Classification(Task):
 
     Args:
         label_smoothing: Share of each target that is spread evenly over all classes, in training alone.
+        shifts: Pixels; the test images are tested again, moved by so many in each of the four directions.
+        noises: Standard deviations, pixels from 0 to 1; they are tested again with so much noise on each pixel.
     """
 
     reports: ClassVar = ("val/accuracy", "max")
     example_metric: ClassVar = "accuracy"
 
-    def __init__(self, *, label_smoothing: float = 0.0, **rest: Any) -> None:
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        shifts: Sequence[int] = (),
+        noises: Sequence[float] = (),
+        **rest: Any,
+    ) -> None:
         super().__init__(**rest)
         self.label_smoothing = label_smoothing
+        self.changes = {"shift": (moved, tuple(shifts)), "noise": (noisy, tuple(noises))}
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -112,7 +124,31 @@ class Classification(Task):
         few = torch.arange(min(SHOWN, len(labels)))
         shown.pictures["predictions"] = self._grid(rows.images[rows.rows[few]], prediction[few], labels[few])
         self.examples = (rows.images[rows.rows[few]].numpy(), prediction[few].tolist(), labels[few].tolist())
+        self._test_changed(shown, rows, clean=(prediction == labels).float().mean().item())
         return shown
+
+    @torch.no_grad()
+    def _test_changed(self, shown: Shown, rows: ImageRows, clean: float) -> None:
+        """How much of its accuracy is left on images that are not quite where, or what, they were."""
+        metrics = {}
+        for name, (change, amounts) in self.changes.items():
+            errors = []
+            for amount in amounts:
+                right = 0
+                for number, index in enumerate(rows.rows.split(self.data.eval_batch_size)):
+                    images, labels = (
+                        part.index_select(0, index).to(self.device) for part in (rows.images, rows.labels)
+                    )
+                    prediction = self.model(self.data.normalise(change(images, amount, seed=number))).argmax(1)
+                    right += int((prediction == labels).sum())
+                metrics[f"{name}_{amount}/accuracy"] = right / len(rows.rows)
+                errors.append(1 - right / len(rows.rows))
+            if amounts:
+                label = {"shift": "pixels moved", "noise": "deviation of the noise"}[name]
+                shown.profiles[name] = Profile(label, "test error", [1 - clean, *errors], [0, *amounts])
+        if metrics:
+            self.measured |= {f"test/{name}": value for name, value in metrics.items()}
+            self.record("test", metrics)
 
     def _grid(
         self,
@@ -130,6 +166,25 @@ class Classification(Task):
             caption = names[guess] if guess == truth else f"{names[guess]}, not {names[truth]}"
             captions.append(caption if confidence is None else f"{caption}\n{confidence[number]:.0%} sure")
         return pictures.grid(images.numpy(), captions, highlight=(prediction != labels).tolist(), title=title)
+
+
+def moved(images: Tensor, pixels: float, seed: int) -> Tensor:
+    """Moves each (C, H, W) up, down, left or right by so many whole pixels, the edge repeated; a quarter each way."""
+    pixels = int(pixels)
+    padded = F.pad(images.float(), (pixels,) * 4, mode="replicate").to(images.dtype)
+    height, width = images.shape[-2:]
+    out = torch.empty_like(images)
+    for turn, (down, right) in enumerate(((0, 1), (2, 1), (1, 0), (1, 2))):
+        part = slice((turn + seed) % 4, None, 4)
+        rows, columns = down * pixels, right * pixels
+        out[part] = padded[part, :, rows : rows + height, columns : columns + width]
+    return out
+
+
+def noisy(images: Tensor, deviation: float, seed: int) -> Tensor:
+    """Adds normal noise to uint8 pixels, the same for every run, and cuts off what leaves 0 to 255."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
+    return (images + 255 * deviation * noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def _per_class(counts: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -15,19 +15,54 @@ from omegaconf import DictConfig, open_dict
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the choices, in Hydra's own grammar; those of the command line come before those of the config."""
+    """Every combination of the choices, in Hydra's own grammar; those of the command line come before those of the config.
+
+    Args:
+        max_batch_size, params: As of Hydra's own sweeper.
+        first: A grid of its own, whose runs have ended before the others start: they may begin with its weights.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None, params: dict[str, str] | None = None, first: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(max_batch_size=max_batch_size, params=params)
+        self.before = first or {}
 
     def sweep(self, arguments: list[str]) -> Any:
         from epochal import grid, launchers  # only now, since Hydra imports every plugin at each start
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        jobs = self.split_arguments(self.choices(arguments), max_batch_size=None)[0]
+        stages = [jobs for jobs in (self.first(arguments), self.jobs(self.choices(arguments))) if jobs]
+        jobs = [job for stage in stages for job in stage]
         configs = [self.compose(job) for job in jobs]
         launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
-        return grid.run(self.config, jobs, configs, lambda: launcher.launch(jobs, initial_job_idx=0))
 
-    def choices(self, arguments: list[str]) -> list[Override]:
+        def launch() -> list[Any]:
+            returns: list[Any] = []
+            for stage in stages:  # with weights of the first the second begins
+                returns += launcher.launch(stage, initial_job_idx=len(returns))
+            return returns
+
+        return grid.run(self.config, jobs, configs, launch)
+
+    def jobs(self, choices: list[Override]) -> list[list[str]]:
+        """Every combination."""
+        return [list(job) for job in self.split_arguments(choices, max_batch_size=None)[0]]
+
+    def first(self, arguments: list[str]) -> list[list[str]]:
+        """Runs that come before all others: the grid of `hydra.sweeper.first`.
+
+        What is typed for a key that only the grid after it varies does not concern them.
+        """
+        if not self.before:
+            return []
+        own = [f"{key}={value}" for key, value in self.before.items()]
+        later = set(self.params or {}) - set(self.before)
+        typed = [a for a in arguments if a.partition("=")[0].lstrip("+") not in later]
+        return self.jobs(self.choices(typed, own))
+
+    def choices(self, arguments: list[str], params: list[str] | None = None) -> list[Override]:
         """One override a key, those of the command line before those of the config.
 
         Raises:
@@ -38,7 +73,8 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = {
-            o.get_key_element().lstrip("+"): o for o in parser.parse_overrides([*self._parse_config(), *arguments])
+            o.get_key_element().lstrip("+"): o
+            for o in parser.parse_overrides([*(self._parse_config() if params is None else params), *arguments])
         }
         for key in ("experiment", "budget", "sweep"):
             if key in overrides and overrides[key].is_sweep_override():
@@ -70,5 +106,5 @@ class GridSweeper(BasicSweeper):
 
 
 # no dataclass: Hydra runs this module before it is in sys.modules, where they look themselves up
-GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
+GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}, "first": {}}
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GRID, provider="epochal")
