@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from epochal.facts import Images, Tokens
+from epochal.facts import Tokens
 
 
 def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
@@ -26,7 +26,7 @@ def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if isinstance(inputs, Tokens):
             shadow(torch.zeros(1, inputs.length, dtype=torch.long, device="meta"))
-        elif isinstance(facts[1], Images):
+        elif hasattr(shadow, "discriminator"):
             shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
         else:
             shadow(torch.zeros(1, inputs.channels, inputs.height, inputs.width, device="meta"))

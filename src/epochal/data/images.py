@@ -60,7 +60,7 @@ class ImageData(Data):
             image says is kept, its shape is lost.
     """
 
-    tasks: ClassVar = ("classification", "adversarial")
+    tasks: ClassVar = ("classification", "adversarial", "next_patch", "masked_patch")
     yields: ClassVar = Images
 
     def __init__(
