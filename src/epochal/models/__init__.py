@@ -2,6 +2,7 @@
 
 from epochal.models.alexnet import AlexNet
 from epochal.models.cnn import CNN
+from epochal.models.efficientnet import EfficientNet
 from epochal.models.gan import GAN
 from epochal.models.googlenet import GoogLeNet
 from epochal.models.gpt import GPT
@@ -10,5 +11,6 @@ from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
 from epochal.models.vgg import VGG
+from epochal.models.vit import ViT
 
-__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "GoogLeNet", "LeNet", "ResNet"]
+__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "EfficientNet", "GoogLeNet", "LeNet", "ResNet", "ViT"]
