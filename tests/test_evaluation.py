@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from samples import pixels
@@ -62,3 +63,18 @@ def test_a_language_model_goes_on_from_a_prompt(trained, command, copied):
     assert outcome.status == 0, outcome.error
     assert "the quick" in outcome.out
     assert "perplexity" in outcome.out
+
+
+def test_every_test_image_counts_the_same_in_batches_of_unlike_size(home):
+    job = train(
+        "model=mlp",
+        "model.hidden=[4]",
+        "dataset=digits",
+        "dataset.eval_batch_size=350",
+        "duration=5steps",
+        "logger=none",
+    )
+    prediction, _, labels = (torch.cat(parts) for parts in zip(*job.task._outputs))
+    assert len(labels) == 359, "350 and 9"
+    share = (prediction == labels).float().mean().item()
+    assert job.run.summary()["metrics"]["test/accuracy"] == pytest.approx(share, abs=1e-6)

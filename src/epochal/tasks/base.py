@@ -261,7 +261,8 @@ class Task(pl.LightningModule):
         for name, value in metrics.items():
             if name not in self._means:
                 self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
-            self._means[name].update(value.detach(), count)
+            # a value an example: with this strategy, weights given to MeanMetric are ignored
+            self._means[name].update(value.detach().expand(count))
 
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}
