@@ -286,6 +286,10 @@ class ViT(nn.Module):
         self.train(was_training)
         return maps
 
+    def rollout(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, rows, columns)
+        """How much of each patch reaches the class head, see `attention_rollout`."""
+        return attention_rollout(self.attention_maps(images), self.grid)
+
     @property
     def torchvision_name(self) -> str | None:
         letter = next((name.lower() for name in ("B", "L") if VARIANTS[name] == self._sizes), None)
