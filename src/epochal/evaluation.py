@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from epochal import screen
+from epochal import explain, screen
 from epochal.callbacks import load_weights, read_checkpoint
 from epochal.data import Data
 from epochal.errors import ConfigError
@@ -54,8 +54,11 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
         if not len(data.tokenizer.encode(config.prompt)):  # type: ignore[attr-defined]
             raise ConfigError(f"The run's vocabulary has no character of the prompt {config.prompt!r}.")
         data.prompt = config.prompt  # type: ignore[attr-defined]
+    images = images_to_explain(config, task, data)
     rebuilt.trainer.test(task, datamodule=data, verbose=False)
     metrics = task.measured
+    if images:
+        task.shown.pictures |= explain.explain(task.model, data, images)
 
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
@@ -84,6 +87,22 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     )
     console.print(f"\n{written} are in\n    {screen.relative(rebuilt.folder)}", soft_wrap=True)
     return metrics
+
+
+def images_to_explain(config: DictConfig, task: Task, data: Data) -> list[int]:
+    """Numbers of test images; none where nothing is to be explained.
+
+    Raises:
+        ConfigError: If there is nothing to show of the network, or an image is none of the test part.
+    """
+    if not isinstance(config.explain, bool):
+        raise ConfigError(f"explain={config.explain} must be true or false.")
+    if not config.explain:
+        if config.images is not None:
+            raise ConfigError("images goes with explain=true, which shows how the network sees them.")
+        return []
+    explain.check(task)
+    return explain.chosen(data, config.images)
 
 
 def rebuild(config: DictConfig) -> Rebuilt:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +21,7 @@ WHITE, INK, GREY, FAINT, RED = (255, 255, 255), (34, 34, 34), (105, 105, 105), (
 LINES = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), INK)  # Okabe-Ito
 BLUES = ((244, 248, 252), (158, 202, 225), (49, 130, 189), (8, 56, 112))  # from none of a row to all of it
 REDS = ((255, 255, 255), (253, 212, 158), (239, 101, 72), (153, 0, 13))
+HEAT = ((0, 0, 0), (88, 20, 110), (190, 50, 85), (245, 140, 20), (255, 250, 160))  # from nothing to the most
 MARGIN, TITLE, TEXT, SMALL = 24, 20, 14, 12  # pixels: the white around every picture, and the sizes of its texts
 WIDTH, HEIGHT, FINE = 960, 560, 3  # of curves: drawn FINE times larger, then shrunk, which smooths the lines
 
@@ -197,6 +198,68 @@ def curves(
     for y, text in zip(up, y_texts):
         _write(draw, left - 10, y, text, TEXT, GREY, "rm")
     return canvas
+
+
+def heat(values: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """Colours, uint8 (..., 3): from black at 0 to yellow at 1; signed, white at 0, red up to 1, blue down to -1."""
+    if signed:
+        return _shade((*reversed(BLUES[1:]), WHITE, *REDS[1:]), (np.asarray(values) + 1) / 2)
+    return _shade(HEAT, np.asarray(values))
+
+
+def enlarged(pixels: np.ndarray, side: int) -> Image.Image:
+    """An image of about side pixels: grown by a whole factor, each pixel sharp, or shrunk where it is larger.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        side: Of the square that it fits into.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    longer = max(picture.size)
+    if longer > side:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return picture
+    factor = side // longer
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def text(content: str, width: int, size: int = SMALL + 1, color: RGB = INK, middle: bool = False) -> Image.Image:
+    """Words on white, as high as they need and width pixels wide; they break at line feeds and, where too wide, at blanks."""
+    lines = _wrapped(content, size, width)
+    canvas = Image.new("RGB", (width, (size + 4) * len(lines)), WHITE)
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        x, anchor = (width / 2, "ma") if middle else (0, "la")
+        _write(draw, x, (size + 4) * number, line, size, color, anchor)
+    return canvas
+
+
+def joined(parts: Sequence[Image.Image], *, upright: bool, gap: int, middle: bool = False) -> Image.Image:
+    """Pictures on white, one beside the other or, upright, one below the other.
+
+    Args:
+        parts: At least one.
+        gap: Pixels between them.
+        middle: Whether their middles are in line; else their upper or left edges.
+    """
+    widths, heights = [part.width for part in parts], [part.height for part in parts]
+    along, across = (heights, widths) if upright else (widths, heights)
+    length, breadth = sum(along) + gap * (len(parts) - 1), max(across)
+    canvas = Image.new("RGB", (breadth, length) if upright else (length, breadth), WHITE)
+    at = 0
+    for part, step, own in zip(parts, along, across):
+        off = (breadth - own) // 2 if middle else 0
+        canvas.paste(part, (off, at) if upright else (at, off))
+        at += step + gap
+    return canvas
+
+
+def sheet(body: Image.Image, title: str, note: str) -> Image.Image:
+    """A title, below it in grey how to read what follows, and the body, with a margin around all."""
+    width = max(body.width, _width(title, TITLE))
+    head = [text(title, width, TITLE), text(note, width, TEXT, GREY)]
+    whole = joined([joined(head, upright=True, gap=4), body], upright=True, gap=16)
+    return ImageOps.expand(whole, MARGIN, WHITE)
 
 
 def in_terminal(image: np.ndarray) -> Text:

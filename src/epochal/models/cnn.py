@@ -110,3 +110,8 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         return self.head(self.features(images))
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The modules whose outputs are feature maps: each convolution after its ReLU, before it is pooled."""
+        rectified = [module for module in self.features if isinstance(module, nn.ReLU)]
+        return {f"convolution {number}": module for number, module in enumerate(rectified, start=1)}

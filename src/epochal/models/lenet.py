@@ -73,6 +73,10 @@ class LeNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         return self.head(self.features(self.frame(images)))
 
+    def stages(self) -> dict[str, nn.Module]:
+        """The modules whose outputs are feature maps: what each pair of convolution and pooling gives, activated."""
+        return {"S2": self.features[2], "S4": self.features[5]}
+
     @staticmethod
     def frame(images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 32, 32)
         """Bring images of any size to 32x32 pixels."""
