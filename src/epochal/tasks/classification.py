@@ -15,6 +15,7 @@ from epochal.data.images import ImageRows
 from epochal.tasks.base import Metrics, Profile, Shown, Task
 
 SHOWN = 24  # pictures in a grid
+SHOWN_ATTENTION = 8
 LOOKED_AT = 64  # examples whose gradients are averaged
 
 
@@ -78,7 +79,25 @@ class Classification(Task):
         shown = Shown(pictures={"predictions": self._grid(images, prediction, labels)})
         if getattr(self.model, "shows_state_gradients", False):
             self._show_state_gradients(shown)
+        if hasattr(self.model, "rollout"):
+            shown.pictures["attention"] = self._attention(inputs[:SHOWN_ATTENTION])
         return shown
+
+    def _attention(self, inputs: Tensor) -> Any:
+        """Images as the network reads them, and below each where its answer comes from: yellow most, black least."""
+        from epochal import pictures
+
+        flow = self.model.rollout(inputs).float().cpu()  # (N, rows, columns)
+        least, most = flow.amin((1, 2), keepdim=True), flow.amax((1, 2), keepdim=True)
+        flow = F.interpolate(((flow - least) / (most - least).clamp_min(1e-12))[:, None], inputs.shape[2:])[:, 0]
+        pixels = inputs.float().cpu() * self.data.std.view(-1, 1, 1) + self.data.mean.view(-1, 1, 1)
+        images = pictures.to_uint8(pixels.expand(-1, 3, -1, -1).numpy(), low=0.0, high=1.0)
+        over = images.mean(1, keepdims=True) / 2 + pictures.heat(flow.numpy()).transpose(0, 3, 1, 2) / 2
+        return pictures.grid(
+            np.concatenate((images, over.astype(np.uint8))),
+            columns=len(images),
+            title="Attention rollout: where the answer comes from",
+        )
 
     def _show_state_gradients(self, shown: Shown) -> None:
         """How far back the loss of a recurrent network's answer reaches: the long-term dependency, looked at."""
