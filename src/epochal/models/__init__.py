@@ -10,7 +10,22 @@ from epochal.models.lenet import LeNet
 from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
+from epochal.models.timm import Timm
 from epochal.models.vgg import VGG
 from epochal.models.vit import ViT
 
-__all__ = ["CNN", "GAN", "GPT", "MLP", "RNN", "VGG", "AlexNet", "EfficientNet", "GoogLeNet", "LeNet", "ResNet", "ViT"]
+__all__ = [
+    "CNN",
+    "GAN",
+    "GPT",
+    "MLP",
+    "RNN",
+    "VGG",
+    "AlexNet",
+    "EfficientNet",
+    "GoogLeNet",
+    "LeNet",
+    "ResNet",
+    "Timm",
+    "ViT",
+]
