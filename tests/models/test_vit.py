@@ -184,7 +184,7 @@ def test_what_is_given_takes_the_place_of_the_variants(variant):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"variant": "H"}, "variant=H is no choice. There are: Ti S B L"),
+        ({"variant": "H"}, "variant=H is no choice. There are: Mini Ti S B L"),
         ({"patch_size": 5}, "patch_size=5 does not divide 8x12 pixels; 1, 2, 4 do, or take dataset.image_size=5."),
         ({"image_shape": (1, 7, 9)}, "patch_size=4 does not divide 7x9 pixels; 1 does, or take dataset.image_size=4."),
         ({"image_shape": (3, 300, 300), "patch_size": None}, "1, 2, 3, 4, .*300 do, or take dataset.image_size=288."),
