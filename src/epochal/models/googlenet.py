@@ -242,15 +242,16 @@ def scaled(channels: int, width: float) -> int:
 
 
 def widening(make: Callable[[Sequence[str], float], nn.Module], branches: Sequence[str], width: float) -> float:
-    """The factor on the channels with which these branches have as many parameters as all four, by bisection."""
+    """The factor on the channels with which these branches have as many parameters as all four."""
 
     def count(branches: Sequence[str], factor: float) -> int:
         with torch.device("meta"):
             return sum(p.numel() for p in make(branches, factor).parameters())
 
-    whole = count(BRANCHES, width)
-    low, high = 1.0, 32.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        low, high = (middle, high) if count(branches, width * middle) < whole else (low, middle)
-    return low
+    whole, found = count(BRANCHES, width), 1.0
+    for _ in range(8):  # parameters grow about with the square of the channels, which are whole numbers
+        ratio = whole / count(branches, width * found)
+        if abs(ratio - 1) < 0.002:
+            break
+        found *= ratio**0.5
+    return found
