@@ -406,8 +406,17 @@ def grid_keys(experiment: str) -> frozenset[str]:
     from epochal.validate import conf_folder
 
     config = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
-    grids = (OmegaConf.select(config, f"hydra.sweeper.{name}") or {} for name in ("first", "params"))
-    return frozenset(str(key).lstrip("+~") for grid in grids for key in grid)
+    sweeper: Any = OmegaConf.to_container(
+        OmegaConf.select(config, "hydra.sweeper") or OmegaConf.create(), resolve=False
+    )
+    budgets: Any = OmegaConf.to_container(OmegaConf.select(config, "budgets") or OmegaConf.create(), resolve=False)
+    grids = [sweeper.get("params") or {}, *(sweeper.get("before") or [])]
+    brought = [budget.get("along") or {} for budget in budgets.values()]
+    keys = [
+        *(key for grid in grids for key in grid),
+        *(o for along in brought for many in along.values() for o in many),
+    ]
+    return frozenset(str(key).partition("=")[0].lstrip("+~") for key in keys)
 
 
 def has_own_settings(record: Record, grid: Iterable[str]) -> bool:

@@ -19,48 +19,54 @@ class GridSweeper(BasicSweeper):
 
     Args:
         max_batch_size, params: As of Hydra's own sweeper.
-        first: A grid of its own, whose runs have ended before the others start: they may begin with its weights.
+        before: Grids of their own, whose runs have ended before the others start: these may begin with their weights.
+        along: What a choice brings with it, e.g. `{model=vgg: [model.width=0.25]}`.
     """
 
     def __init__(
-        self, max_batch_size: int | None, params: dict[str, str] | None = None, first: dict[str, str] | None = None
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None = None,
+        before: list[dict[str, str]] | None = None,
+        along: dict[str, list[str]] | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
-        self.before = first or {}
+        self.before, self.along = before or [], along or {}
 
     def sweep(self, arguments: list[str]) -> Any:
         from epochal import grid, launchers  # only now, since Hydra imports every plugin at each start
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        stages = [jobs for jobs in (self.first(arguments), self.jobs(self.choices(arguments))) if jobs]
+        stages = [stage for stage in (self.earlier(arguments), self.jobs(self.choices(arguments))) if stage]
         jobs = [job for stage in stages for job in stage]
         configs = [self.compose(job) for job in jobs]
         launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
 
         def launch() -> list[Any]:
             returns: list[Any] = []
-            for stage in stages:  # with weights of the first the second begins
+            for stage in stages:  # the second may begin with weights of the first
                 returns += launcher.launch(stage, initial_job_idx=len(returns))
             return returns
 
         return grid.run(self.config, jobs, configs, launch)
 
     def jobs(self, choices: list[Override]) -> list[list[str]]:
-        """Every combination."""
-        return [list(job) for job in self.split_arguments(choices, max_batch_size=None)[0]]
+        """Every combination, with what its choices bring along unless that was chosen itself."""
+        chosen = {override.get_key_element().lstrip("+") for override in choices}
+        return [
+            [*job, *(o for choice in job for o in self.along.get(choice, ()) if o.partition("=")[0] not in chosen)]
+            for job in self.split_arguments(choices, max_batch_size=None)[0]
+        ]
 
-    def first(self, arguments: list[str]) -> list[list[str]]:
-        """Runs that come before all others: the grid of `hydra.sweeper.first`.
-
-        What is typed for a key that only the grid after it varies does not concern them.
-        """
-        if not self.before:
-            return []
-        own = [f"{key}={value}" for key, value in self.before.items()]
-        later = set(self.params or {}) - set(self.before)
-        typed = [a for a in arguments if a.partition("=")[0].lstrip("+") not in later]
-        return self.jobs(self.choices(typed, own))
+    def earlier(self, arguments: list[str]) -> list[list[str]]:
+        """The runs of the grids before; what is typed for a key that only the last grid varies does not concern them."""
+        found = []
+        for grid in self.before:
+            later = set(self.params or {}) - set(grid)
+            typed = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in later]
+            found += self.jobs(self.choices(typed, [f"{key}={value}" for key, value in grid.items()]))
+        return found
 
     def choices(self, arguments: list[str], params: list[str] | None = None) -> list[Override]:
         """One override a key, those of the command line before those of the config.
@@ -106,5 +112,11 @@ class GridSweeper(BasicSweeper):
 
 
 # no dataclass: Hydra runs this module before it is in sys.modules, where they look themselves up
-GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}, "first": {}}
+GRID: dict[str, Any] = {
+    "_target_": f"{__name__}.GridSweeper",
+    "max_batch_size": None,
+    "params": {},
+    "before": [],
+    "along": {},
+}
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GRID, provider="epochal")
