@@ -108,7 +108,7 @@ class GoogLeNet(nn.Module):
             is small where no side is longer than 64 pixels.
         branches: Which of "1x1", "3x3", "5x5", "pool" the modules have.
         equal_parameters: Where branches are left out, widen the others until the network, without its auxiliary heads,
-            has as many parameters as with all four.
+            has as many parameters as with all four (within 2 % from width 0.25 on).
         largest_kernel: Side of the 5x5 branch's filters, 3 or 5.
         auxiliary: Whether there are auxiliary heads.
         dropout: Share of the 1024 features that is zeroed in training; the auxiliary heads drop 70 %.
@@ -175,18 +175,18 @@ class GoogLeNet(nn.Module):
             nn.MaxPool2d(3, 2, ceil_mode=True),
         )
 
-        def rest(branches: Sequence[str], factor: float) -> nn.ModuleList:
+        def rest(branches: Sequence[str], factor: float) -> tuple[nn.ModuleDict, nn.Linear]:
             """The inception modules, all their channels by the factor, and the output."""
             modules, channels = nn.ModuleDict(), second
             for name, widths in INCEPTIONS.items():
-                modules[name] = Inception(
+                inception = Inception(
                     in_channels=channels,
                     channels=[scaled(count, factor) for count in widths],
                     branches=branches,
                     largest_kernel=largest_kernel,
                 )
-                channels = modules[name].out_channels
-            return nn.ModuleList([modules, nn.Linear(channels, num_classes)])
+                modules[name], channels = inception, inception.out_channels
+            return modules, nn.Linear(channels, num_classes)
 
         factor = width * (widening(rest, branches, width) if equal_parameters else 1)
         self.inceptions, self.head = rest(branches, factor)
@@ -194,13 +194,15 @@ class GoogLeNet(nn.Module):
         self.auxiliary = nn.ModuleDict()
         if auxiliary:
             for name in HEADS:
-                channels = self.inceptions[name].out_channels
-                self.auxiliary[name] = AuxiliaryHead(in_channels=channels, num_classes=num_classes, width=width)
+                before: Any = self.inceptions[name]
+                self.auxiliary[name] = AuxiliaryHead(
+                    in_channels=before.out_channels, num_classes=num_classes, width=width
+                )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:
@@ -241,12 +243,14 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def widening(make: Callable[[Sequence[str], float], nn.Module], branches: Sequence[str], width: float) -> float:
+def widening(
+    make: Callable[[Sequence[str], float], Sequence[nn.Module]], branches: Sequence[str], width: float
+) -> float:
     """The factor on the channels with which these branches have as many parameters as all four."""
 
     def count(branches: Sequence[str], factor: float) -> int:
         with torch.device("meta"):
-            return sum(p.numel() for p in make(branches, factor).parameters())
+            return sum(p.numel() for module in make(branches, factor) for p in module.parameters())
 
     whole, found = count(BRANCHES, width), 1.0
     for _ in range(8):  # parameters grow about with the square of the channels, which are whole numbers
