@@ -237,7 +237,7 @@ def test_runs_with_settings_of_a_persons_own_are_left_out_of_a_claims_verdict_an
         (lambda c: c["tests"][1].pop("says"), "tests, number 2, has no says"),
         (lambda c: c["tests"][1].pop("than"), "tests, number 2, has no than"),
         (lambda c: c["tests"][1].update(margin="2 %"), "margin that is no number"),
-        (lambda c: c["tests"][1].update(than={"model.depth": [8]}), "than of tests, number 2, is no mapping"),
+        (lambda c: c["tests"][1].update(than={"model.depth": {"is": 8}}), "than of tests, number 2, is no mapping"),
     ],
 )
 def test_a_wrong_claim_ends_in_a_sentence_that_names_the_experiment(change, words):

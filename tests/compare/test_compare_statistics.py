@@ -165,3 +165,11 @@ def test_the_bootstrap_covers_a_normal_mean_about_as_often_as_it_says():
     covered = np.mean([low <= 0 <= high for low, high in intervals])
     assert 0.90 <= covered <= 0.99
     assert bootstrap_interval(np.array([1.0])) is None
+
+
+def test_a_claim_may_name_a_list(tmp_path):
+    for filters, errors in (([32], [0.3, 0.31, 0.3]), ([32, 64], [0.2, 0.2, 0.21])):
+        grid(tmp_path / f"{len(filters)}", {("cnn", 2): errors}, **{"model.filters": filters})
+    records = [record for name in ("1", "2") for record in read([tmp_path / name])[0]]
+    test = {**WORSE, "more": {"model.filters": [32]}, "than": {"model.filters": [32, 64]}}
+    assert judge({"tests": [test]}, records).verdict == "supported"

@@ -373,7 +373,7 @@ def check_claim(experiment: str, claim: Any) -> None:
             require(entry.get(key) is not None, f"{what} has no {key}.")
 
     def values(what: str, entry: Any) -> None:
-        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | None) for v in entry.values())
+        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | list | None) for v in entry.values())
         require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
 
     def entries(name: str) -> Iterable[tuple[str, Any]]:

@@ -143,6 +143,10 @@ def value_text(value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list):  # a claim's; records hold lists as texts
+        return ", ".join(map(str, value))
+    if isinstance(value, str) and value.startswith("["):
+        return value.strip("[]").replace('"', "")
     return "" if value is None else f"{value:g}" if isinstance(value, float) else value
 
 

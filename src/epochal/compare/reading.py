@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from epochal.errors import ConfigError
-from epochal.files import AXES, expanded
+from epochal.files import AXES, expanded, slug
 
 COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb", "steps", "epochs")
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
@@ -169,19 +169,31 @@ class Record:
         return sorted({m["name"] for _, m in self._shown(".csv")} | tested)
 
     def pictures(self) -> list[Picture]:
-        """By name, then step; the test's last."""
+        """By name, then step; the test's last. Among them what evaluate.py explained, newest of all on the run's own data."""
         during = [Picture(m["name"], int(m["step"]), path) for path, m in self._shown(".png", ".txt")]
         after = [
             Picture(path.stem.removeprefix("test_"), None, path)
             for path in self._files
             if path.stem.startswith("test_") and path.suffix in (".png", ".txt")
         ]
-        return sorted([*during, *after], key=lambda p: (p.name, p.step is None, p.step or 0))
+        explained = [Picture(self._explained_name(path), None, path) for path in self._explained]
+        again = {picture.name for picture in explained}
+        after = [picture for picture in after if picture.name not in again]
+        return sorted([*during, *after, *explained], key=lambda p: (p.name, p.step is None, p.step or 0))
+
+    def _explained_name(self, path: Path) -> str:
+        """With the data set, if it is not the run's own."""
+        own = path.parent.name == slug(str(self.config.get("dataset.name")))
+        return path.stem if own else f"{path.stem} on {path.parent.name}"
 
     def _shown(self, *suffixes: str) -> Iterator[tuple[Path, re.Match[str]]]:
         for path in self._files:
             if path.suffix in suffixes and (match := SHOWN.fullmatch(path.stem)):
                 yield path, match
+
+    @cached_property
+    def _explained(self) -> list[Path]:
+        return sorted((self.folder / "evaluation").glob("*/explain_*.png"))
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -307,8 +319,10 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         next(folder.iterdir(), None)  # raises where it cannot be opened
         return "not a run folder: neither it nor a folder in it has a config.yaml"
     times = [_time(folder / name) for name in ("config.yaml", "summary.json", "metrics.csv")]
-    if known is not None and known.stamp == tuple(times):
-        known.__dict__.pop("_files", None)  # pictures come without the other files changing
+    stamp = (*times, *map(_time, sorted((folder / "evaluation").glob("*"))))
+    if known is not None and known.stamp == stamp:
+        for name in ("_files", "_explained"):  # pictures come without the other files changing
+            known.__dict__.pop(name, None)
         return known
     try:
         config = yaml.load((folder / "config.yaml").read_bytes(), yaml.CSafeLoader)
@@ -334,7 +348,7 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         summary=summary,
         typed=_typed(folder / "overrides.yaml"),
         touched=max(times) / 1e9,
-        stamp=tuple(times),
+        stamp=stamp,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -91,8 +92,9 @@ def first_side(test: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Record]:
-    """The runs that have these values."""
-    return [record for record in records if all(record.value(name) == value for name, value in values.items())]
+    """The runs that have these values; lists are compared as the texts that records hold."""
+    plain = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
+    return [record for record in records if all(record.value(name) == value for name, value in plain.items())]
 
 
 def pair(
