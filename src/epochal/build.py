@@ -27,6 +27,7 @@ from epochal.facts import to_plain
 from epochal.grid import in_grid
 from epochal.loggers import Wandb, make_logger
 from epochal.measure import count_flops, git_commit
+from epochal.models.pretrained import load_pretrained, normalisation
 from epochal.parts import (
     check_lengths,
     check_world,
@@ -143,6 +144,11 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     model = make_model(config, *data.facts(config.task.name))
     if parent is not None and beginning is not None:
         begin_with(model, beginning, config)
+    if config.model.get("pretrained"):
+        data.adopt(normalisation(model))
+        data.prepare()
+        if checkpoint is None:
+            console.print(load_pretrained(model, progress=not in_grid()))
     if config.channels_last and any(isinstance(m, nn.Conv2d) for m in model.modules()):
         model = model.to(memory_format=torch.channels_last)
     flops = count_flops(model, data.facts(config.task.name))
@@ -219,6 +225,8 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     parent = None if is_task(str(config.init_from)) else source(config)  # a task's run may be one of this grid
     if parent is not None:
         begin_with(model, weights(parent), config)
+    if config.model.get("pretrained"):
+        normalisation(model)  # says so if there are no weights for it
     check_lengths(config, data)
 
 

@@ -140,7 +140,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
         kept = ("context_length", "eval_batch_size", "permuted", "split_seed")
         own = {key: saved.dataset[key] for key in kept if key in saved.dataset}
         saved.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
-    data = make_data(saved, state if other is not None else None)
+    data = make_data(saved, state)  # pixels are normalised and text is cut as in training
     found_inputs, found_outputs = data.facts(saved.task.name)
     if found_inputs != inputs:
         raise ConfigError(

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch import nn
 
-from epochal.callbacks import AtomicCheckpointIO
+from epochal.callbacks import AtomicCheckpointIO, Explain
 from epochal.data import Data
 from epochal.errors import ConfigError
 from epochal.runs import plain
@@ -135,6 +135,8 @@ def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
         )
     if config.callbacks.ema is not None:
         callbacks.append(pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
+    if config.callbacks.get("explain"):  # runs of before have no such key
+        callbacks.append(Explain(task))
     return callbacks
 
 

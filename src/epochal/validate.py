@@ -185,6 +185,8 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
         for key in config.dataset:
             if key not in known and key != "_target_":
                 yield f"There is no key dataset.{key}.{did_you_mean(str(key), known)}"
+    if config.get("init_from") is not None and config.model.get("pretrained"):
+        yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
     yield from _pair(config, model, data)
     yield from _model(config, model, data)
     yield from _optimizer(config)
@@ -299,7 +301,7 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
         ConfigError: If its arguments, or they and the data, do not go together.
     """
     arguments: Any = OmegaConf.to_container(config.model, resolve=True)
-    arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_")}
+    arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_", "pretrained")}  # that is build's
     try:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:
