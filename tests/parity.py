@@ -32,7 +32,8 @@ def check_parity(ours: Any, theirs: nn.Module, image_shape: tuple[int, int, int]
     # In single precision the order of a sum decides the sign of a ReLU's input near zero, which a gradient shows:
     # double precision, which takes several times as long, tells that from an error.
     if any(_differences(ours, theirs, images)):
-        assert not list(_differences(ours, theirs.double(), images.double()))
+        found = list(_differences(ours, theirs.double(), images.double()))
+        assert not found, "; ".join(found)
 
 
 def randomise(model: nn.Module, images: Tensor) -> None:
