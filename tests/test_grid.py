@@ -85,13 +85,25 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_at_its_smallest(name, tmp_path):
-    status, out, error = run(f"experiment={name}", "budget=smoke", cwd=tmp_path)
+def test_every_experiment_runs_at_its_smallest(name, command, home):
+    """One run after the other in this process, which saves their starts."""
+    outcome = command("train", f"experiment={name}", "budget=smoke", "launcher=basic", "logger=none")
+    assert outcome.status == 0, outcome.error
+    check_finished(name, outcome.out, home)
+
+
+def test_an_experiment_runs_in_parallel(tmp_path):
+    status, out, error = run("experiment=small_kernels", "budget=smoke", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert status == 0, error
-    folders = set((tmp_path / "outputs" / name).iterdir())
-    assert f"{len(folders)} runs, " in out
-    assert out.count("✓ ") >= len(folders)
-    report = tmp_path / "outputs" / "comparisons" / f"{name}_smoke"
+    assert "3 runs, 2 at once." in out
+    check_finished("small_kernels", out, tmp_path)
+
+
+def check_finished(name: str, out: str, folder: Path) -> None:
+    runs = set((folder / "outputs" / name).iterdir())
+    assert f"{len(runs)} runs, " in out
+    assert out.count("✓ ") >= len(runs)
+    report = folder / "outputs" / "comparisons" / f"{name}_smoke"
     assert (report / "report.html").exists() and list(report.glob("figure_1_*.png"))
     assert "inconclusive" in out and "decides nothing" in " ".join(out.split())  # so small a budget never does
 

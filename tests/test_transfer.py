@@ -1,0 +1,117 @@
+"""Weights of another run to begin with: taken over up to the head, or refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from samples import pixels
+from training import train
+
+SMALL = ("model=cnn", "model.filters=[4]", "model.hidden=8", "dataset=digits", "duration=2steps", "logger=none")
+VIT = ("model=vit", "model.embed_dim=8", "model.depth=1", "model.num_heads=1", "dataset=digits", "logger=none")
+
+
+def weights(job):
+    return job.task.model.state_dict()
+
+
+def beginning(*overrides):
+    """The weights before the first step."""
+    from epochal.build import build
+    from training import composed
+
+    with build(composed(*overrides)) as job:
+        state = {name: tensor.clone() for name, tensor in weights(job).items()}
+        job.run.release()
+    return state
+
+
+def test_a_run_begins_with_the_best_weights_of_another(home):
+    parent = train(*SMALL)
+    best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+    state = beginning(*SMALL, "seed=2", f"init_from={parent.run.folder}")
+    assert all(torch.equal(state[name.removeprefix("model.")], tensor) for name, tensor in best.items())
+
+
+def test_other_classes_get_a_fresh_head_and_the_pixels_are_normalised_as_before(home):
+    parent = train(*SMALL)
+    np.savez(home / "three.npz", images=pixels(90, 8, 8), labels=np.arange(90) % 3)
+    job = train(
+        *(*SMALL, "dataset=images", f"dataset.path={home / 'three.npz'}", "dataset.batch_size=16"),
+        *(f"init_from={parent.run.folder}", "optimizer.lr=1e-12", "optimizer.weight_decay=0"),
+    )
+    before, after = weights(parent), weights(job)
+    kept = [name for name in before if before[name].shape == after[name].shape]
+    assert set(before) - set(kept) == {"head.4.weight", "head.4.bias"}
+    best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+    for name in kept:
+        torch.testing.assert_close(after[name], best[f"model.{name}"], atol=1e-6, rtol=0)
+    assert torch.equal(job.data.mean, parent.data.mean)
+    assert job.run.summary()["init_from"] == str(parent.run.folder)
+
+
+def test_a_task_means_its_newest_run_of_the_same_model_data_and_seed(home):
+    parents = [train(*VIT, "task=masked_patch", "duration=2steps", f"seed={seed}") for seed in (1, 2, 2)]
+    job = train(*VIT, "duration=1steps", "seed=2", "init_from=masked_patch")
+    assert job.run.summary()["init_from"] == str(parents[2].run.folder)
+    assert job.run.summary()["task"] == "classification"
+    assert job.config.init_from == "masked_patch"
+
+
+def test_a_run_goes_on_where_the_one_it_began_with_is_gone(home, command):
+    parent = train(*SMALL)
+    job = train(*SMALL, f"init_from={parent.run.folder}", "duration=4steps")
+    file = job.run.folder / "summary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "status": "stopped"}))
+    parent.run.folder.rename(home / "elsewhere")
+    outcome = command("train", f"resume={job.run.folder}")
+    assert outcome.status == 0, outcome.error
+    assert json.loads(file.read_text())["init_from"] == str(parent.run.folder)
+
+
+def test_an_evaluation_reads_the_pixels_as_the_run_did(home, command):
+    parent = train(*SMALL, "dataset.train_size=100")
+    job = train(*SMALL, f"init_from={parent.run.folder}", "duration=20steps")
+    assert not torch.equal(job.data.mean, train(*SMALL).data.mean), "else nothing is tested"
+    outcome = command("evaluate", f"run={job.run.folder}")
+    assert outcome.status == 0, outcome.error
+    metrics = json.loads((job.run.folder / "evaluation" / "digits" / "metrics.json").read_text())
+    assert metrics["test/loss"] == pytest.approx(job.run.summary()["metrics"]["test/loss"])
+
+
+@pytest.mark.parametrize("grid", [(), ("-m", "seed=1,2")], ids=["alone", "in a grid"])
+def test_weights_of_another_architecture_are_refused_with_their_names(grid, copied, refuse):
+    folder = copied("mlp_run", status="finished")
+    lines = 2 if grid else 1
+    refuse(
+        *("train", *grid, "model=cnn", "model.filters=[4]", "dataset=digits", f"init_from={folder}", "logger=none"),
+        says=("holds weights of model=mlp", "this model=cnn", "features.0.weight is missing there"),
+        lines=lines,
+    )
+
+
+def test_weights_of_another_size_are_refused_with_both_shapes(copied, refuse):
+    folder = copied("mlp_run", status="finished")
+    says = ("is (8, 64) there, (9, 64) here",)
+    refuse("train", "model=mlp", "model.hidden=[9]", "dataset=digits", f"init_from={folder}", says=says)
+
+
+@pytest.mark.parametrize(
+    ("init_from", "says"),
+    [
+        ("nowhere", ("There is no run folder nowhere.",)),
+        (".", ("is not a run folder",)),
+        ("masked_patch", ("there is no finished run of it with model=vit", "Train it first with task=masked_patch")),
+    ],
+)
+def test_a_run_that_is_not_there_is_told(init_from, says, refuse):
+    refuse("train", *VIT, f"init_from={init_from}", says=says)
+
+
+def test_two_sources_of_weights_are_one_too_many(copied, refuse):
+    folder = copied("mlp_run", status="finished")
+    refuse("train", "model=resnet", "model.pretrained=true", f"init_from={folder}", says=("leave one out",))
