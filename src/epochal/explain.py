@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from epochal import pictures
@@ -198,9 +198,9 @@ class Explained(NamedTuple):
     caption: str
     wrong: bool  # whether the network is
 
-    def drawn(self, heat: Tensor | None = None) -> Image.Image:
-        """Enlarged; with a map (h, w) beside it, laid over it."""
-        plain = pictures.enlarged(self.pixels, IMAGE)
+    def drawn(self, side: int, heat: Tensor | None = None) -> Image.Image:
+        """About side pixels large, above its caption; with a map (h, w) also beside itself, with the map laid over it."""
+        plain = pictures.enlarged(self.pixels, side)
         parts = [plain]
         if heat is not None:
             smooth = F.interpolate(heat[None, None], plain.size[::-1], mode="bilinear")[0, 0].numpy()
@@ -234,17 +234,19 @@ def filter_sheet(filters: Tensor) -> Image.Image:
 def feature_sheet(images: Sequence[Explained], features: dict[str, Tensor]) -> Image.Image:
     """Each image beside, for each stage, the maps (N, C, h, w) of the channels that are most active in all of them."""
     rows: list[list[Image.Image]] = [[] for _ in images]
-    side = min(max(IMAGE // len(features) - 6, CELL), LARGE)  # few stages fill the height of the image
+    side = min(max(IMAGE // len(features) - 6, CELL), LARGE)  # few stages are as high as the image
+    high = min(IMAGE, len(features) * (side + 6))  # and it as they
     for name, maps in features.items():
         channels = maps.abs().mean((0, 2, 3)).argsort(descending=True, stable=True)[:IN_A_ROW]
-        values = maps[:, channels]
-        values = (values / values.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-12)).numpy()
+        chosen_maps = maps[:, channels]
+        values = (chosen_maps / chosen_maps.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-12)).numpy()
         label = pictures.text(f"{name}\n{maps.shape[1]} maps\n{maps.shape[2]}x{maps.shape[3]}", 110)
         for row, own in zip(rows, values):
-            tiles = [pictures.enlarged(pictures.heat(tile, signed=bool(values.min() < 0)), side) for tile in own]
+            colors = pictures.heat(own, signed=bool(values.min() < 0))  # (channels, h, w, 3)
+            tiles = [ImageOps.contain(pictures.enlarged(tile, 2 * side), (side, side)) for tile in colors]
             row.append(pictures.joined([label, *tiles], upright=False, gap=3, middle=True))
     body = [
-        pictures.joined([image.drawn(), pictures.joined(row, upright=True, gap=6)], upright=False, gap=20)
+        pictures.joined([image.drawn(high), pictures.joined(row, upright=True, gap=6)], upright=False, gap=20)
         for image, row in zip(images, rows)
     ]
     note = (
@@ -256,9 +258,9 @@ def feature_sheet(images: Sequence[Explained], features: dict[str, Tensor]) -> I
 
 def heat_sheet(images: Sequence[Explained], heat: Tensor, title: str) -> Image.Image:
     """Each image, and beside it the same with a map (N, h, w) laid over it."""
-    tiles = [image.drawn(own) for image, own in zip(images, heat)]
+    tiles = [image.drawn(IMAGE, own) for image, own in zip(images, heat)]
     note = (
-        "What the predicted class was read from: most of it where it is yellow, nothing where it is dark. "
+        "What the predicted class was read from: most where it is yellow, least or nothing where it is dark. "
         f"The map has {heat.shape[1]}x{heat.shape[2]} places."
     )
     return pictures.sheet(mosaic(tiles, columns=2, gap=28), title, note)

@@ -178,6 +178,25 @@ def test_pictures_texts_and_profiles_are_told_apart(tmp_path):
     assert record.profile("nothing") is None
 
 
+def test_what_evaluate_explained_is_among_the_pictures(tmp_path):
+    folder = run_folder(tmp_path, "a", config={"dataset": {"name": "mnist"}})
+    (folder / "pictures" / "test_explain_filters.png").touch()
+    (folder / "pictures" / "test_explain_features.png").touch()
+    [record], _ = read([folder])
+    assert [picture.path.parent for picture in record.pictures()] == [folder / "pictures"] * 2
+    for data in ("mnist", "fashion_mnist"):
+        (folder / "evaluation" / data).mkdir(parents=True)
+        for name in ("explain_filters.png", "confusion.png"):
+            (folder / "evaluation" / data / name).touch()
+    [again], _ = read([folder], known=[record])
+    assert again.stamp != record.stamp, "or an open page would not ask for them"
+    assert [(name, step, str(path.relative_to(folder))) for name, step, path in again.pictures()] == [
+        ("explain_features", None, "pictures/test_explain_features.png"),
+        ("explain_filters", None, "evaluation/mnist/explain_filters.png"),
+        ("explain_filters on fashion_mnist", None, "evaluation/fashion_mnist/explain_filters.png"),
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["val/accuracy", "test/bleu", "val/chrf", "train/top5_accuracy", "examples_per_second"]
 )
