@@ -84,9 +84,9 @@ def test_larger_kernels_see_the_same_pixels_with_fewer_layers_and_more_parameter
 
 @pytest.mark.parametrize(
     ("count", "kernel_size", "expected"),
-    [(3, 3, [3, 3, 3]), (2, 5, [5]), (3, 5, [5, 3]), (6, 7, [7, 7]), (2, 7, [3, 3]), (4, 7, [7, 3])],
+    [(3, 3, [3, 3, 3]), (2, 5, [5]), (3, 5, [3, 5]), (6, 7, [7, 7]), (2, 7, [3, 3]), (4, 7, [3, 7])],
 )
-def test_what_is_left_over_stays_3x3(count, kernel_size, expected):
+def test_what_is_left_over_stays_3x3_and_comes_first(count, kernel_size, expected):
     assert kernels(count, kernel_size) == expected
 
 
