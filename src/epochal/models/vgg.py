@@ -53,7 +53,8 @@ class VGG(nn.Module):
             is small where no side is longer than 64 pixels.
         batch_norm: Whether batch normalisation follows each convolution.
         kernel_size: 3; or 5 or 7: each (k - 1) / 2 convolutions of 3x3 that follow each other in a stage become one of
-            k x k, which sees the same pixels (the comparison in section 4.1). What is left over stays 3x3 and comes first.
+            k x k, which sees the same pixels (the comparison in section 4.1). What is left over stays 3x3, and comes
+            first.
         convolutions: 3x3 convolutions of each stage, one to five of them, instead of those of the depth.
         dropout: Share of the outputs of a hidden fully connected layer that is zeroed in training; in the small form,
             of what goes into the only one.
