@@ -28,11 +28,19 @@ def test_it_has_the_published_number_of_parameters(variant, millions):
     assert sum(p.numel() for p in on_meta(variant=variant).parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-@pytest.mark.parametrize("variant, billions", [("b0", 0.39), ("b3", 1.8)])  # table 2
-def test_it_has_the_published_number_of_multiply_adds(variant, billions):
-    side = VARIANTS[variant].resolution
-    flops = count_flops(on_meta(variant=variant), (Images(3, side, side), THOUSAND))
-    assert flops / 2e9 == pytest.approx(billions, rel=0.05)
+@pytest.mark.parametrize("variant, billions", [("b0", 0.39), ("b1", 0.70), ("b3", 1.8), ("b7", 37)])  # table 2
+def test_it_costs_the_published_number_of_multiply_adds(variant, billions):
+    grown = size(variant, "compound", width=1, depth=1, resolution=224, input="imagenet")
+    assert grown.side == VARIANTS[variant].resolution
+    assert grown.cost(STRIDES["imagenet"]) / 1e9 == pytest.approx(billions, rel=0.05)
+
+
+@pytest.mark.parametrize("scale_by", ["compound", "resolution"])
+def test_its_cost_is_what_torch_counts(scale_by):
+    factors = {"resolution": 12, "width": 0.25, "depth": 0.5, "input": "small"}
+    counted = count_flops(on_meta(num_classes=10, variant="b3", scale_by=scale_by, **factors), (Images(3, 32, 32), TEN))
+    cost = size("b3", scale_by, **factors).cost(STRIDES["small"])
+    assert cost == pytest.approx(counted / 2, rel=0.03)  # squeeze-and-excitation is left out
 
 
 @pytest.mark.parametrize("variant", ["b0", "b4"])
@@ -42,7 +50,7 @@ def test_it_computes_what_torchvisions_does(variant):
     check_parity(ours, getattr(torchvision.models, ours.torchvision_name)(num_classes=10), (3, 32, 32))
 
 
-@pytest.mark.parametrize("variant", ["b4", "b5"])
+@pytest.mark.parametrize("variant", ["b5"])
 def test_its_batch_norms_divide_as_torchvisions_do(variant):
     with torch.device("meta"):
         theirs = getattr(torchvision.models, f"efficientnet_{variant}")()
@@ -53,7 +61,7 @@ def test_its_batch_norms_divide_as_torchvisions_do(variant):
     assert eps[0] == eps[1]
 
 
-@pytest.mark.parametrize("config", [{"width": 0.5}, {"depth": 2.0}, {"input": "small"}])
+@pytest.mark.parametrize("config", [{"width": 0.5}, {"depth": 0.5}, {"input": "small"}])
 def test_a_network_that_torchvision_has_not_got_says_so(config):
     assert on_meta(**config).torchvision_name is None
 
@@ -70,12 +78,14 @@ def test_every_way_to_grow_b0_to_b3_costs_the_papers_1_8_billion_multiply_adds(s
     assert grown.cost(STRIDES["imagenet"]) / 1e9 == pytest.approx(1.8, rel=0.05)
 
 
-def test_all_ways_to_grow_a_small_network_cost_about_the_same():
-    make = partial(on_meta, num_classes=10, resolution=12, width=0.25, depth=0.5, input="small")
-    facts = (Images(3, 32, 32), TEN)
-    flops = [count_flops(make(variant="b3", scale_by=by), facts) for by in ("compound", "depth", "width", "resolution")]
-    assert max(flops) / min(flops) < 1.25
-    assert min(flops) > 3 * count_flops(make(variant="b0"), facts)
+@pytest.mark.parametrize("resolution", [10, 12, 16])
+def test_all_ways_to_grow_a_small_network_cost_about_the_same(resolution):
+    make = partial(size, width=0.25, depth=0.5, resolution=resolution, input="small")
+    b0, *costs = (
+        make(variant, by).cost(STRIDES["small"])
+        for variant, by in (("b0", "compound"), *(("b3", by) for by in ("compound", "depth", "width", "resolution")))
+    )
+    assert 3 * b0 < min(costs) <= max(costs) < 1.25 * min(costs)
 
 
 def test_b0_is_the_same_however_it_is_scaled():

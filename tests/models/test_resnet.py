@@ -30,7 +30,7 @@ def test_depth_counts_the_layers_with_weights(depth):
 def test_it_computes_what_torchvisions_does(depth):
     ours = ResNet(in_channels=3, num_classes=10, depth=depth)
     assert ours.torchvision_name == f"resnet{depth}"
-    check_parity(ours, getattr(torchvision.models, ours.torchvision_name)(num_classes=10), (3, 64, 64))
+    check_parity(ours, getattr(torchvision.models, ours.torchvision_name)(num_classes=10), (3, 32, 32))
 
 
 @pytest.mark.parametrize("config", [{"input": "small"}, {"residual": False}, {"shortcut": "A"}, {"family": "cifar"}])
