@@ -18,6 +18,7 @@ from epochal.errors import ConfigError
 
 AUXILIARY = "auxiliary."  # how the names of auxiliary heads begin; torchvision says that it never trained its own
 OWN_SCALE = {"googlenet": (0.5, 0.5)}  # mean and deviation where torchvision's network itself changes the usual ones
+OTHERS = ("efficientnet_v2_*", "vit_h_*")  # networks of torchvision that ours do not make
 PATIENCE = 30  # seconds without an answer
 CURE = "or choose model.pretrained=false."
 
@@ -89,12 +90,13 @@ def normalisation(model: Any) -> dict[str, list[float]]:
 
 def _weights(model: Any) -> Any:
     """Torchvision's newest for this network, nothing downloaded yet."""
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights, list_models
 
     if getattr(model, "torchvision_name", None) is None:
+        family = list_models(include=f"{type(model).__name__.lower()}*", exclude=OTHERS)
+        which = f", but with model.input=imagenet for {' '.join(family)}" if family else ""
         raise ConfigError(
-            "model.pretrained=true: torchvision has no weights for this network, but for published variants in the form "
-            f"for ImageNet: choose model.input=imagenet and what else torchvision has, {CURE}"
+            f"model.pretrained=true: torchvision has no weights for this network{which}; choose one that has, {CURE}"
         )
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != 3:
