@@ -77,7 +77,7 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
     model.eval()
     with torch.inference_mode(False), torch.enable_grad():  # a test without gradients may be going on
         inputs = data.normalise(rows.images[index].to(weight.device))
-        pixels = ((inputs.cpu() * data.std.view(-1, 1, 1) + data.mean.view(-1, 1, 1)) * 255).round()  # (N, C, H, W)
+        pixels = data.pixels(inputs)
         inputs = inputs.to(weight.dtype)
         stages = feature_stages(model)
         features, logits = look(model, stages, inputs)
@@ -94,7 +94,7 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
     images = [
         Explained(
             number=number,
-            pixels=shown.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy(),
+            pixels=shown.expand(3, -1, -1).permute(1, 2, 0).numpy(),
             caption=f"image {number}\npredicted {names[guess]} ({share:.0%})\ntruth {names[truth]}",
             wrong=guess != truth,
         )

@@ -14,7 +14,8 @@ from epochal.resume import runs_folder
 from epochal.runs import Run
 from epochal.validate import conf_folder
 
-HEADS = ("head.", "auxiliary.")  # how the names of a network's last layers begin, where its class does not say it in `heads`
+# how the names of a network's last layers begin, where its class does not say it in `heads`
+HEADS = ("head.", "auxiliary.")
 NAMED = 4  # weights in a message
 
 

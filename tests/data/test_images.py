@@ -290,3 +290,9 @@ def test_only_training_batches_are_augmented():
         data.trainer = SimpleNamespace(training=training, global_rank=0, world_size=1)  # type: ignore[assignment]
         found = data.on_after_batch_transfer(batch, 0).inputs
         assert torch.equal(found, data.normalise(batch.inputs)) is not training
+
+
+def test_pixels_undoes_the_normalisation():
+    data = prepared("package:digits.npz")
+    images = data.rows("val")[0].images[:9]
+    assert torch.equal(data.pixels(data.normalise(images)), images)

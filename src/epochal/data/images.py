@@ -179,6 +179,11 @@ class ImageData(Data):
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
         return images.to(torch.float32).mul_(self._scale).add_(self._shift)
 
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """The uint8 pixels that a model's inputs (B, C, H, W) were made of, same shape, on the CPU."""
+        pixels = inputs.float().cpu() * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+        return (255 * pixels).round().clamp(0, 255).to(torch.uint8)
+
 
 def augment(
     images: Tensor, seed: int, *, crop_padding: int, flip: bool, cutout: int, rank: int = 0, world: int = 1

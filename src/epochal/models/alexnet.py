@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
 
 FILTERS = (64, 192, 384, 256, 256)
 KERNELS = {"imagenet": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
@@ -74,15 +74,13 @@ class AlexNet(nn.Module):
         check_choice("norm", norm, ("none", "local_response"))
         check_choice("pool", pool, ("overlapping", "plain"))
         check_dropout(dropout)
-        if not width > 0:
-            raise ValueError(f"width={width} must be above 0.")
         published = (input, norm, pool, width) == ("imagenet", "none", "overlapping", 1)
         self.torchvision_name = "alexnet" if published else None
 
         layers: list[nn.Module] = []
         channels = in_channels
         for number, (filters, kernel) in enumerate(zip(FILTERS, KERNELS[input], strict=True), start=1):
-            count, stride = max(1, round(filters * width)), STRIDE[input] if number == 1 else 1
+            count, stride = scaled(filters, width), STRIDE[input] if number == 1 else 1
             padding = 2 if number == 1 else kernel // 2
             layers += [nn.Conv2d(channels, count, kernel, stride, padding), nn.ReLU(inplace=True)]
             if norm == "local_response" and number in POOLED[:2]:
@@ -92,7 +90,7 @@ class AlexNet(nn.Module):
             channels = count
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(SIDE[input])
-        hidden = max(1, round(HIDDEN[input] * width))
+        hidden = scaled(HIDDEN[input], width)
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(channels * SIDE[input] ** 2, hidden), nn.ReLU(inplace=True),
             nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
 
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's
@@ -154,8 +154,6 @@ class GoogLeNet(nn.Module):
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         check_choice("input", input, tuple(LEAST))
         check_dropout(dropout)
-        if not width > 0:
-            raise ValueError(f"width={width} must be above 0.")
         if largest_kernel not in (3, 5):
             raise ValueError(f"largest_kernel={largest_kernel} is no choice. There are: 3 5")
         if not branches:
@@ -237,10 +235,6 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
         nn.BatchNorm2d(out_channels, eps=1e-3),
         nn.ReLU(inplace=True),
     )
-
-
-def scaled(channels: int, width: float) -> int:
-    return max(1, round(channels * width))
 
 
 def widening(

@@ -19,6 +19,17 @@ def check_sizes(**sizes: int | None) -> None:
             raise ValueError(f"{name}={size} must be a whole number of at least 1.")
 
 
+def scaled(channels: int, width: float) -> int:
+    """So many times the channels, at least one.
+
+    Raises:
+        ValueError: If width is not above 0.
+    """
+    if not width > 0:
+        raise ValueError(f"width={width} must be above 0.")
+    return max(1, round(channels * width))
+
+
 def check_dropout(dropout: float) -> None:
     """Raise ValueError unless 0 <= dropout < 1."""
     if not 0 <= dropout < 1:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
 
 VARIANTS = {  # depth: convolutions of each stage (table 1)
     11: (1, 1, 2, 2, 2),  # A
@@ -87,8 +87,6 @@ class VGG(nn.Module):
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         check_choice("input", input, ("imagenet", "small"))
         check_dropout(dropout)
-        if not width > 0:
-            raise ValueError(f"width={width} must be above 0.")
         if depth not in VARIANTS:
             raise ValueError(f"depth={depth} was not published. There are: {' '.join(map(str, VARIANTS))}")
         if kernel_size not in KERNELS:
@@ -156,7 +154,3 @@ def kernels(count: int, kernel_size: int) -> list[int]:
     """
     large, left = divmod(count, (kernel_size - 1) // 2)
     return [3] * left + [kernel_size] * large
-
-
-def scaled(channels: int, width: float) -> int:
-    return max(1, round(channels * width))

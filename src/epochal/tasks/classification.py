@@ -90,8 +90,7 @@ class Classification(Task):
         flow = self.model.rollout(inputs).float().cpu()  # (N, rows, columns)
         least, most = flow.amin((1, 2), keepdim=True), flow.amax((1, 2), keepdim=True)
         flow = F.interpolate(((flow - least) / (most - least).clamp_min(1e-12))[:, None], inputs.shape[2:])[:, 0]
-        pixels = inputs.float().cpu() * self.data.std.view(-1, 1, 1) + self.data.mean.view(-1, 1, 1)
-        images = pictures.to_uint8(pixels.expand(-1, 3, -1, -1).numpy(), low=0.0, high=1.0)
+        images = self.data.pixels(inputs).expand(-1, 3, -1, -1).numpy()
         over = images.mean(1, keepdims=True) / 2 + pictures.heat(flow.numpy()).transpose(0, 3, 1, 2) / 2
         return pictures.grid(
             np.concatenate((images, over.astype(np.uint8))),

@@ -59,11 +59,10 @@ class PatchPrediction(Task):
         seen = patches.masked_fill(wanted, 0)  # the mean colour
         guess = torch.where(wanted, predicted * deviation + mean, patches)
         kinds = [patches, guess] if wanted.all() else [patches, seen, guess]
-        drawn = self.model.assemble(torch.cat(kinds)).float().cpu()
-        pixels = drawn * self.data.std.view(-1, 1, 1) + self.data.mean.view(-1, 1, 1)
+        pixels = self.data.pixels(self.model.assemble(torch.cat(kinds)))
         title = ", ".join(("image", "what is seen", "prediction") if len(kinds) == 3 else ("image", "prediction"))
         picture = pictures.grid(
-            pictures.to_uint8(pixels.numpy(), low=0.0, high=1.0),
+            pixels.numpy(),
             columns=len(images),
             title=f"{title.capitalize()} (each patch in its true mean and contrast)",
         )
