@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from epochal.errors import ConfigError, did_you_mean
 from epochal.facts import Classes, Images
+from epochal.hub import hub_is_reachable
 from epochal.models.layers import check_sizes
 
 USUAL = (32, 64)  # sides in pixels to recommend before the published one
@@ -76,8 +77,9 @@ class Timm(nn.Module):
         Raises:
             ConfigError: If there are none for this network, or they are neither in the cache nor to be had.
         """
-        from huggingface_hub.constants import HF_HUB_CACHE
+        from huggingface_hub import constants
 
+        constants.HF_HUB_OFFLINE = not hub_is_reachable()  # else each request is retried for half a minute
         cure = "or choose model.pretrained=false."
         if not self.published.has_weights:
             raise ConfigError(
@@ -88,7 +90,7 @@ class Timm(nn.Module):
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"model.pretrained=true: timm's weights {self.published.hf_hub_id or self.published.url} are not on this "
-                f"machine and cannot be downloaded. Copy them into {HF_HUB_CACHE} from a machine that has them, {cure}"
+                f"machine and cannot be downloaded. Copy them into {constants.HF_HUB_CACHE} from a machine that has them, {cure}"
             ) from error
         return f"Weights: timm's {self.published.architecture}.{self.published.tag}."
 
