@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from epochal.data import Batch
-from epochal.facts import Tokens
+from epochal.errors import ConfigError
+from epochal.facts import Classes, Images, Tokens
 from epochal.parts import make_data, make_task, settle
 from epochal.validate import conf_folder, make_model, target_class, validate
 from training import CONF, composed
@@ -27,13 +28,20 @@ def configs(group: str) -> list[str]:
 def dataset_for(model: str, tmp_path: Path) -> list[str]:
     """Small data of the kind that the model reads."""
     config = composed(f"model={model}")
-    if (
-        "classification" not in target_class(config.model._target_).tasks
-        and Tokens in target_class(config.model._target_).reads
-    ):
+    network = target_class(config.model._target_)
+    classifies = "classification" in network.tasks
+    if not classifies and Tokens in network.reads:
         (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
         return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
-    return ["dataset=digits", "dataset.train_size=64"]
+    digits, images = ["dataset=digits", "dataset.train_size=64"], Images(1, 8, 8)
+    with torch.device("meta"):
+        try:
+            make_model(config, images, Classes(tuple("0123456789")) if classifies else images)
+        except ConfigError as error:  # made for larger images, or of a library that is not here
+            if "is not installed" in str(error):
+                pytest.skip(str(error))
+            return [*digits, "dataset.image_size=32"]
+    return digits
 
 
 @pytest.mark.parametrize("name", configs("model"))
