@@ -1,6 +1,6 @@
 """What the framework costs: its speed beside a bare PyTorch loop, and beside the usual Lightning recipe.
 
-    python benchmarks/throughput.py                                   all, with the default logger: about 10 minutes
+    python benchmarks/throughput.py                                   all, with the default logger: about 25 minutes
     python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 9 --json throughput.json
 
 One thread on the CPU. The contenders take turns (A B A B ...) and the median of the rounds' ratios counts: quote the
@@ -10,6 +10,8 @@ wandb, none  build(compose(...)) and job.fit() as in train.py, with that logger 
              and a progress bar drawn for a terminal. Without validations, but for the case `epoch`.
 bare         The same network, memory layout (channels_last where the framework has it), optimiser, schedule and
              clipping, on normalised floats in memory. No metrics, no check for NaN, no augmentation even for cifar10.
+torchvision  In `resnet18` and `vgg11` the bare loop trains torchvision's network instead of ours, in the same form for small
+             images: ResNet-18 with a 3x3 stem of stride 1 and no pooling in it, VGG-11 with one layer after its features.
 recipe       torchvision's MNIST, ToTensor, Normalize and a shuffling DataLoader (no workers) into Lightning with its
              progress bar; torchmetrics updated and logged each step; network and optimiser as above.
 
@@ -40,6 +42,8 @@ MLP = ["model=mlp", "model.hidden=[64,128,64]"]
 CASES: dict[str, tuple[str, list[str], int, float | None]] = {  # data, model, steps of some 5 s, least ratio to bare
     "lenet": ("mnist", ["model=lenet"], 250, 0.90),
     "resnet": ("cifar10", ["model=resnet", "model.depth=20"], 10, 0.97),
+    "resnet18": ("cifar10", ["model=resnet", "model.depth=18", "dataset.batch_size=32"], 8, 0.97),
+    "vgg11": ("cifar10", ["model=vgg", "model.depth=11", "dataset.batch_size=32"], 20, 0.97),
     "gpt": ("shakespeare", ["model=gpt"], 100, 0.97),
     "mlp": ("mnist", MLP, 1500, None),
     "epoch": ("mnist", MLP, 421, None),
@@ -83,6 +87,24 @@ def framework(job: Any, steps: int) -> float:
     seconds = clocked(job.fit, steps)
     job.report()  # ends the W&B run
     return seconds
+
+
+def torchvision(job: Any, steps: int) -> float:
+    """The plain loop with torchvision's network in place of ours."""
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    if job.config.model.name == "resnet":
+        theirs: Any = models.resnet18(num_classes=10)
+        theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    else:
+        theirs = models.vgg11(num_classes=10)
+        theirs.avgpool = nn.AdaptiveAvgPool2d(1)
+        theirs.classifier = nn.Sequential(nn.Dropout(job.config.model.dropout), nn.Linear(512, 10))
+    assert len({sum(p.numel() for p in model.parameters()) for model in (job.task.model, theirs)}) == 1
+    job.task.model = theirs.to(memory_format=torch.channels_last)
+    return bare(job, steps)
 
 
 def bare(job: Any, steps: int) -> float:
@@ -165,7 +187,8 @@ def compare(case: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     extra, note = stand_in(dataset, folder)
     steps = options.steps or usual
     overrides = [f"dataset={dataset}", *model, *extra, f"output_dir={folder}"]
-    contenders, targets = {"bare": bare, **dict.fromkeys(options.logger, framework)}, {"bare": least}
+    beside, loop = ("torchvision", torchvision) if case in ("resnet18", "vgg11") else ("bare", bare)
+    contenders, targets = {beside: loop, **dict.fromkeys(options.logger, framework)}, {beside: least}
     if case == "epoch":
         contenders["recipe"], targets["recipe"] = recipe, RECIPE_TARGET
         overrides += [f"dataset.train_size={steps * 128}", f"dataset.validation={steps * 128 // 9}"]  # MNIST's 9 : 1
