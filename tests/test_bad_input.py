@@ -48,6 +48,25 @@ WRONG_CHOICES = {
     ),
     "a depth that is not 6n+2": (["model=resnet", "model.depth=21"], ["depth=21 is not 6n + 2", "20 and 26"]),
     "an option that is none": (["model.activation=sigmoid"], ["activation=sigmoid is no choice", "relu tanh"]),
+    "a VGG of another depth": (["model=vgg", "model.depth=12"], ["depth=12 was not published", "11 13 16 19"]),
+    "a variant that was not published": (
+        ["model=efficientnet", "model.variant=b9"],
+        ["variant=b9 is no choice", "b0 b1 b2 b3 b4 b5 b6 b7"],
+    ),
+    "a patch that does not divide the image": (
+        ["model=vit", "dataset.image_size=32", "model.patch_size=5"],
+        ["patch_size=5 does not divide 32x32", "1, 2, 4, 8, 16, 32 do"],
+    ),
+    "a branch that is none": (["model=googlenet", "model.branches=[2x2]"], ["2x2", "1x1 3x3 5x5 pool"]),
+    "a width of nothing": (["model=vgg", "model.width=0", "dataset.image_size=32"], ["width=0 must be above 0"]),
+    "a shift that is no list": (["task=classification", "task.shifts=2"], ["shifts=2 must be a list of numbers"]),
+    "a shift backwards": (["task=classification", "task.shifts=[1,-2]"], ["shifts=[1, -2] must be a list"]),
+    "noise of nothing": (["task=classification", "task.noises=[0]"], ["noises=[0] must be a list"]),
+    "nothing hidden": (
+        ["model=vit", "task=masked_patch", "task.mask_ratio=0"],
+        ["mask_ratio=0 must be between 0 and 1"],
+    ),
+    "pretrained weights of a network that has none": (["+model.pretrained=true"], ["torchvision has no weights"]),
     "a tokenizer that is none": (
         [*TEXT, "dataset.path=/", "dataset.tokenizer=bpe"],
         ["dataset.tokenizer=bpe is no tokenizer", "character byte"],
@@ -204,6 +223,10 @@ def test_images_of_several_sizes(refuse, photos):
         (["model=resnet"], ["model=resnet", "at least 4x4 pixels, not 2x2"]),
         (["model=cnn", "model.filters=[4,4]"], ["model=cnn", "leaves nothing of an image of 1x1 pixels"]),
         (["model=gan"], ["model=gan", "at least", "2x2"]),
+        (["model=alexnet"], ["model=alexnet", "not 2x2: dataset.image_size=32"]),
+        (["model=vgg"], ["model=vgg", "not 2x2: dataset.image_size=32"]),
+        (["model=googlenet"], ["model=googlenet", "not 2x2: dataset.image_size=32"]),
+        (["model=efficientnet"], ["model=efficientnet", "not 2x2: dataset.image_size=32"]),
     ],
 )
 def test_image_smaller_than_the_network_can_take(refuse, home, model, says):

@@ -89,7 +89,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
         return resolve(config.task._target_)(
             model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"task={config.task.name}: {error}") from error
 
 

@@ -189,6 +189,7 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
         yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
     yield from _pair(config, model, data)
     yield from _model(config, model, data)
+    yield from _task(config)
     yield from _optimizer(config)
     yield from _trainer(config)
     if config.output_dir is not None:
@@ -306,6 +307,21 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model={config.model.name}: {error}") from error
+
+
+def _task(config: DictConfig) -> Iterator[str]:
+    """Makes the objective around a network of one weight, so that wrong options are found before any download."""
+    import torch
+
+    if config.task.get("_target_") is None:  # auto
+        return
+    options = {str(k): v for k, v in config.task.items() if k not in ("name", "_target_")}
+    try:
+        resolve(config.task._target_)(
+            model=torch.nn.Linear(1, 1), optimizer=None, scheduler=None, total_steps=1, **options
+        )
+    except (TypeError, ValueError) as error:
+        yield f"task={config.task.name}: {error}"
 
 
 def _optimizer(config: DictConfig) -> Iterator[str]:

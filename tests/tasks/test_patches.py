@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from epochal.data import Batch
-from epochal.errors import ConfigError
 from epochal.models import ViT
 from epochal.tasks import MaskedPatch, NextPatch
 from epochal.tasks.patches import standardised
@@ -87,7 +86,7 @@ def test_a_patch_of_one_colour_is_zero():
 
 @pytest.mark.parametrize("ratio", [0, 1, 1.5, -0.5, True, "half"])
 def test_all_or_nothing_hidden_is_refused(ratio):
-    with pytest.raises(ConfigError, match=f"task.mask_ratio={ratio} must be between 0 and 1"):
+    with pytest.raises(ValueError, match=f"mask_ratio={ratio} must be between 0 and 1"):
         MaskedPatch(model=vit(), mask_ratio=ratio, **OPTIONS)
 
 

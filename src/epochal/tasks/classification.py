@@ -29,6 +29,9 @@ class Classification(Task):
         label_smoothing: Share of each target that is spread evenly over all classes, in training alone.
         shifts: Pixels; the test images are tested again, moved by so many in each of the four directions.
         noises: Standard deviations, pixels from 0 to 1; they are tested again with so much noise on each pixel.
+
+    Raises:
+        ValueError: If one of these is no list of numbers above zero, or a shift is no whole number.
     """
 
     reports: ClassVar = ("val/accuracy", "max")
@@ -44,6 +47,8 @@ class Classification(Task):
     ) -> None:
         super().__init__(**rest)
         self.label_smoothing = label_smoothing
+        _check_amounts("shifts", shifts, int, "[1,2,4]")
+        _check_amounts("noises", noises, (int, float), "[0.1,0.2]")
         self.changes = {"shift": (moved, tuple(shifts)), "noise": (noisy, tuple(noises))}
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
 
@@ -184,6 +189,12 @@ class Classification(Task):
             caption = names[guess] if guess == truth else f"{names[guess]}, not {names[truth]}"
             captions.append(caption if confidence is None else f"{caption}\n{confidence[number]:.0%} sure")
         return pictures.grid(images.numpy(), captions, highlight=(prediction != labels).tolist(), title=title)
+
+
+def _check_amounts(name: str, amounts: Any, kind: Any, example: str) -> None:
+    right = isinstance(amounts, Sequence) and not isinstance(amounts, str)
+    if not right or not all(isinstance(a, kind) and not isinstance(a, bool) and a > 0 for a in amounts):
+        raise ValueError(f"{name}={amounts} must be a list of numbers above zero, e.g. {example}.")
 
 
 def moved(images: Tensor, pixels: float, seed: int) -> Tensor:

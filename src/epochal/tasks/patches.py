@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from epochal.data.base import Batch
-from epochal.errors import ConfigError
 from epochal.tasks.base import Metrics, Shown, Task
 
 SHOWN = 8  # images in a picture
@@ -92,13 +91,13 @@ class MaskedPatch(PatchPrediction):
         mask_ratio: Share of the patches that are hidden, at least one and not all.
 
     Raises:
-        ConfigError: If mask_ratio is not between 0 and 1.
+        ValueError: If mask_ratio is not between 0 and 1.
     """
 
     def __init__(self, *, mask_ratio: float = 0.5, **rest: Any) -> None:
         super().__init__(**rest)
         if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, int | float) or not 0 < mask_ratio < 1:
-            raise ConfigError(f"task.mask_ratio={mask_ratio} must be between 0 and 1, e.g. 0.5.")
+            raise ValueError(f"mask_ratio={mask_ratio} must be between 0 and 1, e.g. 0.5.")
         self.mask_ratio = mask_ratio
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
