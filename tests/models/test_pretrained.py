@@ -14,7 +14,7 @@ from torchvision import models as torchvision_models
 from epochal.cli import compose
 from epochal.errors import ConfigError
 from epochal.evaluation import evaluate
-from epochal.models import MLP, AlexNet, EfficientNet, GoogLeNet, ResNet
+from epochal.models import MLP, VGG, AlexNet, EfficientNet, GoogLeNet, ResNet, ViT
 from epochal.models.pretrained import load_pretrained, normalisation, translate
 from parity import check_parity
 from training import CONF, train
@@ -112,6 +112,28 @@ def test_parity_fails_if_a_parameter_has_no_part():
 
     with pytest.raises(AssertionError, match="head.bias has a part in the output of only one"):
         check_parity(Unused(), Theirs(), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        (AlexNet, {}),
+        *((VGG, {"depth": depth, "batch_norm": norm}) for depth, norm in ((11, False), (19, True))),
+        (GoogLeNet, {}),
+        *((ResNet, {"depth": depth}) for depth in (18, 50)),
+        *((EfficientNet, {"variant": f"b{number}"}) for number in (0, 5)),
+        *((ViT, {"variant": variant, "patch_size": size}) for variant, size in (("B", 16), ("L", 32))),
+    ],
+)
+def test_published_variants_have_a_place_for_each_of_torchvisions_weights(model, arguments):
+    shape = {"image_shape": (3, 224, 224)} if model is ViT else {"in_channels": 3}
+    with torch.device("meta"):
+        ours = model(**shape, num_classes=1000, **arguments)
+        rest = {"init_weights": False} if model is GoogLeNet else {}
+        theirs = getattr(torchvision_models, ours.torchvision_name)(weights=None, **rest)
+    assert normalisation(ours)["mean"]
+    state = translate(theirs.state_dict(), ours)
+    assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in ours.state_dict().items()}
 
 
 @pytest.fixture
