@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -106,6 +107,42 @@ def check_finished(name: str, out: str, folder: Path) -> None:
     report = folder / "outputs" / "comparisons" / f"{name}_smoke"
     assert (report / "report.html").exists() and list(report.glob("figure_1_*.png"))
     assert "inconclusive" in out and "decides nothing" in " ".join(out.split())  # so small a budget never does
+
+
+@pytest.fixture
+def in_stages():
+    from hydra_plugins.epochal_sweepers.grid import GridSweeper
+
+    sweeper = GridSweeper(
+        max_batch_size=None,
+        params={"model": "vit", "init_from": "null,masked_patch", "seed": "1"},
+        before=[{"model": "vit", "task": "masked_patch", "seed": "1"}, {"model": "cnn", "seed": "1"}],
+        along={"model=vit": ["model.depth=2"]},
+    )
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    return sweeper
+
+
+@pytest.mark.parametrize(
+    ("typed", "earlier"),
+    [
+        ([], [["model=vit", "task=masked_patch", "seed=1", "model.depth=2"], ["model=cnn", "seed=1"]]),
+        (["seed=2"], [["model=vit", "task=masked_patch", "seed=2", "model.depth=2"], ["model=cnn", "seed=2"]]),
+        (["task=x", "model=vit"], [["model=vit", "task=masked_patch", "seed=1", "model.depth=2"]]),
+        (["init_from=null", "model=cnn", "log_every=9"], [["model=cnn", "seed=1", "log_every=9"]]),
+    ],
+)
+def test_what_is_typed_changes_earlier_grids_only_where_it_concerns_them(in_stages, typed, earlier):
+    assert in_stages.earlier(typed) == earlier
+
+
+def test_what_a_choice_brings_along_gives_way_to_what_is_typed(in_stages):
+    jobs = in_stages.jobs(in_stages.choices(["model.depth=4", "init_from=null"]))
+    assert jobs == [["model=vit", "init_from=null", "seed=1", "model.depth=4"]]
+
+
+def test_an_experiment_in_stages_is_not_searched(refuse):
+    refuse("train", "experiment=vit_pretraining", "budget=smoke", "sweep=lr", says=("come in stages",))
 
 
 def test_one_run_of_an_experiment_can_be_started_alone(command, home):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from samples import pixels
 from training import train
@@ -83,6 +84,51 @@ def test_an_evaluation_reads_the_pixels_as_the_run_did(home, command):
     assert metrics["test/loss"] == pytest.approx(job.run.summary()["metrics"]["test/loss"])
 
 
+def test_an_mlp_too_learns_other_classes(home):
+    parent = train("model=mlp", "model.hidden=[8]", "dataset=digits", "duration=1steps", "logger=none")
+    np.savez(home / "three.npz", images=pixels(90, 8, 8), labels=np.arange(90) % 3)
+    data = ("dataset=images", f"dataset.path={home / 'three.npz'}", "dataset.batch_size=16")
+    start = beginning("model=mlp", "model.hidden=[8]", *data, f"init_from={parent.run.folder}", "logger=none")
+    assert torch.equal(start["layers.1.weight"], torch.load(parent.run.best)["state_dict"]["model.layers.1.weight"])
+    assert start["layers.3.weight"].shape == (3, 8)
+
+
+def test_a_grid_goes_on_with_the_vocabulary_of_the_run_it_begins_with(trained, command, home):
+    """Of other text than the run's own, with other characters."""
+    (home / "other.txt").write_text("THE QUICK BROWN FOX 99\n" * 99)
+    sizes = ("model=gpt", "model.depth=1", "model.embed_dim=8", "model.num_heads=2", "task.sample_length=4")
+    data = (
+        "dataset=text",
+        f"dataset.path={home / 'other.txt'}",
+        "dataset.context_length=16",
+        "dataset.tokenizer=character",
+    )
+    start = (f"init_from={trained['text']}", "duration=1steps", "logger=none", "task=language_modeling")
+    outcome = command("train", "-m", *sizes, *data, *start, "seed=1,2")
+    assert outcome.status == 0, outcome.error
+
+
+def test_a_task_of_other_settings_is_no_beginning(home, refuse):
+    train(*VIT, "task=masked_patch", "duration=1steps")
+    refuse(
+        *("train", *VIT, "model.embed_dim=16", "init_from=masked_patch"),
+        says=("no finished run of it with this model=vit",),
+    )
+
+
+def test_a_run_of_before_init_from_can_still_be_resumed(copied, command):
+    folder = copied("old")
+    config = OmegaConf.load(folder / "config.yaml")
+    del config["init_from"]
+    OmegaConf.save(config, folder / "config.yaml")
+    assert command("train", f"resume={folder}").status == 0
+
+
+def test_weights_of_another_kind_of_data_are_refused(copied, refuse):
+    folder = copied("text_run", "text", status="finished")
+    refuse("train", *SMALL, f"init_from={folder}", says=("learned from tokens, but dataset=digits yields images",))
+
+
 @pytest.mark.parametrize("grid", [(), ("-m", "seed=1,2")], ids=["alone", "in a grid"])
 def test_weights_of_another_architecture_are_refused_with_their_names(grid, copied, refuse):
     folder = copied("mlp_run", status="finished")
@@ -105,7 +151,10 @@ def test_weights_of_another_size_are_refused_with_both_shapes(copied, refuse):
     [
         ("nowhere", ("There is no run folder nowhere.",)),
         (".", ("is not a run folder",)),
-        ("masked_patch", ("there is no finished run of it with model=vit", "Train it first with task=masked_patch")),
+        (
+            "masked_patch",
+            ("there is no finished run of it with this model=vit", "Train it first with task=masked_patch"),
+        ),
     ],
 )
 def test_a_run_that_is_not_there_is_told(init_from, says, refuse):

@@ -42,7 +42,7 @@ from epochal.parts import (
 from epochal.resume import new_run, resumed
 from epochal.runs import Run, RunLogger, plain, rank
 from epochal.tasks import Task
-from epochal.transfer import begin_with, is_task, source, weights
+from epochal.transfer import begin_with, beginning, is_task
 from epochal.validate import make_model, validate
 
 
@@ -136,14 +136,15 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
     validate(config)
     config = settle(config)
-    parent = source(config) if checkpoint is None else None
-    beginning = weights(parent) if parent is not None else checkpoint
+    parent = beginning(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
-    # what other weights learned from was normalised, or cut into tokens, in its own way
-    data = make_data(config, beginning["epochal"]["data"] if beginning and config.init_from is not None else None)
+    state = parent.data if parent is not None else None
+    if checkpoint is not None and config.init_from is not None:
+        state = checkpoint["epochal"]["data"]
+    data = make_data(config, state)
     model = make_model(config, *data.facts(config.task.name))
-    if parent is not None and beginning is not None:
-        begin_with(model, beginning, config)
+    if parent is not None:
+        console.print(begin_with(model, parent, config), soft_wrap=True)
     if config.model.get("pretrained"):
         data.adopt(normalisation(model))
         data.prepare()
@@ -170,7 +171,7 @@ def build(config: DictConfig, overrides: list[str] | None = None, console: Conso
     try:
         known = known_facts(config, data, model, flops, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
         if config.init_from is not None:
-            known["init_from"] = str(parent.folder) if parent else run.summary().get("init_from")
+            known["init_from"] = str(parent.run.folder) if parent else run.summary().get("init_from")
 
         examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
         run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
@@ -218,13 +219,13 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     quiet()
     validate(config)
     config = settle(config)
-    key = str((plain(config.dataset), config.task.name))
-    data = seen[key] = seen.get(key) or make_data(config)
+    parent = None if is_task(str(config.init_from)) else beginning(config)  # a task's run may be one of this grid
+    key = str((plain(config.dataset), config.task.name, config.init_from))
+    data = seen[key] = seen.get(key) or make_data(config, parent.data if parent is not None else None)
     with torch.device("meta"):
         model = make_model(config, *data.facts(config.task.name))
-    parent = None if is_task(str(config.init_from)) else source(config)  # a task's run may be one of this grid
     if parent is not None:
-        begin_with(model, weights(parent), config)
+        begin_with(model, parent, config)
     if config.model.get("pretrained"):
         normalisation(model)  # says so if there are no weights for it
     check_lengths(config, data)

@@ -123,7 +123,7 @@ def feature_stages(model: Any) -> dict[str, nn.Module]:
 
 def attends(model: Any) -> bool:
     """Whether attention, not convolution, carries what is seen to the answer."""
-    return hasattr(model, "attention_maps")
+    return hasattr(model, "rollout")
 
 
 def first_layer(model: nn.Module) -> nn.Conv2d | nn.Linear | None:
@@ -175,9 +175,7 @@ def grad_cam(model: nn.Module, stage: nn.Module, inputs: Tensor, classes: Tensor
 
 def rollout(model: Any, inputs: Tensor) -> Tensor:
     """How much of each patch reaches the answer, (N, rows, columns): 0 is the least, 1 the most in an image."""
-    from epochal.models.vit import attention_rollout
-
-    flow = attention_rollout(model.attention_maps(inputs), model.grid)
+    flow = model.rollout(inputs)
     return brightest_is_one(flow - flow.amin((1, 2), keepdim=True))
 
 

@@ -171,6 +171,8 @@ def check_world(config: DictConfig, data: Data, world: int) -> None:
         raise ConfigError(
             f"dataset.batch_size={config.dataset.batch_size} is that of all {world} devices together: make it a multiple."
         )
+    if world > 1 and (config.task.get("shifts") or config.task.get("noises")):
+        raise ConfigError("task.shifts and task.noises are tested on one device; leave them out, or trainer.devices=1.")
     if small := [split for split, count in data.sizes().items() if count < world]:
         raise ConfigError(
             f"The {small[0]} part of dataset={config.dataset.name} has fewer rows than there are devices."

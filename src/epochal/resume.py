@@ -30,12 +30,14 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
                 raise EpochalError(f"{screen.relative(held.folder)} is being trained by another process.")
             return config, None
         saved = run.config()
+        saved.setdefault("init_from", None)  # runs of before have no such key
         check_targets(saved, (*ALLOWED, *config.allow))
         if "sweep" in config:
             saved.sweep = config.sweep  # a run that another trial left belongs to this one now
         return saved, run
     run = Run.open(config.resume)
     saved = run.config()
+    saved.setdefault("init_from", None)
     check_targets(saved, (*ALLOWED, *config.allow))
     others = [o for o in overrides if not o.startswith(("resume=", "allow=", "hydra."))]
     if others:

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from epochal.callbacks import read_checkpoint
 from epochal.errors import ConfigError
+from epochal.facts import from_plain
+from epochal.files import relative
 from epochal.resume import runs_folder
 from epochal.runs import Run
-from epochal.validate import conf_folder
+from epochal.validate import conf_folder, target_class
 
 # how the names of a network's last layers begin, where its class does not say it in `heads`
 HEADS = ("head.", "auxiliary.")
 NAMED = 4  # weights in a message
 
 
-def source(config: DictConfig) -> Run | None:
+class Beginning(NamedTuple):
+    """A run, and the checkpoint of its best weights."""
+
+    run: Run
+    checkpoint: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """How it normalised pixels or cut text into tokens: its weights expect that."""
+        return self.checkpoint["epochal"]["data"]
+
+
+def beginning(config: DictConfig) -> Beginning | None:
+    """What `init_from` names, if anything.
+
+    Raises:
+        ConfigError: If there is no such run, its checkpoint is damaged, or it learned from another kind of data.
+    """
+    if config.init_from is None:
+        return None
+    run = source(config)
+    checkpoint = read_checkpoint(run.best if run.best.exists() else run.last)
+    reads, yields = type(from_plain(checkpoint["epochal"]["facts"][0])), target_class(config.dataset._target_).yields
+    if reads is not yields:
+        raise ConfigError(
+            f"init_from={config.init_from} learned from {reads.__name__.lower()}, but dataset={config.dataset.name} yields "
+            f"{yields.__name__.lower()}."
+        )
+    return Beginning(run, checkpoint)
+
+
+def source(config: DictConfig) -> Run:
     """The run that `init_from` names: by its folder, or by the task that it learned.
 
-    Of a task it is the newest finished run in this run's folder with the same model, data set and seed.
+    Of a task it is the newest finished run in this run's folder with the same model and seed on the same data set.
 
     Raises:
         ConfigError: If there is none.
     """
-    if config.init_from is None:
-        return None
     name = str(config.init_from)
     if not is_task(name):
         run = Run.open(name)
@@ -39,11 +70,12 @@ def source(config: DictConfig) -> Run | None:
     for file in sorted(parent.glob(f"*_s{config.seed}*/summary.json"), reverse=True):
         summary = Run(file.parent).summary()
         found = tuple(summary.get(key) for key in ("task", "model", "dataset", "seed"))
-        if found == wanted and summary.get("status") == "finished":
-            return Run(file.parent)
+        run = Run(file.parent)
+        if found == wanted and summary.get("status") == "finished" and run.config().model == config.model:
+            return run
     raise ConfigError(
-        f"init_from={name}: there is no finished run of it with model={config.model.name}, dataset={config.dataset.name} "
-        f"and seed={config.seed} in {parent}. Train it first with task={name}, or give a run's folder."
+        f"init_from={name}: there is no finished run of it with this model={config.model.name}, "
+        f"dataset={config.dataset.name} and seed={config.seed} in {parent}. Train it first with task={name}, or give a run's folder."
     )
 
 
@@ -52,23 +84,15 @@ def is_task(name: str) -> bool:
     return (conf_folder() / "task" / f"{name}.yaml").is_file() and not Path(name).is_dir()
 
 
-def weights(run: Run) -> dict[str, Any]:
-    """The checkpoint of a run's best weights.
-
-    Raises:
-        ConfigError: If it has none, or they are damaged.
-    """
-    return read_checkpoint(run.best if run.best.exists() else run.last)
-
-
-def begin_with(model: nn.Module, checkpoint: dict[str, Any], config: DictConfig) -> None:
-    """Puts another run's weights into a network; a head that learned something else keeps its fresh start.
+def begin_with(model: nn.Module, beginning: Beginning, config: DictConfig) -> str:
+    """Puts another run's weights into a network, and tells so; a head that learned something else keeps its fresh start.
 
     Raises:
         ConfigError: If the two are not the same network up to their heads, naming what does not fit.
     """
     prefix = "model."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    state_dict = beginning.checkpoint["state_dict"]
+    state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     own = model.state_dict()
     heads = tuple(getattr(model, "heads", HEADS))
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -78,11 +102,13 @@ def begin_with(model: nn.Module, checkpoint: dict[str, Any], config: DictConfig)
     if wrong:
         more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         raise ConfigError(
-            f"init_from={config.init_from} holds weights of model={checkpoint['epochal']['config']['model']['name']} that do not "
+            f"init_from={config.init_from} holds weights of model={beginning.checkpoint['epochal']['config']['model']['name']} that do not "
             f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
         )
     if not next(model.parameters()).is_meta:
         model.load_state_dict(fitting, strict=False)
+    fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in fitting))
+    return f"Weights: those of {relative(beginning.run.folder)}" + (f"; {fresh} begins afresh." if fresh else ".")
 
 
 def _misfit(name: str, here: Tensor | None, there: Tensor | None) -> str:

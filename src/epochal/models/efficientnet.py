@@ -233,7 +233,7 @@ class EfficientNet(nn.Module):
         check_choice("scale_by", scale_by, ("compound", "depth", "width", "resolution"))
         check_choice("input", input, tuple(STRIDES))
         for name, factor in (("width", width), ("depth", depth)):
-            if not factor > 0:
+            if not 0 < factor < math.inf:
                 raise ValueError(f"{name}={factor} must be above 0; 1.0 is the published b0.")
         if not 0 <= stochastic_depth < 1:
             raise ValueError(f"stochastic_depth={stochastic_depth} must be at least 0 and below 1.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,8 @@ def scaled(channels: int, width: float) -> int:
     Raises:
         ValueError: If width is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width={width} must be above 0.")
+    if not 0 < width < math.inf:
+        raise ValueError(f"width={width} must be above 0, and finite.")
     return max(1, round(channels * width))
 
 

@@ -45,6 +45,7 @@ class MLP(nn.Module):
             if dropout:
                 layers.append(nn.Dropout(dropout))
             in_features = width
+        self.heads = (f"layers.{len(layers)}.",)  # what other classes need anew
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_classes))
 
     @classmethod

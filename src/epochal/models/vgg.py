@@ -95,6 +95,11 @@ class VGG(nn.Module):
             raise ValueError(f"convolutions={list(convolutions)} must name the convolutions of one to five stages.")
         counts = VARIANTS[depth] if convolutions is None else convolutions
         check_sizes(**{f"convolutions[{i}]": count for i, count in enumerate(counts)})
+        if max(counts) < (kernel_size - 1) // 2:
+            raise ValueError(
+                f"kernel_size={kernel_size} stands for {(kernel_size - 1) // 2} convolutions of 3x3 in a row, and no stage "
+                "has as many."
+            )
         published = (input, kernel_size, convolutions, width) == ("imagenet", 3, None, 1)
         self.torchvision_name = f"vgg{depth}{'_bn' if batch_norm else ''}" if published else None
 

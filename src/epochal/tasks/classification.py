@@ -211,7 +211,7 @@ def moved(images: Tensor, pixels: float, seed: int) -> Tensor:
 
 
 def noisy(images: Tensor, deviation: float, seed: int) -> Tensor:
-    """Adds normal noise to uint8 pixels, the same for every run, and cuts off what leaves 0 to 255."""
+    """Adds normal noise to uint8 pixels, the same for every network, and cuts off what leaves 0 to 255."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
     return (images + 255 * deviation * noise).round().clamp(0, 255).to(torch.uint8)
 

@@ -60,11 +60,18 @@ class GridSweeper(BasicSweeper):
         ]
 
     def earlier(self, arguments: list[str]) -> list[list[str]]:
-        """The runs of the grids before; what is typed for a key that only the last grid varies does not concern them."""
+        """The runs of the grids before.
+
+        Of what is typed, data set and seed concern them all; other keys only where no grid gives them a value. A grid
+        of another model than the one that is typed is left out.
+        """
         found = []
+        given = dict(argument.partition("=")[::2] for argument in arguments)
         for grid in self.before:
-            later = set(self.params or {}) - set(grid)
-            typed = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in later]
+            if given.get("model") not in (None, *str(grid.get("model", given.get("model"))).split(",")):
+                continue
+            fixed = ({*(self.params or {}), *grid} - {"dataset", "seed"}) | {"init_from"}
+            typed = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in fixed]
             found += self.jobs(self.choices(typed, [f"{key}={value}" for key, value in grid.items()]))
         return found
 

@@ -13,8 +13,13 @@ class SearchSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from epochal import launchers  # only now, since Hydra imports every plugin at each start
+        from epochal.errors import ConfigError
         from epochal.sweeps.search import search
 
+        if self.before or self.along:
+            raise ConfigError(
+                "This experiment's runs come in stages or bring settings along, which a search cannot keep."
+            )
         assert self.config is not None and self.launcher is not None
         launcher = self.launcher
         launchers.check(self.config)
