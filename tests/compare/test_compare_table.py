@@ -79,9 +79,15 @@ def test_the_csv_file_has_every_row_with_mean_and_deviation(tmp_path):
 
 
 def test_names_with_brackets_are_shown_as_they_are(tmp_path):
-    run_folder(tmp_path / "runs", "a", config={"model.hidden": [8, 4]})
-    run_folder(tmp_path / "runs", "b", config={"model.hidden": [16]})
-    assert "[8, 4]" in shown(compare(tmp_path / "runs"))
+    run_folder(tmp_path / "runs", "a", config={"model.note": "one [red] word"})
+    run_folder(tmp_path / "runs", "b", config={"model.note": "none"})
+    assert "one [red] word" in shown(compare(tmp_path / "runs"))
+
+
+def test_lists_are_shown_by_their_items(tmp_path):
+    run_folder(tmp_path / "runs", "a", config={"model.branches": ["1x1", "pool"]})
+    run_folder(tmp_path / "runs", "b", config={"model.branches": ["3x3"]})
+    assert "1x1, pool " in shown(compare(tmp_path / "runs"))
 
 
 def test_a_single_run_is_shown_too(tmp_path):

@@ -372,7 +372,7 @@ def _axis(
     if is_share(name):
         axis["format"] = "~%"
     elif max(map(abs, values), default=0) >= 10_000:
-        axis["format"] = "~s"
+        axis["format"] = ".3~s"
     if log:
         top = max(values)
         low = max(min(v for v in values if v > 0), top * 10.0**-DEPTH)
