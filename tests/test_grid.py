@@ -87,8 +87,8 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_at_its_smallest(name, command, home):
-    """One run after the other in this process, which saves their starts."""
-    outcome = command("train", f"experiment={name}", "budget=smoke", "launcher=basic", "logger=none")
+    """With one seed, and one run after the other in this process, which saves their starts."""
+    outcome = command("train", f"experiment={name}", "budget=smoke", "seed=1", "launcher=basic", "logger=none")
     assert outcome.status == 0, outcome.error
     check_finished(name, outcome.out, home)
 
