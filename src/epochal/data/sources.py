@@ -6,14 +6,12 @@ import errno
 import hashlib
 import os
 import re
-import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from epochal.errors import ConfigError, did_you_mean
+from epochal.hub import hub_is_reachable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -151,19 +149,3 @@ def check_column(source: Source, option: str, column: str | None, columns: list[
             f"dataset.{option}={column} is no column of {source.path}.{did_you_mean(column, columns)} "
             f"It has: {', '.join(columns)}."
         )
-
-
-def hub_is_reachable(environment: Mapping[str, str] = os.environ) -> bool:
-    """One quick connection, because the Hub's own client retries for 23 seconds before it gives up."""
-    if environment.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false"):
-        return False
-    if any(environment.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # only the proxy can tell
-    url = urlparse(environment.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection(
-            (url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3
-        ).close()
-    except OSError:
-        return False
-    return True
