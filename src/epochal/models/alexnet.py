@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
 
 FILTERS = (64, 192, 384, 256, 256)
 KERNELS = {"imagenet": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
@@ -96,11 +96,7 @@ class AlexNet(nn.Module):
             nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_for_relu(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> AlexNet:

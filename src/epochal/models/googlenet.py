@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
 
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's
@@ -196,11 +196,7 @@ class GoogLeNet(nn.Module):
                 self.auxiliary[name] = AuxiliaryHead(
                     in_channels=before.out_channels, num_classes=num_classes, width=width
                 )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_for_relu(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:

@@ -1,4 +1,4 @@
-"""What three or more models share: checks of arguments, the form for an image's size, the choice of the next token."""
+"""What three or more models share: checks of arguments, forms and sizes, first weights, the choice of the next token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from epochal.facts import Images
 
@@ -29,6 +29,15 @@ def scaled(channels: int, width: float) -> int:
     if not 0 < width < math.inf:
         raise ValueError(f"width={width} must be above 0, and finite.")
     return max(1, round(channels * width))
+
+
+def start_for_relu(network: nn.Module) -> None:
+    """Weights that keep the size of a signal through ReLUs (He et al. 2015, arXiv 1502.01852); biases start at zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def check_dropout(dropout: float) -> None:

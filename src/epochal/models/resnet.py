@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_sizes, choose_input
+from epochal.models.layers import check_choice, check_sizes, choose_input, start_for_relu
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
 IMAGENET = {  # depth: blocks of the four stages, and by how much a block's last convolution widens (4: a bottleneck)
@@ -166,10 +166,7 @@ class ResNet(nn.Module):
 
         published = large and residual and shortcut == "B"
         self.torchvision_name = f"resnet{depth}" if published else None
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(self.head.bias)
+        start_for_relu(self)
         if zero_init_residual:
             for block in layers:
                 nn.init.zeros_((block.norm3 or block.norm2).weight)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled
+from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
 
 VARIANTS = {  # depth: convolutions of each stage (table 1)
     11: (1, 1, 2, 2, 2),  # A
@@ -123,11 +123,7 @@ class VGG(nn.Module):
             )  # fmt: skip
         else:
             self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_for_relu(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> VGG:
