@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# The first ids of every vocabulary whose texts begin, end and are padded to one length: all but running text.
+PAD, UNKNOWN, BEGIN, END = range(4)
+IGNORED = -100  # a label that nothing is learned from
+
 
 @dataclass(frozen=True)
 class Images:
@@ -24,6 +28,24 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """Films of at most length pictures; a model is given them as float tensors (B, T, channels, height, width)."""
+
+    length: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """Steps of a few numbers each; a model is given them as float tensors (B, T, channels)."""
+
+    length: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Classes:
     """One label out of several, by name."""
 
@@ -34,16 +56,42 @@ class Classes:
         return len(self.names)
 
 
-Facts = Images | Tokens | Classes
+@dataclass(frozen=True)
+class StepLabels:
+    """One label out of several at each step of a sequence, by name; a model gives (B, T, count) logits."""
+
+    names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers to be met; a model gives (B, count)."""
+
+    count: int
+
+
+Inputs = Images | Tokens | Frames | Series
+Outputs = Classes | StepLabels | Numbers | Images | Tokens
+Facts = Inputs | Outputs
+KINDS: dict[str, type] = {k.__name__: k for k in (Images, Tokens, Frames, Series, Classes, StepLabels, Numbers)}
 
 
 def words(fact: Facts) -> str:
     """For a sentence."""
-    if isinstance(fact, Images):
-        return f"{'grey' if fact.channels == 1 else 'colour'} images of {fact.height}x{fact.width} pixels"
+    if isinstance(fact, Images | Frames):
+        pictures = f"{'grey' if fact.channels == 1 else 'colour'} images of {fact.height}x{fact.width} pixels"
+        return pictures if isinstance(fact, Images) else f"films of up to {fact.length:,} {pictures}"
     if isinstance(fact, Tokens):
         return f"{fact.vocab_size:,} kinds of tokens, {fact.length:,} at a time"
-    return f"{fact.count:,} classes"
+    if isinstance(fact, Series):
+        return f"series of up to {fact.length:,} steps of {fact.channels:,} numbers"
+    if isinstance(fact, Numbers):
+        return f"{fact.count:,} numbers"
+    return f"{fact.count:,} classes" + (" at each step" if isinstance(fact, StepLabels) else "")
 
 
 def to_plain(fact: Facts) -> dict[str, Any]:
@@ -53,5 +101,5 @@ def to_plain(fact: Facts) -> dict[str, Any]:
 
 def from_plain(plain: dict[str, Any]) -> Facts:
     """What `to_plain` was given."""
-    kind = {"Images": Images, "Tokens": Tokens, "Classes": Classes}[plain["kind"]]
+    kind = KINDS[plain["kind"]]
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items() if name != "kind"})

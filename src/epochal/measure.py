@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,21 @@ def count_flops(model: nn.Module, facts: tuple[Any, Any]) -> int | None:
     shadow: Any = copy.deepcopy(model).to("meta").eval()
     inputs = facts[0]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if isinstance(inputs, Tokens):
-            shadow(torch.zeros(1, inputs.length, dtype=torch.long, device="meta"))
+        if "target" in inspect.signature(shadow.forward).parameters:  # it also reads what it has written so far
+            shadow(_one(inputs), _one(facts[1]))
         elif hasattr(shadow, "discriminator"):
             shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
         else:
-            shadow(torch.zeros(1, inputs.channels, inputs.height, inputs.width, device="meta"))
+            shadow(_one(inputs))
     return counter.get_total_flops() or None
+
+
+def _one(fact: Any) -> torch.Tensor:
+    """One example without content."""
+    if isinstance(fact, Tokens):
+        return torch.zeros(1, fact.length, dtype=torch.long, device="meta")
+    sizes = [getattr(fact, name) for name in ("length", "channels", "height", "width") if hasattr(fact, name)]
+    return torch.zeros(1, *sizes, device="meta")
 
 
 def git_commit() -> str | None:

@@ -70,6 +70,7 @@ def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> Data:
     """
     arguments = {k: v for k, v in plain(config.dataset).items() if k != "_target_"}
     data: Data = resolve(config.dataset._target_)(**arguments, seed=config.seed)
+    data.task = config.task.name
     if state:
         data.adopt(state)
     data.prepare()

@@ -13,7 +13,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from epochal.errors import ConfigError, did_you_mean
-from epochal.facts import Classes, Images, Tokens
 
 UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
 POSITIVE = (
@@ -275,16 +274,9 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     common = [task for task in data.tasks if task in model.tasks]
     if data.yields not in model.reads or not common:
         return
-    length = config.dataset.get("context_length")
-    length = length if isinstance(length, int) and length > 0 else 64  # what is wrong with it is told already
-    size = config.dataset.get("image_size" if data.yields is Images else "context_length")
-    known = isinstance(size, int) and size > 0  # what else is wrong with it is told already
-    likely: list[Any] = [Images(3, n, n) for n in ((size,) if known else (32, 28, 64, 224, 8))]
-    if data.yields is Tokens:
-        likely = [Tokens(256, size if known else 64)]
+    task = config.task.name if config.task.name in common else common[0]
     problem = None
-    for inputs in likely:  # what is wrong with every size is wrong with the arguments
-        outputs = Classes(tuple(map(str, range(10)))) if common[0] == "classification" else inputs
+    for inputs, outputs in data.likely(config.dataset, task):
         try:
             with torch.device("meta"):
                 make_model(config, inputs, outputs)
@@ -389,4 +381,4 @@ def conf_folder() -> Path:
 
 
 def _word(kinds: tuple[type, ...]) -> str:
-    return " and ".join({Images: "images", Tokens: "tokens"}[kind] for kind in kinds)
+    return " and ".join(kind.__name__.lower() for kind in kinds)

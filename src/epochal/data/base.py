@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,15 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from epochal.errors import ConfigError
-from epochal.facts import Classes, Images, Tokens
+from epochal.facts import Inputs, Outputs
+
+POOL = 50  # batches whose rows are sorted by length together
 
 
 class Batch(NamedTuple):
-    """One gather. `seed` is a function of (run's seed, epoch, step): augmentation, dropout and noise draw from it."""
+    """One gather. `seed` is a function of (run's seed, epoch, step): augmentation, dropout and noise draw from it.
+
+    `lengths` (B) are those of the inputs, where they are unlike and the rest of each row is padding; else None.
+    """
 
     inputs: Tensor
     targets: Tensor
     seed: int
+    lengths: Tensor | None = None
 
 
 class Rows(NamedTuple):
@@ -53,6 +59,8 @@ class BatchOrder(Sampler[Rows]):
         shuffle: A new order each epoch, leaving out what does not fill a batch; else in order, all rows.
         first: Tells, when an epoch's first batch is asked for, how many batches of it are done already.
         rank, world: This process and how many there are.
+        lengths: Of the rows, where they are unlike: rows of like length share a batch, so that little is padded. Where
+            rows are shuffled, only within pools of some batches, so that batches stay unlike from epoch to epoch.
     """
 
     def __init__(
@@ -65,7 +73,9 @@ class BatchOrder(Sampler[Rows]):
         first: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
+        lengths: Tensor | None = None,
     ) -> None:
+        self.lengths = lengths
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self.first, self.rank, self.world = first, rank, world
         self.epoch = 0
@@ -79,13 +89,22 @@ class BatchOrder(Sampler[Rows]):
 
     def __iter__(self) -> Iterator[Rows]:
         # A generator's body runs at the first next(), when Lightning has restored its counters and set the epoch.
-        if self.shuffle:
-            order = torch.randperm(self.count, generator=torch.Generator().manual_seed(mix(self.seed, self.epoch)))
-        else:
-            order = torch.arange(self.count)
+        chance = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        order = torch.randperm(self.count, generator=chance) if self.shuffle else torch.arange(self.count)
+        if self.lengths is not None:
+            order = self._bucketed(order, chance)
         for step in range(self.first(), len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield Rows(index[self.rank :: self.world], mix(self.seed, self.epoch, step))
+
+    def _bucketed(self, order: Tensor, chance: torch.Generator) -> Tensor:
+        assert self.lengths is not None
+        if not self.shuffle:
+            return self.lengths.argsort(stable=True)
+        pools = order[: len(self) * self.batch_size].split(POOL * self.batch_size)
+        order = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])
+        batches = order.view(len(self), self.batch_size)
+        return batches[torch.randperm(len(self), generator=chance)].flatten()
 
 
 class Data(pl.LightningDataModule):
@@ -99,8 +118,9 @@ class Data(pl.LightningDataModule):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()  # what it can teach, best first
-    yields: ClassVar[type]  # Images or Tokens
+    yields: ClassVar[type]  # the kind of its inputs, see facts.py
     name: str
+    task: str = ""  # the objective that the rows are for; set before `prepare`
 
     def __init__(self, *, name: str, batch_size: int, eval_batch_size: int, seed: int) -> None:
         super().__init__()
@@ -115,9 +135,18 @@ class Data(pl.LightningDataModule):
         """
         raise NotImplementedError  # each kind of data does
 
-    def facts(self, task: str) -> tuple[Images | Tokens, Classes | Images | Tokens]:
+    @classmethod
+    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+        """Facts that it may have once prepared, to try a model on before: what fails on all of them is the model's fault."""
+        raise NotImplementedError  # each kind of data does
+
+    def facts(self, task: str) -> tuple[Inputs, Outputs]:
         """What a model for this task reads, and what it gives."""
         raise NotImplementedError  # each kind of data does
+
+    def lengths(self, split: str) -> Tensor | None:
+        """By what rows are sorted into batches of like length; None where all are alike."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must remember to read other data the same way, as plain containers."""
@@ -141,7 +170,8 @@ class Data(pl.LightningDataModule):
         if batch.inputs.device == device:  # Lightning's own way looks at every field
             return batch
         inputs, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.inputs, batch.targets))
-        return Batch(inputs, targets, batch.seed)
+        lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
+        return Batch(inputs, targets, batch.seed, lengths)
 
     def train_dataloader(self) -> DataLoader:
         progress = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
@@ -164,6 +194,7 @@ class Data(pl.LightningDataModule):
             first=first,
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
+            lengths=self.lengths(split),
         )
         # batch_size=None: the sampler yields whole batches, so a batch is one gather and needs no worker
         return DataLoader(rows, sampler=order, batch_size=None)

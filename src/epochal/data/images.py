@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from epochal.data import cache, sources
 from epochal.data.base import Batch, Data, Rows, count_of, stratified_order
 from epochal.errors import ConfigError
-from epochal.facts import Classes, Images, Tokens
+from epochal.facts import Classes, Images, Inputs, Outputs
 
 PACKAGED = "package:"  # a path of this kind names a file beside this one
 
@@ -125,6 +125,13 @@ class ImageData(Data):
         self._order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.split_seed))
         self.check_batch_size(len(self._splits["train"].rows))
 
+    @classmethod
+    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+        size = config.get("image_size")
+        sides = [size] if isinstance(size, int) and size > 0 else [32, 28, 64, 224, 8]
+        images = [Images(3, side, side) for side in sides]
+        return [(i, Classes(tuple(map(str, range(10)))) if task == "classification" else i) for i in images]
+
     def _split(self, arrays: dict[str, tuple[Tensor, Tensor]]) -> dict[str, ImageRows]:
         images, labels = arrays["train"]
         order = torch.from_numpy(stratified_order(labels.numpy(), self.split_seed))
@@ -140,7 +147,7 @@ class ImageData(Data):
         splits["train"] = ImageRows(images, labels, order[:kept].sort().values)
         return splits
 
-    def facts(self, task: str) -> tuple[Images | Tokens, Classes | Images | Tokens]:
+    def facts(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, self.classes if task == "classification" else self.inputs
 
     def state(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from epochal.data import cache, sources
 from epochal.data.base import Batch, Data, Rows, count_of
 from epochal.errors import ConfigError
-from epochal.facts import Classes, Images, Tokens
+from epochal.facts import Inputs, Outputs, Tokens
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for characters that the training text has not
 
@@ -194,7 +195,13 @@ class TextData(Data):
             per_token[split] = len(text) / max(len(ids), 1) if self.kind == "byte" else 1.0
         return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
 
-    def facts(self, task: str) -> tuple[Images | Tokens, Classes | Images | Tokens]:
+    @classmethod
+    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+        length = config.get("context_length")
+        tokens = Tokens(256, length if isinstance(length, int) and length > 0 else 64)
+        return [(tokens, tokens)]
+
+    def facts(self, task: str) -> tuple[Inputs, Outputs]:
         tokens = Tokens(vocab_size=len(self.tokenizer), length=self.context_length)
         return tokens, tokens
 

@@ -103,8 +103,15 @@ class Task(pl.LightningModule):
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Loss to learn from and metrics to log, the loss among them."""
+        """Loss to learn from and metrics to log, the loss among them.
+
+        The metric `tokens`, how many were read and written, is logged as tokens per second of the training.
+        """
         raise NotImplementedError  # each objective does
+
+    def weight(self, batch: Batch) -> int:
+        """Of how many equals the metrics of a batch are the mean: rows, or the tokens that are predicted."""
+        return len(batch.targets)
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         """Metrics that follow from the means over a whole split, such as a perplexity."""
@@ -176,6 +183,9 @@ class Task(pl.LightningModule):
             metrics["gradient_norm"] = self._gradient_norm.item()
             metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
+            if "tokens" in metrics:  # of a batch, of this rank
+                tokens = metrics.pop("tokens") * self._row.count * self.trainer.world_size
+                metrics["tokens_per_second"] = tokens / (now - self._row_started)
             metrics["examples_per_second"] = self._row.count * self.data.batch_size / (now - self._row_started)
             self.record("train", metrics)
             self._row, self._gradient_norm, self._row_started = Row(), None, now
@@ -253,11 +263,12 @@ class Task(pl.LightningModule):
             self.shown = self.show_test()
 
     def _measure(self, batch: Batch) -> None:
-        count = len(batch.targets)
+        count = self.weight(batch)
         if not count:  # this rank's part of a last, small batch
             return
         self._reseed(batch)
         _, metrics = self.step(batch)
+        metrics.pop("tokens", None)  # those of the training say how fast it is
         for name, value in metrics.items():
             if name not in self._means:
                 self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
