@@ -1,4 +1,4 @@
-"""What three or more models share: checks of arguments, forms and sizes, first weights, the choice of the next token."""
+"""What three or more models share: checks of arguments, sizes, first weights, frames as vectors, the next token."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epochal.facts import Images
@@ -58,6 +59,34 @@ def choose_input(input: str, images: Images) -> str:
     if input != "auto":
         return input
     return "small" if max(images.height, images.width) <= SMALL_SIDE else "imagenet"
+
+
+class FrameEncoder(nn.Module):
+    """Each picture of a film as one vector: two 3x3 convolutions with a 2x2 maximum after each, then a linear layer.
+
+    Args:
+        in_channels: 1 for grey, 3 for colour pictures.
+        height, width: Of a picture, at least 4 pixels each.
+        embed_dim: Length of a picture's vector.
+
+    Raises:
+        ValueError: If a size is below 1 or a side below 4 pixels, of which two poolings would leave nothing.
+    """
+
+    def __init__(self, in_channels: int, height: int, width: int, embed_dim: int) -> None:
+        super().__init__()
+        check_sizes(in_channels=in_channels, height=height, width=width, embed_dim=embed_dim)
+        if min(height, width) < 4:
+            raise ValueError(f"Films of {height}x{width} pixels are too small; they need at least 4x4.")
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        start_for_relu(self)
+        self.linear = nn.Linear(32 * (height // 4) * (width // 4), embed_dim)  # no ReLU follows
+
+    def forward(self, frames: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T, embed_dim)
+        x = F.relu(F.max_pool2d(self.conv1(frames.flatten(0, 1)), 2))  # (B * T, 16, H/2, W/2)
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B * T, 32, H/4, W/4)
+        return self.linear(x.flatten(1)).unflatten(0, frames.shape[:2])
 
 
 def check_generation(prompt: Tensor, *, length: int, temperature: float, top_k: int | None) -> None:
