@@ -2,6 +2,7 @@
 
 from epochal.data.base import Batch, Data
 from epochal.data.images import ImageData
+from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
 
-__all__ = ["Batch", "Data", "ImageData", "PythonStdlib", "TextData"]
+__all__ = ["Adding", "Batch", "Copy", "Data", "ImageData", "PythonStdlib", "Reverse", "TextData"]
