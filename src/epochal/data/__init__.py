@@ -2,7 +2,8 @@
 
 from epochal.data.base import Batch, Data
 from epochal.data.images import ImageData
+from epochal.data.moving_digits import MovingDigits
 from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
 
-__all__ = ["Adding", "Batch", "Copy", "Data", "ImageData", "PythonStdlib", "Reverse", "TextData"]
+__all__ = ["Adding", "Batch", "Copy", "Data", "ImageData", "MovingDigits", "PythonStdlib", "Reverse", "TextData"]

@@ -1,0 +1,78 @@
+"""What sets that are made of handwritten digits share: where the digits come from, and how pixels become numbers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from epochal.data.base import Batch
+from epochal.data.images import PACKAGED, ImageData
+from epochal.data.synthetic import SPLITS, Synthetic
+from epochal.errors import ConfigError
+
+
+class Source(NamedTuple):
+    """A set of grey, square digits."""
+
+    path: str
+    side: int
+
+
+SOURCES = {"mnist": Source("ylecun/mnist", 28), "digits": Source(f"{PACKAGED}digits.npz", 8)}
+
+
+class MadeOfDigits(Synthetic):
+    """Rows put together from images of digits when they are asked for: those to test on from test images alone, those to
+    validate on from images held out of the ones to learn from.
+
+    Args:
+        source: "mnist", or "digits", which ship with the package.
+        others: See `Synthetic`.
+
+    Raises:
+        ConfigError: If there is no such source, or a size is no whole number or too small.
+    """
+
+    names: ClassVar = tuple("0123456789")
+
+    def __init__(self, *, source: str, **others: Any) -> None:
+        super().__init__(**others)
+        if source not in SOURCES:
+            raise ConfigError(f"dataset.source={source} is no source of digits. There are: {' '.join(SOURCES)}")
+        self.source, self.side = source, SOURCES[source].side
+        self._images = ImageData(name=source, path=SOURCES[source].path, split_seed=self.split_seed, batch_size=1)
+
+    def prepare(self) -> None:
+        super().prepare()
+        try:
+            self._images.prepare()
+        except ConfigError as error:
+            raise ConfigError(
+                f"dataset={self.name} is made of the images of {self.source}. {error} "
+                "dataset.source=digits takes those of the package."
+            ) from error
+        self.fingerprint = f"{self.fingerprint[:8]}{self._images.fingerprint[:8]}"
+        self.digits = {split: self._digits(split) for split in SPLITS}
+
+    def _digits(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, side, side) uint8 and labels (N,)."""
+        rows, _ = self._images.rows(split)
+        return rows.images.index_select(0, rows.rows)[:, 0], rows.labels[rows.rows]
+
+    def state(self) -> dict[str, Any]:
+        return self._images.state()
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        self._images.adopt(state)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch._replace(inputs=self.normalise(batch.inputs))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 pixels (..., 1, H, W) to the floats that a model reads, by mean and deviation of the digits."""
+        return self._images.normalise(images)
+
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """The uint8 pixels that a model's inputs were made of, same shape, on the CPU."""
+        return self._images.pixels(inputs)
