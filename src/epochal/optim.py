@@ -52,6 +52,18 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: int | float, final
     return LambdaLR(optimizer, factor)
 
 
+def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, warmup: int | float) -> LRScheduler:
+    """A linear rise, then down with 1 / sqrt(step) (Vaswani et al. 2017, arXiv 1706.03762, equation 3).
+
+    The paper's highest learning rate follows from the width of the network and the warm-up; here it is the optimiser's.
+
+    Args:
+        warmup: Steps of the rise, or a fraction of all.
+    """
+    rise = max(steps_of(warmup, total_steps), 1)
+    return LambdaLR(optimizer, lambda step: min((step + 1) / rise, math.sqrt(rise / (step + 1))))
+
+
 def multistep(optimizer: Optimizer, total_steps: int, *, milestones: list[int | float], gamma: float) -> LRScheduler:
     """Multiplies by gamma at each milestone: a step, or a fraction of all."""
     return MultiStepLR(optimizer, [steps_of(m, total_steps) for m in milestones], gamma)

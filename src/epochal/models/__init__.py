@@ -11,6 +11,8 @@ from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
 from epochal.models.timm import Timm
+from epochal.models.transformer import Transformer
+from epochal.models.transformer_encoder import TransformerEncoder
 from epochal.models.vgg import VGG
 from epochal.models.vit import ViT
 
@@ -27,5 +29,7 @@ __all__ = [
     "LeNet",
     "ResNet",
     "Timm",
+    "Transformer",
+    "TransformerEncoder",
     "ViT",
 ]

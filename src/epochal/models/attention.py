@@ -27,26 +27,15 @@ def padding_mask(lengths: Tensor | None, steps: int) -> Tensor | None:
     return (torch.arange(steps, device=lengths.device) < lengths[:, None])[:, None, None]
 
 
-def sinusoids(length: int, embed_dim: int) -> Tensor:
-    """A wave for each pair of numbers, from one of 2 pi steps to one of 10,000 * 2 pi: (length, embed_dim)."""
-    rates = torch.exp(torch.arange(0, embed_dim, 2) * (-math.log(10_000) / embed_dim))
-    angles = torch.arange(length)[:, None] * rates  # (length, embed_dim / 2)
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :embed_dim]
+def add_positions(x: Tensor, start: int = 0) -> Tensor:  # (B, T, C) -> (B, T, C)
+    """Adds a wave to each pair of numbers, from one of 2 pi steps to one of 10,000 * 2 pi; x begins at position start.
 
-
-class Positions(nn.Module):
-    """Sinusoids by position: nothing to learn, and they go on however long a sequence gets."""
-
-    waves: Tensor
-
-    def __init__(self, *, embed_dim: int, length: int) -> None:
-        super().__init__()
-        self.register_buffer("waves", sinusoids(length, embed_dim), persistent=False)
-
-    def forward(self, start: int, stop: int) -> Tensor:  # -> (stop - start, C)
-        if stop > len(self.waves):
-            self.waves = sinusoids(2 * stop, self.waves.shape[1]).to(self.waves)
-        return self.waves[start:stop]
+    Nothing is learned, and the waves go on however long a sequence gets.
+    """
+    steps, embed_dim = x.shape[1:]
+    rates = torch.exp(torch.arange(0, embed_dim, 2, device=x.device) * (-math.log(10_000) / embed_dim))
+    angles = torch.arange(start, start + steps, device=x.device)[:, None] * rates  # (T, C / 2)
+    return x + torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :embed_dim].to(x)
 
 
 class MultiHeadAttention(nn.Module):

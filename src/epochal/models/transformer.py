@@ -1,0 +1,174 @@
+"""The Transformer: an encoder reads one sequence, a decoder writes another, and attention alone carries all between steps.
+
+Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: Attention Is All You Need, 2017 (arXiv 1706.03762).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from epochal.facts import Tokens
+from epochal.models import decoding
+from epochal.models.attention import Decoder, Encoder, add_positions, padding_mask
+from epochal.models.layers import check_choice, check_dropout, check_sizes
+
+# base and big are table 3's, with 65 and 213 million parameters for 37,000 tokens; small is ours, for a CPU and some
+# ten thousand pairs of sentences
+VARIANTS: dict[str, dict[str, Any]] = {
+    "small": {"depth": 3, "embed_dim": 256, "num_heads": 4, "feedforward_dim": 512, "dropout": 0.1},
+    "base": {"depth": 6, "embed_dim": 512, "num_heads": 8, "feedforward_dim": 2048, "dropout": 0.1},
+    "big": {"depth": 6, "embed_dim": 1024, "num_heads": 16, "feedforward_dim": 4096, "dropout": 0.3},
+}
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder of depth layers each, as published: norms after the sums, one matrix for all embeddings.
+
+        source (B, S)   embedding * sqrt(C) + sinusoids -> depth x (attention within the source, perceptron)
+        target (B, T)   embedding * sqrt(C) + sinusoids -> depth x (attention within the target, to the source, perceptron)
+                        -> (B, T, C) -> the embedding's matrix -> (B, T, vocab_size)
+
+    Each of the three attentions can be left out, and its norm and bypass with it. Without the one between source and
+    target the decoder does not see the source, and there is no encoder: what remains is a language model of the target.
+    Without the one within the target a step knows the token before it and the source, but of the other tokens nothing.
+
+    Weights start uniform as Xavier's, embeddings from N(0, 1 / C), biases at zero, of which the paper says nothing (it
+    is how its authors' tensor2tensor begins). Deviations from the paper: none.
+
+    Args:
+        source_vocab_size, target_vocab_size: Numbers of tokens.
+        variant: Row of VARIANTS: "small", "base" or "big".
+        depth, embed_dim, num_heads, feedforward_dim, dropout: Instead of the variant's: layers of encoder and decoder
+            each, numbers in the vector of a step, heads (must divide embed_dim), width of the perceptron, share zeroed
+            in training of the embeddings and of what each sublayer adds.
+        pre_norm: Norms before the sublayers and one at the end, which is easier to train without a warm-up.
+        tie: One matrix embeds source and target and is the output layer; needs one vocabulary for both.
+        source_attention, target_attention, cross_attention: False leaves out the attention within the source, within
+            the target, or from target to source.
+
+    Raises:
+        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), variant is no
+            choice, or vocabularies of two sizes are to be tied.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("translation",)
+    reads: ClassVar[tuple[type, ...]] = (Tokens,)
+
+    def __init__(
+        self,
+        *,
+        source_vocab_size: int,
+        target_vocab_size: int,
+        variant: str = "base",
+        depth: int | None = None,
+        embed_dim: int | None = None,
+        num_heads: int | None = None,
+        feedforward_dim: int | None = None,
+        dropout: float | None = None,
+        pre_norm: bool = False,
+        tie: bool = True,
+        source_attention: bool = True,
+        target_attention: bool = True,
+        cross_attention: bool = True,
+    ) -> None:
+        super().__init__()
+        check_choice("variant", variant, tuple(VARIANTS))
+        given = {"depth": depth, "embed_dim": embed_dim, "num_heads": num_heads, "feedforward_dim": feedforward_dim}
+        sizes = {name: VARIANTS[variant][name] if size is None else size for name, size in given.items()}
+        dropout = VARIANTS[variant]["dropout"] if dropout is None else dropout
+        check_sizes(source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size, **sizes)
+        check_dropout(dropout)
+        if tie and source_vocab_size != target_vocab_size:
+            raise ValueError(
+                f"tie=true needs one vocabulary for source and target, but they have {source_vocab_size:,} and "
+                f"{target_vocab_size:,} tokens; take model.tie=false."
+            )
+        self.tied, self.sees_source = tie, cross_attention
+        layer: dict[str, Any] = {**sizes, "dropout": dropout, "pre_norm": pre_norm}
+        self.embed = self._embedding(target_vocab_size, sizes["embed_dim"])
+        self.dropout = nn.Dropout(dropout)
+        if cross_attention:
+            if not tie:
+                self.source_embed = self._embedding(source_vocab_size, sizes["embed_dim"])
+            self.encoder = Encoder(**layer, attention=source_attention)
+        self.decoder = Decoder(**layer, self_attention=target_attention, cross_attention=cross_attention)
+        if not tie:
+            self.output = self._embedding(target_vocab_size, sizes["embed_dim"])
+
+    @staticmethod
+    def _embedding(vocab_size: int, embed_dim: int) -> nn.Embedding:
+        embedding = nn.Embedding(vocab_size, embed_dim)
+        nn.init.normal_(embedding.weight, std=embed_dim**-0.5)
+        return embedding
+
+    @classmethod
+    def for_data(cls, inputs: Tokens, outputs: Tokens, **config: Any) -> Transformer:
+        return cls(source_vocab_size=inputs.vocab_size, target_vocab_size=outputs.vocab_size, **config)
+
+    def forward(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The next token after each step of the target, all at once: (B, S), (B, T) -> (B, T, target_vocab_size).
+
+        Args:
+            source, target: Token ids, padded on the right.
+            lengths: Tokens of each source that are not padding (B,); None: all.
+        """
+        memory, mask = self._read(source, lengths)
+        return self._logits(self.decoder(self._embed(target, self.embed), memory, mask))
+
+    def encode(self, source: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
+        """Reads the source once; what `decode` needs of it, batch first."""
+        memory, mask = self._read(source, lengths)
+        state = {"position": 0, "layers": self.decoder.begin(memory)}
+        return state if mask is None else {**state, "mask": mask}
+
+    def decode(self, tokens: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """The next token after one more of the target, with the keys and values of those before: (B,) -> (B, V)."""
+        x = self._embed(tokens[:, None], self.embed, state["position"])
+        x, layers = self.decoder.step(x, state["layers"], state.get("mask"))
+        return self._logits(x[:, 0]), {**state, "position": state["position"] + 1, "layers": layers}
+
+    def generate(
+        self,
+        source: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        max_length: int,
+        beam_size: int = 1,
+        length_penalty: float = 0.0,
+    ) -> Tensor:  # (B, S) -> (B, T)
+        """Writes a target for each source; see `decoding.generate`."""
+        return decoding.generate(
+            self, source, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
+        )
+
+    @torch.no_grad()
+    def attention(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
+        """How much of each source step each target step takes in the last layer, mean over heads; None if nothing.
+
+        (B, S), (B, T) -> (B, T, S), whose rows sum to 1; without dropout.
+        """
+        if not self.sees_source:
+            return None
+        was_training = self.training
+        self.eval()
+        memory, mask = self._read(source, lengths)
+        weights = self.decoder.weights(self._embed(target, self.embed), memory, mask)
+        self.train(was_training)
+        return weights
+
+    def _read(self, source: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:  # -> (B, S, C), its mask
+        if not self.sees_source:
+            return self.embed.weight.new_empty(len(source), 0, self.embed.embedding_dim), None
+        mask = padding_mask(lengths, source.shape[1])
+        return self.encoder(self._embed(source, self.embed if self.tied else self.source_embed), mask), mask
+
+    def _embed(self, tokens: Tensor, embedding: nn.Embedding, start: int = 0) -> Tensor:  # (B, T) -> (B, T, C)
+        return self.dropout(add_positions(embedding(tokens) * math.sqrt(embedding.embedding_dim), start))
+
+    def _logits(self, x: Tensor) -> Tensor:  # (..., C) -> (..., target_vocab_size)
+        return F.linear(x, (self.embed if self.tied else self.output).weight)
