@@ -3,7 +3,21 @@
 from epochal.data.base import Batch, Data
 from epochal.data.images import ImageData
 from epochal.data.moving_digits import MovingDigits
+from epochal.data.pairs import PairData
+from epochal.data.sentences import SentenceData
 from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
 
-__all__ = ["Adding", "Batch", "Copy", "Data", "ImageData", "MovingDigits", "PythonStdlib", "Reverse", "TextData"]
+__all__ = [
+    "Adding",
+    "Batch",
+    "Copy",
+    "Data",
+    "ImageData",
+    "MovingDigits",
+    "PairData",
+    "PythonStdlib",
+    "Reverse",
+    "SentenceData",
+    "TextData",
+]

@@ -1,0 +1,242 @@
+"""Text as ids and back: by character, by byte, by word, or by pairs of bytes that were learned.
+
+For running text the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and END of
+`facts.py`: then `reserved` is 4, and decoding leaves them out, UNKNOWN aside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from epochal.errors import ConfigError
+from epochal.facts import END, UNKNOWN
+
+RESERVED = END + 1  # ids that are no token of a text, where texts are padded
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for what the vocabulary has not
+AT_ONCE = 10_000  # texts that are encoded together, and characters in a piece of a long one
+# words, punctuation one by one, and English contractions as the Penn Treebank cuts them: do n't, it 's
+WORD = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\w+|[^\w\s]")
+
+
+class Tokenizer:
+    """What each way of cutting a text shares.
+
+    Args:
+        vocabulary: All that was learned, as one string, so that a checkpoint can hold it.
+        reserved: How many of the first ids are no token of a text: 0 or RESERVED.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, vocabulary: str = "", reserved: int = 0) -> None:
+        self.vocabulary, self.reserved = vocabulary, reserved
+
+    def __len__(self) -> int:
+        raise NotImplementedError  # each kind does
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids (T,) of a text; without BEGIN and END."""
+        raise NotImplementedError  # each kind does
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many texts end to end, and how many each text has."""
+        ids = [self.encode(text) for text in texts]
+        return np.concatenate([np.zeros(0, np.int32), *ids]), np.array([len(i) for i in ids], np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids, which may hold reserved ones."""
+        raise NotImplementedError  # each kind does
+
+    def missing(self, text: str) -> str:
+        """The characters of a text that no id stands for, each once, in the order of the text."""
+        return ""
+
+
+class Characters(Tokenizer):
+    """One token a character of the training text."""
+
+    kind = "character"
+
+    def __init__(self, vocabulary: str, reserved: int = 0) -> None:
+        super().__init__(vocabulary, reserved)
+        self._codes = np.array([ord(c) for c in vocabulary])  # sorted
+        self._unknown = UNKNOWN if reserved else vocabulary.find(REPLACEMENT)
+
+    @classmethod
+    def learn(cls, train: str, held_out: str = "", reserved: int = 0) -> Characters:
+        """The characters of train, and one for unknown ones if the held-out text has any and no id is reserved for them."""
+        known = set(train)
+        return cls("".join(sorted(known if reserved or set(held_out) <= known else known | {REPLACEMENT})), reserved)
+
+    def __len__(self) -> int:
+        return self.reserved + len(self.vocabulary)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids, one a character; one that is not in the vocabulary becomes the unknown one, or is left out."""
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[ids] == codes
+        ids += self.reserved
+        return np.where(known, ids, self._unknown) if self._unknown >= 0 else ids[known]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        first = self.reserved
+        return "".join(self.vocabulary[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
+
+    def missing(self, text: str) -> str:
+        return "".join(dict.fromkeys(c for c in text if c not in self.vocabulary))
+
+
+class Bytes(Tokenizer):
+    """One token a byte of UTF-8: any text, nothing to learn."""
+
+    kind = "byte"
+
+    def __len__(self) -> int:
+        return self.reserved + 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) + np.int64(self.reserved)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(i - self.reserved for i in ids if i >= self.reserved).decode("utf-8", "replace")
+
+
+class Words(Tokenizer):
+    """One token a word in small letters or a mark of punctuation; spaces and capitals are lost. For texts that are
+    read, not written. Unknown words are UNKNOWN."""
+
+    kind = "word"
+
+    def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
+        super().__init__(vocabulary, reserved)
+        self._words = vocabulary.split("\n") if vocabulary else []
+        self._ids = {word: number for number, word in enumerate(self._words, start=reserved)}
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], *, vocab_size: int, min_count: int) -> Words:
+        """The most frequent words, of those seen often enough."""
+        counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
+        frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
+        return cls("\n".join(word for _, word in frequent[: max(vocab_size - RESERVED, 0)]))
+
+    def __len__(self) -> int:
+        return self.reserved + len(self._words)
+
+    def encode(self, text: str) -> np.ndarray:
+        known = self._ids
+        return np.array([known.get(word, UNKNOWN) for word in WORD.findall(text.lower())], np.int32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        first = self.reserved
+        return " ".join(self._words[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
+
+
+class BytePairs(Tokenizer):
+    """Byte-pair encoding (Sennrich et al. 2016) over bytes (Radford et al. 2019): frequent words are one token, rare
+    ones several, and no text is unknown. A line is encoded by itself."""
+
+    kind = "bpe"
+
+    def __init__(self, vocabulary: str, reserved: int = 0) -> None:
+        super().__init__(vocabulary, reserved)
+        self._engine = _library().Tokenizer.from_str(vocabulary)
+        self._size = self._engine.get_vocab_size()
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], *, vocab_size: int, reserved: int = 0) -> BytePairs:
+        """Joins the most frequent pairs until there are vocab_size tokens, or no pair is left that was seen twice.
+
+        Raises:
+            ConfigError: If vocab_size has no room for the single bytes.
+        """
+        if vocab_size <= 256 + reserved:
+            raise ConfigError(
+                f"dataset.vocab_size={vocab_size} is too small for dataset.tokenizer=bpe: {256 + reserved} are taken before "
+                "the first pair is learned; give a few thousand."
+            )
+        library = _library()
+        engine = library.Tokenizer(library.models.BPE())
+        engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.decoder = library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=vocab_size - reserved,
+            min_frequency=2,
+            initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        engine.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
+        return cls(engine.to_str(), reserved)
+
+    def __len__(self) -> int:
+        return self.reserved + self._size
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.encode_all(list(_pieces(text)))[0]
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        values, lengths = [np.zeros(0, np.int32)], []
+        for start in range(0, len(texts), AT_ONCE):
+            for found in self._engine.encode_batch_fast([_clean(text) for text in texts[start : start + AT_ONCE]]):
+                values.append(np.array(found.ids, np.int32))
+                lengths.append(len(found))
+        return np.concatenate(values) + np.int32(self.reserved), np.array(lengths, np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._engine.decode([i - self.reserved for i in ids if i >= self.reserved], skip_special_tokens=False)
+
+
+KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, Bytes, Words, BytePairs)}
+
+
+def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 1) -> Tokenizer:
+    """A tokenizer for texts that are padded: its first ids are the reserved ones.
+
+    Raises:
+        ConfigError: If vocab_size is too small for its kind.
+    """
+    if kind == "word":
+        return Words.learn(texts, vocab_size=vocab_size, min_count=min_count)
+    if kind == "bpe":
+        return BytePairs.learn(texts, vocab_size=vocab_size, reserved=RESERVED)
+    return Bytes(reserved=RESERVED) if kind == "byte" else Characters.learn("".join(texts), reserved=RESERVED)
+
+
+def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
+    """The tokenizer that has this vocabulary."""
+    return KINDS[kind](vocabulary, reserved)
+
+
+def check_kind(kind: str, allowed: Sequence[str]) -> None:
+    """Raises ConfigError if there is no such tokenizer for these texts."""
+    if kind not in allowed:
+        raise ConfigError(f"dataset.tokenizer={kind} is no tokenizer. There are: {' '.join(allowed)}")
+
+
+def _is_text(number: int, reserved: int) -> bool:
+    return number >= reserved or number == UNKNOWN
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Its lines, and the parts of very long ones: what is encoded in one go is kept whole in memory several times."""
+    for line in text.splitlines(keepends=True):
+        yield from (line[start : start + AT_ONCE] for start in range(0, len(line), AT_ONCE))
+
+
+def _clean(text: str) -> str:
+    """Without halves of characters, as a command line or a damaged file may hold them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _library() -> Any:
+    # it warns at each fork after it has worked with threads, unless told that it may
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import tokenizers
+
+    return tokenizers
