@@ -10,6 +10,7 @@ from epochal.models.lenet import LeNet
 from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
+from epochal.models.seq2seq import Seq2Seq
 from epochal.models.timm import Timm
 from epochal.models.transformer import Transformer
 from epochal.models.transformer_encoder import TransformerEncoder
@@ -28,6 +29,7 @@ __all__ = [
     "GoogLeNet",
     "LeNet",
     "ResNet",
+    "Seq2Seq",
     "Timm",
     "Transformer",
     "TransformerEncoder",
