@@ -123,12 +123,10 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> State:
         """Reads the source once; what `decode` needs of it, batch first."""
-        steps = source.shape[1]
-        if lengths is None:
-            lengths = torch.full((len(source),), steps, device=source.device)
-        place = torch.arange(steps, device=source.device)
-        real = place < lengths[:, None]  # (B, S)
-        turned = torch.where(real, lengths[:, None] - 1 - place, place) if self.reverse_source else None
+        place = torch.arange(source.shape[1], device=source.device).expand_as(source)
+        ends = source.shape[1] if lengths is None else lengths[:, None]
+        real = place < ends  # (B, S)
+        turned = torch.where(real, ends - 1 - place, place) if self.reverse_source else None
         x = self.dropout(self.embed(source if turned is None else source.gather(1, turned)))  # (B, S, E)
         memory, last = self._run(x, lengths)
         if turned is not None:  # what can be looked at stands in the order of the source
@@ -136,9 +134,9 @@ class Seq2Seq(nn.Module):
         start = tuple(part.unflatten(1, (-1, self.directions)).flatten(2) for part in batch_first(last))
         return self.decoder.begin(start, memory, real)
 
-    def _run(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+    def _run(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """(B, S, E) -> states (B, S, H), and the last of each row as torch has them, which no padding has changed."""
-        if bool((lengths == x.shape[1]).all()):
+        if lengths is None or bool((lengths == x.shape[1]).all()):
             return self.encoder(x)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, last = self.encoder(packed)
