@@ -1,6 +1,7 @@
 """Data sets as LightningDataModules; each tells its facts (`epochal.facts`) and yields `Batch`es."""
 
 from epochal.data.base import Batch, Data
+from epochal.data.captions import CaptionData, DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
@@ -11,8 +12,10 @@ from epochal.data.text import PythonStdlib, TextData
 __all__ = [
     "Adding",
     "Batch",
+    "CaptionData",
     "Copy",
     "Data",
+    "DigitCaptions",
     "ImageData",
     "MovingDigits",
     "PairData",
