@@ -1,6 +1,7 @@
 """Milestone architectures, each in one file, each a plain torch.nn.Module that also works without the framework."""
 
 from epochal.models.alexnet import AlexNet
+from epochal.models.captioner import Captioner
 from epochal.models.cnn import CNN
 from epochal.models.efficientnet import EfficientNet
 from epochal.models.gan import GAN
@@ -25,6 +26,7 @@ __all__ = [
     "RNN",
     "VGG",
     "AlexNet",
+    "Captioner",
     "EfficientNet",
     "GoogLeNet",
     "LeNet",
