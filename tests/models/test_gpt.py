@@ -79,6 +79,11 @@ def test_bias_is_one_switch_for_all_layers(bias):
     assert any(name.endswith("bias") for name, _ in gpt.named_parameters()) == bias
 
 
+def test_the_smallest_nucleus_is_greedy(model):
+    prompt = torch.zeros(2, 1, dtype=torch.int64)
+    assert torch.equal(model.generate(prompt, length=9, top_p=1e-9), model.generate(prompt, length=9, temperature=0))
+
+
 def test_top_k_of_one_is_greedy_and_one_seed_writes_one_text(model):
     prompt = torch.zeros(2, 1, dtype=torch.int64)
     assert torch.equal(model.generate(prompt, length=9, top_k=1), model.generate(prompt, length=9, temperature=0))

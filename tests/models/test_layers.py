@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from epochal.models.layers import check_choice, check_dropout, check_sizes, next_token
+from epochal.models.layers import FrameEncoder, check_choice, check_dropout, check_sizes, next_token
 
 
 def draw(logits, count=4000, **options):
@@ -31,6 +31,41 @@ def test_top_k_draws_exactly_k_tokens_even_among_equals():
 
 def test_top_k_above_the_vocabulary_takes_all():
     assert (draw([1.0, 1.0], top_k=9) > 0).all()
+
+
+@pytest.mark.parametrize("top_p, nucleus", [(0.4, 1), (0.5, 2), (0.7, 2), (0.75, 3), (0.95, 4), (1.0, 4)])
+def test_top_p_draws_from_the_fewest_tokens_that_together_have_it(top_p, nucleus):
+    shares = draw([math.log(2), 0.0, math.log(5), math.log(3) - 0.01], top_p=top_p)  # about 0.18, 0.09, 0.46, 0.27
+    assert (shares[[2, 3, 0, 1]] > 0).tolist() == [rank < nucleus for rank in range(4)]
+
+
+def test_within_the_nucleus_tokens_keep_their_proportions():
+    shares = draw([0.0, math.log(2), math.log(5)], top_p=0.8)
+    torch.testing.assert_close(shares, torch.tensor([0, 2 / 7, 5 / 7]), atol=0.03, rtol=0)
+
+
+def test_one_token_is_in_the_smallest_nucleus_even_among_equals():
+    assert (draw([1.0] * 5, top_p=1e-9) > 0).sum() == 1
+
+
+def test_top_p_is_counted_among_the_tokens_that_top_k_leaves():
+    logits = [math.log(0.4), math.log(0.35), math.log(0.25)]
+    assert (draw(logits, top_p=0.6) > 0).tolist() == [True, True, False]
+    assert (draw(logits, top_p=0.5, top_k=2) > 0).tolist() == [True, False, False]  # 0.4 of 0.75 is more than a half
+
+
+@pytest.mark.parametrize("channels, height, width", [(1, 8, 8), (3, 10, 7)])
+def test_each_frame_has_a_vector_of_its_own(channels, height, width):
+    torch.manual_seed(0)
+    encode, films = FrameEncoder(channels, height, width, 6), torch.randn(2, 3, channels, height, width)
+    vectors = encode(films)
+    assert vectors.shape == (2, 3, 6)
+    torch.testing.assert_close(encode(films[1:, 2:]), vectors[1:, 2:])
+
+
+def test_films_too_small_to_be_pooled_twice_are_refused():
+    with pytest.raises(ValueError, match="Films of 3x8 pixels are too small"):
+        FrameEncoder(1, 3, 8, 6)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "3", None])

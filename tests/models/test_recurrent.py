@@ -2,11 +2,19 @@ import pytest
 import torch
 from torch import nn
 
-from epochal.facts import Classes, Images, Tokens
+from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
 from epochal.models import RNN
 
 CELLS = ("rnn", "lstm", "gru")
+KINDS = [*((cell, "tanh") for cell in CELLS), ("rnn", "relu"), ("rnn", "sigmoid")]  # cell and activation
 TWO = Classes(("no", "yes"))
+LENGTHS = torch.tensor([4, 7, 1, 6])
+READ = {  # what is read, and a batch of it
+    "images": (Images(3, 7, 5), torch.randn(4, 3, 7, 5)),
+    "tokens": (Tokens(11, 7), torch.randint(11, (4, 7))),
+    "series": (Series(7, 2), torch.randn(4, 7, 2)),
+    "films": (Frames(7, 1, 8, 8), torch.randn(4, 7, 1, 8, 8)),
+}
 
 
 def language_model(cell="lstm", **config):
@@ -15,12 +23,38 @@ def language_model(cell="lstm", **config):
     return RNN.for_data(text, text, **{"cell": cell, "hidden_size": 16, "embed_dim": 8, "num_layers": 2, **config})
 
 
-@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_it_classifies_images_and_text(cell, bidirectional):
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("outputs, shape", [(TWO, (4, 2)), (Numbers(3), (4, 3)), (StepLabels(("a", "b")), (4, 7, 2))])
+def test_whatever_is_read_is_classified_measured_or_labelled_step_by_step(kind, outputs, shape, cell, bidirectional):
+    inputs, batch = READ[kind]
     config = {"cell": cell, "bidirectional": bidirectional, "hidden_size": 8, "embed_dim": 4}
-    assert RNN.for_data(Images(3, 8, 5), TWO, **config)(torch.randn(4, 3, 8, 5)).shape == (4, 2)
-    assert RNN.for_data(Tokens(11, 6), TWO, **config)(torch.randint(11, (4, 6))).shape == (4, 2)
+    assert RNN.for_data(inputs, outputs, **config)(batch).shape == shape
+
+
+def compare_with_rows_alone(model, batch):
+    """Answers to rows that noise fills up to one length, and to the same rows one by one."""
+    together = model(batch, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = model(batch[row : row + 1, :length])[0]
+        torch.testing.assert_close(together[row, :length] if model.each_step else together[row], alone)
+
+
+@pytest.mark.parametrize("outputs", [TWO, StepLabels(("a", "b"))])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell, activation", KINDS)
+def test_padding_never_changes_an_answer(cell, activation, bidirectional, outputs):
+    torch.manual_seed(0)
+    config = {"cell": cell, "activation": activation, "bidirectional": bidirectional}
+    inputs, batch = READ["tokens"]
+    compare_with_rows_alone(RNN.for_data(inputs, outputs, **config, hidden_size=8, num_layers=2), batch)
+
+
+@pytest.mark.parametrize("kind", ["series", "films"])
+def test_padding_never_changes_what_is_said_of_series_and_films(kind):
+    inputs, batch = READ[kind]
+    compare_with_rows_alone(RNN.for_data(inputs, Numbers(1), hidden_size=8, embed_dim=4), batch)
 
 
 def test_an_image_is_read_row_by_row():
@@ -71,11 +105,36 @@ def test_a_states_gradient_is_the_change_of_the_loss_with_it(cell, num_layers):
         torch.testing.assert_close(found[t].item(), torch.tensor(slopes).double().norm().item(), rtol=1e-4, atol=1e-8)
 
 
-def test_only_a_classifier_in_one_direction_shows_its_state_gradients():
-    for model in (language_model(), RNN(in_features=3, num_classes=2, bidirectional=True)):
-        assert not model.shows_state_gradients
-        with pytest.raises(ValueError, match="reads from beginning to end"):
-            model.state_gradients(torch.zeros(1, 1, 2, 3), lambda logits: logits.sum())
+@pytest.mark.parametrize("outputs", [Numbers(2), StepLabels(("a", "b"))])
+@pytest.mark.parametrize("kind", ["tokens", "series"])
+def test_padding_does_not_change_a_states_gradient(kind, outputs):
+    torch.manual_seed(0)
+    inputs, batch = READ[kind]
+    model = RNN.for_data(inputs, outputs, cell="lstm", hidden_size=4, num_layers=2)
+    asked = torch.arange(7) < LENGTHS[:, None]  # (B, T)
+
+    def loss(answers):
+        return (answers[asked] if model.each_step else answers).square().sum()
+
+    found = model.state_gradients(batch, loss, LENGTHS)
+    sums, rows = torch.zeros(7), torch.zeros(7)
+    for row, length in enumerate(LENGTHS.tolist()):
+        sums[:length] += model.state_gradients(batch[row : row + 1, :length], lambda answers: answers.square().sum())
+        rows[:length] += 1
+    torch.testing.assert_close(found, sums / rows)
+
+
+def test_a_state_matters_for_its_own_step_and_later_ones_alone():
+    model = RNN.for_data(Series(7, 2), StepLabels(("a", "b")), hidden_size=4)
+    found = model.state_gradients(torch.randn(3, 7, 2), lambda logits: logits[:, 4].sum())
+    assert found[:5].gt(0).all() and not found[5:].any()
+
+
+def test_a_network_that_reads_from_both_ends_has_no_state_gradients():
+    model = RNN(in_features=3, num_classes=2, bidirectional=True)
+    assert not model.shows_state_gradients and language_model().shows_state_gradients
+    with pytest.raises(ValueError, match="reads from beginning to end"):
+        model.state_gradients(torch.zeros(1, 1, 2, 3), lambda logits: logits.sum())
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -99,9 +158,10 @@ def test_every_step_of_the_input_reaches_the_class(cell, bidirectional):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
-def test_every_parameter_gets_a_gradient(cell, bidirectional):
-    model = RNN(in_features=3, num_classes=2, cell=cell, hidden_size=8, num_layers=2, bidirectional=bidirectional)
+@pytest.mark.parametrize("cell, activation", KINDS)
+def test_every_parameter_gets_a_gradient(cell, activation, bidirectional):
+    config = {"cell": cell, "activation": activation, "bidirectional": bidirectional}
+    model = RNN(in_features=3, num_classes=2, hidden_size=8, num_layers=2, **config)
     model(torch.randn(4, 1, 6, 3)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
@@ -121,6 +181,12 @@ def test_one_seed_writes_one_text():
     assert torch.equal(texts[0], texts[1]) and not torch.equal(texts[0], texts[2])
 
 
+def test_the_smallest_nucleus_is_greedy():
+    model, prompt = language_model(), torch.zeros(2, 1, dtype=torch.int64)
+    texts = [model.generate(prompt, length=9, **way) for way in ({"top_p": 1e-9}, {"temperature": 0})]
+    assert torch.equal(*texts)
+
+
 def test_generating_leaves_the_model_in_training():
     model = language_model(dropout=0.5)
     model.generate(torch.zeros(1, 1, dtype=torch.int64), length=1)
@@ -135,25 +201,84 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open():
     assert bias[1].eq(1).all() and not bias[[0, 2, 3]].any()
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_one_step_follows_the_equations_of_the_docstring(cell):
+def equations(cell, activation, layer, steps):
+    """States (T, H) of one layer, as the docstring has them, biases included; weights as torch orders them."""
+    weights = {name.split("_l0")[0]: weight for name, weight in layer.items()}
+    h = c = torch.zeros(weights["weight_hh"].shape[1], dtype=steps.dtype)
+    states = []
+    for x in steps:
+        w = (weights["weight_ih"] @ x + weights["bias_ih"]).split(len(h))
+        u = (weights["weight_hh"] @ h + weights["bias_hh"]).split(len(h))
+        if cell == "rnn":
+            h = getattr(torch, activation)(w[0] + u[0])
+        elif cell == "lstm":
+            i, f, o = (torch.sigmoid(w[k] + u[k]) for k in (0, 1, 3))
+            c = f * c + i * torch.tanh(w[2] + u[2])
+            h = o * torch.tanh(c)
+        else:
+            r, z = torch.sigmoid(w[0] + u[0]), torch.sigmoid(w[1] + u[1])
+            h = (1 - z) * torch.tanh(w[2] + r * u[2]) + z * h
+        states.append(h)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("cell, activation", KINDS)
+def test_states_follow_the_equations_of_the_docstring(cell, activation):
     torch.manual_seed(0)
-    model = RNN(in_features=3, num_classes=2, cell=cell, hidden_size=4)
-    for bias in (model.recurrent.bias_ih_l0, model.recurrent.bias_hh_l0):
-        nn.init.zeros_(bias)
-    x, h, c = torch.randn(1, 1, 3), torch.randn(1, 1, 4), torch.randn(1, 1, 4)
-    w = [part @ x[0, 0] for part in model.recurrent.weight_ih_l0.split(4)]
-    u = [part @ h[0, 0] for part in model.recurrent.weight_hh_l0.split(4)]
-    if cell == "rnn":
-        expected = torch.tanh(w[0] + u[0])
-    elif cell == "lstm":
-        i, f, o = (torch.sigmoid(w[k] + u[k]) for k in (0, 1, 3))
-        expected = o * torch.tanh(f * c[0, 0] + i * torch.tanh(w[2] + u[2]))
-    else:
-        r, z = torch.sigmoid(w[0] + u[0]), torch.sigmoid(w[1] + u[1])
-        expected = (1 - z) * torch.tanh(w[2] + r * u[2]) + z * h[0, 0]
-    states, _ = model.recurrent(x, (h, c) if cell == "lstm" else h)
-    torch.testing.assert_close(states[0, 0], expected)
+    config = {"cell": cell, "activation": activation, "hidden_size": 4, "num_layers": 3}
+    recurrent = RNN(in_features=3, num_classes=2, **config).recurrent
+    for parameter in recurrent.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    steps, inner = torch.randn(2, 6, 3), getattr(recurrent, "tanh", recurrent)
+    for states, x in zip(recurrent(steps)[0], steps, strict=True):
+        for k in range(3):
+            x = equations(
+                cell, activation, {n[:-1] + "0": p for n, p in inner.named_parameters() if n[-1] == str(k)}, x
+            )
+        torch.testing.assert_close(states, x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cell, activation", KINDS)
+def test_from_both_ends_too(cell, activation):
+    torch.manual_seed(0)
+    config = {"cell": cell, "activation": activation, "hidden_size": 4, "num_layers": 2, "bidirectional": True}
+    recurrent = RNN(in_features=3, num_classes=2, **config).recurrent
+    for parameter in recurrent.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    steps = torch.randn(2, 6, 3)
+    for states, x in zip(recurrent(steps), steps, strict=True):
+        for pair in zip(recurrent.forwards, recurrent.backwards, strict=True):
+            there, back = (dict(getattr(layer, "tanh", layer).named_parameters()) for layer in pair)
+            parts = equations(cell, activation, there, x), equations(cell, activation, back, x.flip(0)).flip(0)
+            x = torch.cat(parts, dim=1)
+        torch.testing.assert_close(states, x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_ways_are_those_of_torch(cell):
+    ours = RNN(in_features=3, num_classes=2, cell=cell, hidden_size=4, num_layers=2, bidirectional=True).recurrent
+    torchs = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell](3, 4, 2, batch_first=True, bidirectional=True)
+    weights = {}
+    for name, weight in ours.named_parameters():
+        way, layer, rest = name.split(".")
+        weights[rest[:-1] + layer + ("_reverse" if way == "backwards" else "")] = weight.detach()
+    torchs.load_state_dict(weights)
+    steps = torch.randn(2, 6, 3)
+    packed = nn.utils.rnn.pack_padded_sequence(steps, torch.tensor([6, 4]), batch_first=True)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(torchs(packed)[0], batch_first=True)
+    found = ours(steps, torch.tensor([6, 4]))
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1, :4], expected[1, :4])
+
+
+def test_a_sigmoid_network_reads_on_from_a_state():
+    recurrent = RNN(in_features=3, num_classes=2, activation="sigmoid", hidden_size=4, num_layers=2).recurrent
+    steps = torch.randn(2, 6, 3)
+    states, last = recurrent(steps)
+    _, middle = recurrent(steps[:, :4])
+    rest, end = recurrent(steps[:, 4:], middle)
+    torch.testing.assert_close(rest, states[:, 4:])
+    torch.testing.assert_close(end, last)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +287,9 @@ def test_one_step_follows_the_equations_of_the_docstring(cell):
         ({"cell": "elman"}, "cell=elman is no choice. There are: rnn lstm gru"),
         ({"cell": "gru", "activation": "relu"}, "activation=relu is no choice. There are: tanh"),
         ({"hidden_size": 0}, "hidden_size=0"),
-        ({"vocab_size": 5}, "either in_features .* or vocab_size"),
+        ({"cell": "lstm", "activation": "sigmoid"}, "activation=sigmoid is no choice. There are: tanh"),
+        ({"vocab_size": 5}, "either in_features .* vocab_size .* or frame_shape"),
+        ({"in_features": None, "frame_shape": (1, 3, 8)}, "Films of 3x8 pixels are too small"),
         ({"num_classes": None}, "needs vocab_size"),
         ({"in_features": None, "vocab_size": 5, "num_classes": None, "bidirectional": True}, "bidirectional=true"),
     ],
@@ -184,6 +311,8 @@ def test_a_classifier_cannot_generate():
         ({"length": -1}, "length=-1"),
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"top_k": 0}, "top_k=0"),
+        ({"top_p": 0.0}, "top_p=0.0 must be above 0"),
+        ({"top_p": 1.1}, "top_p=1.1 must be above 0"),
     ],
 )
 def test_an_impossible_wish_for_text_is_named(wrong, message):

@@ -153,7 +153,9 @@ class GPT(nn.Module):
         start = memories[0].used if memories else 0
         stop = start + tokens.shape[1]
         if stop > self.context_length:
-            raise ValueError(f"{stop} tokens are more than context_length={self.context_length}.")
+            raise ValueError(
+                f"{stop:,} tokens are more than context_length={self.context_length:,}; give it at most so many at once."
+            )
         x = self.dropout(self.embed(tokens) + self.position.weight[start:stop])
         for i, block in enumerate(self.blocks):
             x = block(x, memories[i] if memories else None)
@@ -167,6 +169,7 @@ class GPT(nn.Module):
         length: int,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:  # (B, T) -> (B, T + length)
         """Continue each prompt by length tokens.
@@ -179,12 +182,13 @@ class GPT(nn.Module):
             length: Tokens to add.
             temperature: Below 1 bolder to the likely, above 1 wilder, 0 always the likeliest.
             top_k: Draw only from the k likeliest tokens.
+            top_p: Draw only from the fewest likeliest tokens that together have this probability.
             generator: Source of chance, on any device.
 
         Raises:
             ValueError: If the prompt is empty or an argument is out of range.
         """
-        check_generation(prompt, length=length, temperature=temperature, top_k=top_k)
+        check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
         was_training = self.training
         self.eval()
         start, stop = prompt.shape[1], prompt.shape[1] + length
@@ -196,7 +200,8 @@ class GPT(nn.Module):
             else:
                 x = self._read(text[:, end - self.context_length : end])
             logits = F.linear(x[:, -1], self.embed.weight)
-            choice = next_token(logits, temperature=temperature, top_k=top_k, generator=generator)
-            text[:, end : end + 1] = choice
+            text[:, end : end + 1] = next_token(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+            )
         self.train(was_training)
         return text

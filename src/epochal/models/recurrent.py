@@ -8,16 +8,78 @@ Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, 2014 (arX
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from epochal.facts import Classes, Images, Tokens
-from epochal.models.layers import check_choice, check_dropout, check_generation, check_sizes, next_token
+from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
+from epochal.models.layers import FrameEncoder, check_choice, check_dropout, check_generation, check_sizes, next_token
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 FORGET = 1  # which of torch's four LSTM gates (input, forget, candidate, output) forgets
+
+
+class SigmoidRNN(nn.Module):
+    """Simple recurrent layers with the logistic function s, which torch's fused layers do not have, done by those of tanh.
+
+    As s(a) = (1 + tanh(a / 2)) / 2, the state is h = (g + 1) / 2 where g is that of a tanh network with other weights: W
+    and U halved, and halved again where they read g instead of h; what is missing then is added to a bias.
+
+    Deviation: dropout between layers puts a zero in the place of g, so h becomes 1/2.
+    """
+
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        super().__init__()
+        self.tanh = nn.RNN(*sizes, **options)
+
+    def forward(self, steps: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As of nn.RNN with batch_first: (B, T, F), (layers, B, H) -> (B, T, H), (layers, B, H)."""
+        weights = {}
+        for name, weight in self.tanh.named_parameters():
+            if name.startswith("weight"):
+                weights[name] = weight / 2 if name == "weight_ih_l0" else weight / 4
+            else:
+                reads = getattr(self.tanh, name.replace("bias", "weight"))
+                weights[name] = weight / 2 if name == "bias_ih_l0" else weight / 2 + reads.sum(1) / 4
+        if state is None:
+            state = steps.new_zeros(self.tanh.num_layers, len(steps), self.tanh.hidden_size)
+        g, last = functional_call(self.tanh, weights, (steps, 2 * state - 1))
+        return (g + 1) / 2, (last + 1) / 2
+
+
+class BothWays(nn.Module):
+    """Recurrent layers that read from the beginning and from the end; each layer reads what both of the one below found.
+
+    A row is turned around from where it ends, so that its padding is never read. (torch's packed sequences do the same,
+    but on a CPU they took four times as long with rows of 200 steps.)
+    """
+
+    def __init__(
+        self, make: Callable[..., nn.Module], features: int, hidden: int, layers: int, *, dropout: float, **options: Any
+    ) -> None:
+        super().__init__()
+        sizes = [features] + [2 * hidden] * (layers - 1)
+        self.forwards = nn.ModuleList(make(size, hidden, **options) for size in sizes)
+        self.backwards = nn.ModuleList(make(size, hidden, **options) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, F) -> (B, T, 2 * hidden)
+        for number, (forward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            x = self.dropout(x) if number else x
+            x = torch.cat((forward(x)[0], turned(backward(turned(x, lengths))[0], lengths)), dim=-1)
+        return x
+
+
+def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The first lengths steps of each row of (B, T, F) in the other order, the rest where it was."""
+    if lengths is None:
+        return x.flip(1)
+    place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    place = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+    return x.gather(1, place[..., None].expand_as(x))
 
 
 class RNN(nn.Module):
@@ -35,40 +97,51 @@ class RNN(nn.Module):
                 n = tanh(Wn x + r * (Un h))
                 h' = (1 - z) * n + z * h                                            z forgets and lets in at once
 
-    An image is read row by row, H steps of C x W numbers, or pixel by pixel, H x W steps of C. Text is read token by token through an embedding, and if it
-    is padded for classification it must be padded on the left, since the answer is read off the last step.
+    An image is read row by row, H steps of C x W numbers, or pixel by pixel, H x W steps of C; text token by token
+    through an embedding, a film picture by picture through a small convolutional encoder, a series as it is. Shorter
+    rows of a batch are padded on the right; given their lengths, no answer depends on the padding.
+
+    Each network answers once, after the last step (the bidirectional one also after the first, coming from the end), or
+    at each step.
 
     Deviations from the papers: no peepholes in the LSTM; the GRU applies r after U, as cuDNN does. Recurrent weights
     start orthogonal, the LSTM's forget gate open (bias 1, Jozefowicz et al. 2015), other biases at zero.
 
     Args:
-        in_features: Numbers in one step of an image, C x W or C; None for text.
-        vocab_size: Number of tokens; None for images.
-        num_classes: Length of the output; None for language modelling, which has vocab_size logits at every step.
+        in_features: Numbers in one step of a series or an image (C x W or C).
+        vocab_size: Number of tokens of a text.
+        frame_shape: Channels, height and width of a film's pictures.
+        num_classes: Length of an answer, classes or numbers; None for language modelling, which has vocab_size logits at
+            every step.
+        each_step: Answer at each step.
         cell: "rnn", "lstm" or "gru".
         scan: What a step of an image is: "rows" or "pixels".
-        activation: Of cell "rnn": "tanh" or "relu". The other two know only "tanh".
+        activation: Of cell "rnn": "tanh", "relu" or "sigmoid", in the place of the equation's tanh. The other two know
+            only "tanh".
         hidden_size: Numbers in the state of one layer and direction.
         num_layers: Recurrent layers on top of each other.
-        embed_dim: Length of a token's vector; images do not use it.
-        bidirectional: Read also from the end to the beginning; for classification only.
+        embed_dim: Length of a token's or picture's vector; images and series do not use it.
+        bidirectional: Read also from the end to the beginning; not for language modelling.
         dropout: Share zeroed in training between layers and before the output, never from step to step
             (Zaremba et al. 2014).
 
     Raises:
         ValueError: If a size is below 1, dropout not in [0, 1), cell, scan or activation no choice, if not exactly one of
-            in_features and vocab_size is given, or a language model is to be bidirectional or to read images.
+            in_features, vocab_size and frame_shape is given, or a language model is to be bidirectional or to read
+            anything but text.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "language_modeling")
-    reads: ClassVar[tuple[type, ...]] = (Images, Tokens)
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression", "language_modeling")
+    reads: ClassVar[tuple[type, ...]] = (Images, Tokens, Series, Frames)
 
     def __init__(
         self,
         *,
         in_features: int | None = None,
         vocab_size: int | None = None,
+        frame_shape: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
+        each_step: bool = False,
         cell: str = "rnn",
         scan: str = "rows",
         activation: str = "tanh",
@@ -81,114 +154,147 @@ class RNN(nn.Module):
         super().__init__()
         check_choice("cell", cell, tuple(CELLS))
         check_choice("scan", scan, ("rows", "pixels"))
-        check_choice("activation", activation, ("tanh", "relu") if cell == "rnn" else ("tanh",))
+        check_choice("activation", activation, ("tanh", "relu", "sigmoid") if cell == "rnn" else ("tanh",))
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, embed_dim=embed_dim)
         check_dropout(dropout)
-        if (in_features is None) == (vocab_size is None):
-            raise ValueError("Give either in_features (to read images) or vocab_size (to read text).")
+        if [in_features, vocab_size, frame_shape].count(None) != 2:
+            raise ValueError(
+                "Give either in_features (to read images or series), vocab_size (text) or frame_shape (films)."
+            )
         out_features = vocab_size if num_classes is None else num_classes
         if out_features is None:
             raise ValueError("Without num_classes this is a language model, which needs vocab_size.")
         if num_classes is None and bidirectional:
             raise ValueError("bidirectional=true would show a language model the tokens it is to predict.")
 
-        self.embed: nn.Embedding | None = None
+        self.embed: nn.Module | None = None
         if vocab_size is not None:
             check_sizes(vocab_size=vocab_size)
             self.embed = nn.Embedding(vocab_size, embed_dim)
-            in_features = embed_dim
-        check_sizes(in_features=in_features, out_features=out_features)
-        self.classifies = num_classes is not None
-        self.directions, self.scan = 2 if bidirectional else 1, scan
-        self.recurrent = CELLS[cell](
-            in_features,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,
-            **({"nonlinearity": activation} if cell == "rnn" else {}),
-        )
+        elif frame_shape is not None:
+            self.embed = FrameEncoder(*frame_shape, embed_dim)
+        features = embed_dim if in_features is None else in_features
+        check_sizes(in_features=features, out_features=out_features)
+        self.writes, self.each_step = num_classes is None, each_step or num_classes is None
+        self.bidirectional, self.scan = bidirectional, scan
+        between = dropout if num_layers > 1 else 0.0
+        make: Callable[..., nn.Module] = SigmoidRNN if activation == "sigmoid" else CELLS[cell]
+        options = {"nonlinearity": activation} if make is nn.RNN else {}
+        if bidirectional:
+            make = partial(BothWays, make)
+        self.recurrent = make(features, hidden_size, num_layers, batch_first=True, dropout=between, **options)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.directions * hidden_size, out_features)
-        self._init_recurrent(hidden_size)
+        self.head = nn.Linear(hidden_size * (2 if bidirectional else 1), out_features)
+        self._init_recurrent(cell, hidden_size)
 
     @torch.no_grad()
-    def _init_recurrent(self, hidden_size: int) -> None:
-        for name, parameter in self.recurrent.named_parameters():
+    def _init_recurrent(self, cell: str, hidden_size: int) -> None:
+        for path, parameter in self.recurrent.named_parameters():
+            name = path.rpartition(".")[2]
             if name.startswith("bias"):
                 parameter.zero_()
-                if isinstance(self.recurrent, nn.LSTM) and name.startswith("bias_ih"):
+                if cell == "lstm" and name.startswith("bias_ih"):
                     parameter.view(4, hidden_size)[FORGET] = 1.0
             else:
                 for gate in parameter.split(hidden_size):
                     (nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_)(gate)
 
     @classmethod
-    def for_data(cls, inputs: Images | Tokens, outputs: Classes | Tokens, **config: Any) -> RNN:
+    def for_data(
+        cls, inputs: Images | Tokens | Series | Frames, outputs: Classes | StepLabels | Numbers | Tokens, **config: Any
+    ) -> RNN:
         if isinstance(inputs, Images):
             rows = config.get("scan", "rows") == "rows"
             config["in_features"] = inputs.channels * inputs.width if rows else inputs.channels
-        else:
+        elif isinstance(inputs, Tokens):
             config["vocab_size"] = inputs.vocab_size
-        return cls(num_classes=outputs.count if isinstance(outputs, Classes) else None, **config)
+        elif isinstance(inputs, Frames):
+            config["frame_shape"] = (inputs.channels, inputs.height, inputs.width)
+        else:
+            config["in_features"] = inputs.channels
+        num_classes = None if isinstance(outputs, Tokens) else outputs.count
+        return cls(num_classes=num_classes, each_step=isinstance(outputs, StepLabels), **config)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, T) -> (B, num_classes); as a language model, (B, T) -> (B, T, vocab_size)."""
-        states, _ = self.recurrent(self._steps(inputs))  # (B, T, directions * hidden)
-        if self.classifies:
-            states = self._last(states)  # (B, directions * hidden)
-        return self.head(self.dropout(states))
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits or numbers (B, num_classes), or at each step (B, T, num_classes), as a language model (B, T, vocab_size).
+
+        Args:
+            inputs: Images (B, C, H, W), tokens (B, T), a series (B, T, in_features) or films (B, T, C, H, W).
+            lengths: (B,), at least 1: where each row ends, the rest being padding; None where every row is full.
+        """
+        steps = self._steps(inputs)
+        if self.bidirectional:
+            states = self.recurrent(steps, lengths)  # (B, T, 2 * hidden)
+        else:
+            states, _ = self.recurrent(steps)  # (B, T, hidden); what comes before the padding does not see it
+        return self._answer(states, lengths)
 
     def _steps(self, inputs: Tensor) -> Tensor:  # -> (B, T, features)
         if self.embed is not None:
             return self.embed(inputs)
+        if inputs.dim() == 3:
+            return inputs
         if self.scan == "rows":
             return inputs.transpose(1, 2).flatten(2)  # (B, C, H, W) -> (B, H, C * W)
         return inputs.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
 
-    def _last(self, states: Tensor) -> Tensor:
-        """Each direction's last step; the one from end to beginning ends at the first."""
-        if self.directions == 1:
-            return states[:, -1]
-        forward, backward = states.chunk(2, dim=-1)
-        return torch.cat((forward[:, -1], backward[:, 0]), dim=-1)
+    def _answer(self, states: Tensor, lengths: Tensor | None) -> Tensor:
+        if not self.each_step:
+            states = self._last(states, lengths)
+        return self.head(self.dropout(states))
+
+    def _last(self, states: Tensor, lengths: Tensor | None) -> Tensor:
+        """Each direction where it has read all; the one that comes from the end has at the first step."""
+        rows = torch.arange(len(states), device=states.device)
+        last = states[:, -1] if lengths is None else states[rows, lengths - 1]  # (B, hidden or 2 * hidden)
+        if not self.bidirectional:
+            return last
+        half = last.shape[1] // 2
+        return torch.cat((last[:, :half], states[:, 0, half:]), dim=1)
 
     @property
     def shows_state_gradients(self) -> bool:
         """Whether `state_gradients` has an answer."""
-        return self.classifies and self.directions == 1
+        return not self.bidirectional
 
-    def state_gradients(self, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """How much the state after each step matters for the loss of the last: || dL / d state_t ||, mean over examples.
+    def state_gradients(
+        self, inputs: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
+    ) -> Tensor:
+        """How much the state after each step matters for the loss: || dL / d state_t ||, mean over the rows that get there.
 
-        The state is what one step hands to the next: h, and in an LSTM also the long memory c.
+        The state is what one step hands to the next: h, and in an LSTM also the long memory c. Where the network answers
+        at each step, a state matters for the losses of its own and of all later steps.
 
         Args:
-            inputs: As of `forward`.
-            loss: Of the logits (B, num_classes), a sum over examples.
+            inputs, lengths: As of `forward`.
+            loss: Of the output of `forward`, a sum over examples and, of those that are asked, over steps.
 
         Returns:
             (T,), of all layers together.
 
         Raises:
-            ValueError: If this is a language model, whose loss is at every step, or it reads from both ends.
+            ValueError: If it reads from both ends.
         """
         if not self.shows_state_gradients:
-            raise ValueError("State gradients are those of a classifier that reads from beginning to end.")
+            raise ValueError("State gradients are those of a network that reads from beginning to end.")
         state, states = None, []
         with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of an RNN outside training
             for step in self._steps(inputs).unbind(1):  # one by one: the fused layer shows no state in between
                 _, state = self.recurrent(step[:, None], state)
                 states.append(state if isinstance(state, tuple) else (state,))
-            total = loss(self.head(self.dropout(states[-1][0][-1])))  # h of the last layer
+            hidden = torch.stack([parts[0][-1] for parts in states], dim=1)  # (B, T, hidden), of the last layer
             flat = [part for parts in states for part in parts]
-            gradients = iter(torch.autograd.grad(total, flat, materialize_grads=True))  # 0 for the last c, never read
+            total = loss(self._answer(hidden, lengths))
+            gradients = iter(torch.autograd.grad(total, flat, materialize_grads=True))  # 0 for what is never read
         norms = []
         for parts in states:
             gradient = torch.cat([next(gradients) for _ in parts], dim=-1)  # (layers, B, H), an LSTM's (layers, B, 2 H)
-            norms.append(gradient.transpose(0, 1).flatten(1).norm(dim=1).mean())
-        return torch.stack(norms)
+            norms.append(gradient.transpose(0, 1).flatten(1).norm(dim=1))
+        found = torch.stack(norms)  # (T, B), 0 where a row has ended
+        if lengths is None:
+            return found.mean(dim=1)
+        there = torch.arange(len(found), device=lengths.device)[:, None] < lengths
+        return found.sum(dim=1) / there.sum(dim=1).clamp_min(1)
 
     @torch.no_grad()
     def generate(
@@ -198,6 +304,7 @@ class RNN(nn.Module):
         length: int,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:  # (B, T) -> (B, T + length)
         """Continue each prompt by length tokens, reading each token once and carrying the state.
@@ -207,21 +314,22 @@ class RNN(nn.Module):
             length: Tokens to add.
             temperature: Below 1 bolder to the likely, above 1 wilder, 0 always the likeliest.
             top_k: Draw only from the k likeliest tokens.
+            top_p: Draw only from the fewest likeliest tokens that together have this probability.
             generator: Source of chance, on any device.
 
         Raises:
             ValueError: If this is no language model, the prompt is empty or an argument is out of range.
         """
-        if self.embed is None or self.classifies:
+        if not self.writes:
             raise ValueError("Only a language model can generate; this network classifies.")
-        check_generation(prompt, length=length, temperature=temperature, top_k=top_k)
+        check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
         was_training = self.training
         self.eval()
         text, unread, state = [prompt], prompt, None
         for _ in range(length):
-            states, state = self.recurrent(self.embed(unread), state)
+            states, state = self.recurrent(self._steps(unread), state)
             logits = self.head(states[:, -1])
-            unread = next_token(logits, temperature=temperature, top_k=top_k, generator=generator)
+            unread = next_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             text.append(unread)
         self.train(was_training)
         return torch.cat(text, dim=1)
