@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from epochal import pictures
+from epochal import drawing, pictures
 
 RANDOM = np.random.default_rng(0)
 RED_FRAME, GREEN, RED = (200, 30, 30), "\x1b[32m", "\x1b[31m"
@@ -78,10 +78,10 @@ def test_grid_frames_only_the_mistakes_in_red():
 
 def test_grid_breaks_long_captions_and_cuts_long_words():
     width = 110
-    assert pictures._wrapped("automobile not truck", 13, width) == ["automobile not", "truck"]
-    assert pictures._wrapped("one\ntwo", 13, width) == ["one", "two"]
-    (cut,) = pictures._wrapped("x" * 99, 13, width)
-    assert cut.endswith("…") and pictures._width(cut, 13) <= width
+    assert drawing.wrapped("automobile not truck", 13, width) == ["automobile not", "truck"]
+    assert drawing.wrapped("one\ntwo", 13, width) == ["one", "two"]
+    (cut,) = drawing.wrapped("x" * 99, 13, width)
+    assert cut.endswith("…") and drawing.width_of(cut, 13) <= width
 
 
 def test_grid_leaves_a_margin_around_captions_and_title():
@@ -171,11 +171,11 @@ def test_curves_draws_whatever_a_run_leaves_behind(series, recwarn):
     ],
 )
 def test_ticks_are_round_numbers_that_enclose_the_data(low, high, texts):
-    assert pictures._ticks(low, high, 6, beyond=True)[1] == texts.split()
+    assert drawing.ticks(low, high, 6, beyond=True)[1] == texts.split()
 
 
 def test_ticks_of_whole_steps_are_whole():
-    assert pictures._ticks(1, 3, 8, whole=True) == ([1, 2, 3], ["1", "2", "3"])
+    assert drawing.ticks(1, 3, 8, whole=True) == ([1, 2, 3], ["1", "2", "3"])
 
 
 def test_in_terminal_draws_two_pixels_in_each_character():

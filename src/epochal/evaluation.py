@@ -68,8 +68,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     if task.shown.table:
         console.print(screen.rows_table(task.shown.table))
     screen.show_examples(console, task)
-    for text in task.shown.texts.values():
-        console.print(Panel(text, title="samples", title_align="left", border_style="dim"), markup=False)
+    screen.show_texts(console, task.shown.texts)
 
     try:
         rebuilt.folder.mkdir(parents=True, exist_ok=True)

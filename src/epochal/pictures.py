@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from bisect import bisect
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from epochal.drawing import (
+    BLUES,
+    FAINT,
+    FINE,
+    GREY,
+    HEAT,
+    HEIGHT,
+    INK,
+    LINES,
+    MARGIN,
+    RED,
+    REDS,
+    RGB,
+    SMALL,
+    TEXT,
+    TITLE,
+    WHITE,
+    WIDTH,
+    clipped,
+    extent,
+    shade,
+    stroke,
+    ticks,
+    width_of,
+    wrapped,
+    write,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
-
-RGB = tuple[int, int, int]
-WHITE, INK, GREY, FAINT, RED = (255, 255, 255), (34, 34, 34), (105, 105, 105), (226, 226, 226), (200, 30, 30)
-LINES = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), INK)  # Okabe-Ito
-BLUES = ((244, 248, 252), (158, 202, 225), (49, 130, 189), (8, 56, 112))  # from none of a row to all of it
-REDS = ((255, 255, 255), (253, 212, 158), (239, 101, 72), (153, 0, 13))
-HEAT = ((0, 0, 0), (88, 20, 110), (190, 50, 85), (245, 140, 20), (255, 250, 160))  # from nothing to the most
-MARGIN, TITLE, TEXT, SMALL = 24, 20, 14, 12  # pixels: the white around every picture, and the sizes of its texts
-WIDTH, HEIGHT, FINE = 960, 560, 3  # of curves: drawn FINE times larger, then shrunk, which smooths the lines
 
 
 def to_uint8(images: np.ndarray, *, low: float, high: float) -> np.ndarray:
@@ -46,8 +62,9 @@ def grid(
     columns: int | None = None,
     title: str | None = None,
     highlight: Sequence[bool] | None = None,
+    side: int = 96,
 ) -> Image.Image:
-    """Images in rows, each about 64 to 96 pixels large; with neither captions nor highlights they stand close together.
+    """Images in rows, each about two thirds of `side` to `side` pixels large; with neither captions nor highlights they stand close together.
 
     Args:
         images: Pixels, uint8 (N, C, H, W), C 1 or 3.
@@ -55,19 +72,23 @@ def grid(
         columns: Images in a row; None chooses a number that fills the last row.
         title: A line above all.
         highlight: N flags; True, for a mistake, turns the caption red and frames the image.
+        side: The most pixels of an image's longer side.
     """
     _check(images, captions, highlight)
-    pictures = [_resized(_picture(image)) for image in images]
+    pictures = [_resized(_picture(image), side) for image in images]
     count, root, (width, height) = len(pictures), math.isqrt(len(pictures) - 1) + 1, pictures[0].size
     columns = min(columns or min(range(root, 2 * root + 1), key=lambda number: -count % number), count)
     gap = 2 if captions is None and highlight is None else 20
-    lines = [[""] if captions is None else _wrapped(captions[i], SMALL + 1, width + gap - 6) for i in range(count)]
+    lines = [[""] if captions is None else wrapped(captions[i], SMALL + 1, width + gap - 6) for i in range(count)]
     below = gap if captions is None else 17 * max(map(len, lines)) + 4 + gap
-    top, right = MARGIN + (36 if title else 0), MARGIN + max(columns * (width + gap) - gap, _width(title or "", TITLE))
+    top, right = (
+        MARGIN + (36 if title else 0),
+        MARGIN + max(columns * (width + gap) - gap, width_of(title or "", TITLE)),
+    )
     bottom = top + math.ceil(count / columns) * (height + below) - gap
     canvas = Image.new("RGB", (right + MARGIN, bottom + MARGIN), WHITE)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, MARGIN, MARGIN, title or "", TITLE, anchor="lt")
+    write(draw, MARGIN, MARGIN, title or "", TITLE, anchor="lt")
     for index, picture in enumerate(pictures):
         x, y = MARGIN + index % columns * (width + gap), top + index // columns * (height + below)
         wrong = highlight is not None and highlight[index]
@@ -77,7 +98,7 @@ def grid(
             draw.rectangle((x - 1, y - 1, x + width, y + height), outline=FAINT)
         canvas.paste(picture, (x, y))
         for row, line in enumerate(lines[index]):
-            _write(draw, x + width / 2, y + height + 18 + 17 * row, line, SMALL + 1, RED if wrong else INK, "ms")
+            write(draw, x + width / 2, y + height + 18 + 17 * row, line, SMALL + 1, RED if wrong else INK, "ms")
     return canvas
 
 
@@ -97,16 +118,16 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str | None
         raise ValueError(f"counts must have shape ({size}, {size}) for {size} names, not {counts.shape}.")
     diagonal, shares = np.eye(size, dtype=bool), counts / counts.sum(axis=1, keepdims=True).clip(1)
     worst = max(float(shares[~diagonal].max(initial=0)), 0.05)  # a floor, or a single mistake would glow
-    colors = np.where(diagonal[..., None], _shade(BLUES, shares), _shade(REDS, np.sqrt(shares / worst)))
+    colors = np.where(diagonal[..., None], shade(BLUES, shares), shade(REDS, np.sqrt(shares / worst)))
 
     letters = TEXT if size <= 16 else SMALL if size <= 60 else SMALL - 2
-    names = [_clipped(name, letters, 130) for name in names]
-    corner, longest = _width("true class", TEXT), max(_width(name, letters) for name in names)
+    names = [clipped(name, letters, 130) for name in names]
+    corner, longest = width_of("true class", TEXT), max(width_of(name, letters) for name in names)
     cell = min(max(longest + 14, min(96, 480 // size)), 840 // size) if size <= 30 else max(1200 // size, 2)
     upright = longest + 6 > cell
     left, side, above = MARGIN + max(longest, corner) + 10, cell * size, longest if upright else letters
     top = MARGIN + (36 if title else 0) + TEXT + above + 20
-    right = max(left + side, MARGIN + 320, MARGIN + _width(title or "", TITLE))
+    right = max(left + side, MARGIN + 320, MARGIN + width_of(title or "", TITLE))
     canvas = Image.new("RGB", (right + MARGIN, top + side + 60 + MARGIN), WHITE)
     canvas.paste(Image.fromarray(colors).resize((side, side), Image.Resampling.NEAREST), (left, top))
     draw = ImageDraw.Draw(canvas)
@@ -115,31 +136,35 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str | None
         draw.line((left, top + edge, left + side - 1, top + edge), FAINT)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline=GREY)
 
-    _write(draw, MARGIN, MARGIN, title or "", TITLE, anchor="lt")
-    _write(draw, left + side / 2, top - above - 20, "predicted class", TEXT, GREY, "ms")
-    _write(draw, left - 10, top - 10, "true class", TEXT, GREY, "rs")
+    write(draw, MARGIN, MARGIN, title or "", TITLE, anchor="lt")
+    write(draw, left + side / 2, top - above - 20, "predicted class", TEXT, GREY, "ms")
+    write(draw, left - 10, top - 10, "true class", TEXT, GREY, "rs")
     for index in range(0, size, math.ceil((letters + 1) / cell)):  # names every class, if there is room
         middle = (index + 0.5) * cell
-        _write(draw, left - 10, top + middle, names[index], letters, anchor="rm")
-        _write(draw, left + middle, top - 10, names[index], letters, anchor="ms", upright=upright)
+        write(draw, left - 10, top + middle, names[index], letters, anchor="rm")
+        write(draw, left + middle, top - 10, names[index], letters, anchor="ms", upright=upright)
     for row, column in np.argwhere(counts) if size <= 30 else ():
         number, ink = counts[row, column], WHITE if colors[row, column] @ (0.299, 0.587, 0.114) < 125 else INK
-        text = f"{number:,}" if _width(f"{number:,}", 10) < cell - 2 else f"{number / 1000:.3g}k"
-        fitting = next((points for points in range(TEXT, 8, -1) if _width(text, points) < cell - 2), 8)
-        _write(draw, left + (column + 0.5) * cell, top + (row + 0.5) * cell, text, fitting, ink, "mm")
+        text = f"{number:,}" if width_of(f"{number:,}", 10) < cell - 2 else f"{number / 1000:.3g}k"
+        fitting = next((points for points in range(TEXT, 8, -1) if width_of(text, points) < cell - 2), 8)
+        write(draw, left + (column + 0.5) * cell, top + (row + 0.5) * cell, text, fitting, ink, "mm")
 
     ramp, y = np.linspace(0, 1, 120)[None], top + side + 28
-    for name, bar, most in ("right", _shade(BLUES, ramp), 1.0), ("wrong", _shade(REDS, np.sqrt(ramp)), worst):
-        _write(draw, MARGIN, y, f"{name}   0 %", SMALL, GREY, "lm")
+    for name, bar, most in ("right", shade(BLUES, ramp), 1.0), ("wrong", shade(REDS, np.sqrt(ramp)), worst):
+        write(draw, MARGIN, y, f"{name}   0 %", SMALL, GREY, "lm")
         canvas.paste(Image.fromarray(bar).resize((120, 12)), (MARGIN + 76, y - 6))
         draw.rectangle((MARGIN + 75, y - 7, MARGIN + 196, y + 6), outline=FAINT)
-        _write(draw, MARGIN + 206, y, f"{100 * most:.3g} % of a row", SMALL, GREY, "lm")
+        write(draw, MARGIN + 206, y, f"{100 * most:.3g} % of a row", SMALL, GREY, "lm")
         y += 24
     return canvas
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+    x_label: str,
+    y_label: str,
+    dots: Collection[str] = (),
 ) -> Image.Image:
     """Lines in one pair of axes, 960 x 560 pixels, in colours that the colour-blind can tell apart.
 
@@ -148,24 +173,25 @@ def curves(
         title: A line above all.
         x_label: What x is, and its unit.
         y_label: What y is, and its unit.
+        dots: Names of those that are no lines, but small points in no order.
     """
     lines, legend, x, y = [], [], MARGIN, MARGIN + 42  # the legend takes as many rows as it needs
     for name, values in series.items():
         line = np.array(values, dtype=float).T
         line = line[np.isfinite(line).all(axis=1)]  # (T, 2)
-        name = _clipped(name if len(line) else f"{name} (no finite values)", TEXT, 400)
-        if x > MARGIN and x + 34 + _width(name, TEXT) > WIDTH - MARGIN:
+        name = clipped(name if len(line) else f"{name} (no finite values)", TEXT, 400)
+        if x > MARGIN and x + 34 + width_of(name, TEXT) > WIDTH - MARGIN:
             x, y = MARGIN, y + 24
         lines.append(line)
         legend.append((x, y, name))
-        x += 34 + _width(name, TEXT) + 28
+        x += 34 + width_of(name, TEXT) + 28
 
     points = np.concatenate([np.empty((0, 2)), *lines])
-    (x_low, x_high), (y_low, y_high) = _range(points[:, 0]), _range(points[:, 1])
-    x_ticks, x_texts = _ticks(x_low, x_high, 8, whole=bool((points[:, 0] % 1 == 0).all()))
-    y_ticks, y_texts = _ticks(0 if 0 < y_low < y_high / 3 else y_low, y_high, 6, beyond=True)
+    (x_low, x_high), (y_low, y_high) = extent(points[:, 0]), extent(points[:, 1])
+    x_ticks, x_texts = ticks(x_low, x_high, 8, whole=bool((points[:, 0] % 1 == 0).all()))
+    y_ticks, y_texts = ticks(0 if 0 < y_low < y_high / 3 else y_low, y_high, 6, beyond=True)
     low, high = np.array([x_low, y_ticks[0]]), np.array([x_high, y_ticks[-1]])
-    left, right = MARGIN + max(_width(text, TEXT) for text in y_texts) + 12, WIDTH - MARGIN - 16
+    left, right = MARGIN + max(width_of(text, TEXT) for text in y_texts) + 12, WIDTH - MARGIN - 16
     top, bottom = y + 66, HEIGHT - MARGIN - 50
 
     def place(points: Any) -> Any:  # (T, 2) values -> (T, 2) pixels
@@ -175,36 +201,40 @@ def curves(
     canvas = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), WHITE)
     draw = ImageDraw.Draw(canvas)
     for y in up:
-        _line(draw, [(left, y), (right, y)], FAINT, 1)
+        stroke(draw, [(left, y), (right, y)], FAINT, 1)
     for x in across:
-        _line(draw, [(x, bottom), (x, bottom + 5)], GREY, 1)
-    _line(draw, [(left, bottom), (right, bottom)], GREY, 1)
-    for index, (line, (x, y, _)) in enumerate(zip(lines, legend)):
+        stroke(draw, [(x, bottom), (x, bottom + 5)], GREY, 1)
+    stroke(draw, [(left, bottom), (right, bottom)], GREY, 1)
+    for index, (name, line, (x, y, _)) in enumerate(zip(series, lines, legend)):
         color, dashed, line = LINES[index % len(LINES)], index // len(LINES) % 2 == 1, place(line)
-        _line(draw, [(x, y), (x + 26, y)], color, 2.2, dashed)
-        _line(draw, line, color, 2.2 if len(line) < 1500 else 1.4, dashed)
+        if name in dots:
+            for center in np.concatenate((line, [[x + 13, y]])) * FINE:
+                draw.ellipse((*(center - 2.2 * FINE), *(center + 2.2 * FINE)), color)
+            continue
+        stroke(draw, [(x, y), (x + 26, y)], color, 2.2, dashed)
+        stroke(draw, line, color, 2.2 if len(line) < 1500 else 1.4, dashed)
         for center in line * FINE if len(line) <= 30 else ():
             draw.ellipse((*(center - 3.6 * FINE), *(center + 3.6 * FINE)), color)
 
     canvas = canvas.reduce(FINE)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, MARGIN, MARGIN, _clipped(title, TITLE, WIDTH - 2 * MARGIN), TITLE, anchor="lt")
-    _write(draw, MARGIN, top - 20, y_label, TEXT, GREY)
-    _write(draw, (left + right) / 2, HEIGHT - MARGIN, x_label, TEXT, GREY, "ms")
+    write(draw, MARGIN, MARGIN, clipped(title, TITLE, WIDTH - 2 * MARGIN), TITLE, anchor="lt")
+    write(draw, MARGIN, top - 20, y_label, TEXT, GREY)
+    write(draw, (left + right) / 2, HEIGHT - MARGIN, x_label, TEXT, GREY, "ms")
     for x, y, name in legend:
-        _write(draw, x + 34, y, name, TEXT, anchor="lm")
+        write(draw, x + 34, y, name, TEXT, anchor="lm")
     for x, text in zip(across, x_texts):
-        _write(draw, x, bottom + 22, text, TEXT, GREY, "ms")
+        write(draw, x, bottom + 22, text, TEXT, GREY, "ms")
     for y, text in zip(up, y_texts):
-        _write(draw, left - 10, y, text, TEXT, GREY, "rm")
+        write(draw, left - 10, y, text, TEXT, GREY, "rm")
     return canvas
 
 
 def heat(values: np.ndarray, *, signed: bool = False) -> np.ndarray:
     """Colours, uint8 (..., 3): from black at 0 to yellow at 1; signed, white at 0, red up to 1, blue down to -1."""
     if signed:
-        return _shade((*reversed(BLUES[1:]), WHITE, *REDS[1:]), (np.asarray(values) + 1) / 2)
-    return _shade(HEAT, np.asarray(values))
+        return shade((*reversed(BLUES[1:]), WHITE, *REDS[1:]), (np.asarray(values) + 1) / 2)
+    return shade(HEAT, np.asarray(values))
 
 
 def enlarged(pixels: np.ndarray, side: int) -> Image.Image:
@@ -225,12 +255,12 @@ def enlarged(pixels: np.ndarray, side: int) -> Image.Image:
 
 def text(content: str, width: int, size: int = SMALL + 1, color: RGB = INK, middle: bool = False) -> Image.Image:
     """Words on white, as high as they need and width pixels wide; they break at line feeds and, where too wide, at blanks."""
-    lines = _wrapped(content, size, width)
+    lines = wrapped(content, size, width)
     canvas = Image.new("RGB", (width, (size + 4) * len(lines)), WHITE)
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
         x, anchor = (width / 2, "ma") if middle else (0, "la")
-        _write(draw, x, (size + 4) * number, line, size, color, anchor)
+        write(draw, x, (size + 4) * number, line, size, color, anchor)
     return canvas
 
 
@@ -256,7 +286,7 @@ def joined(parts: Sequence[Image.Image], *, upright: bool, gap: int, middle: boo
 
 def sheet(body: Image.Image, title: str, note: str) -> Image.Image:
     """A title, below it in grey how to read what follows, and the body, with a margin around all."""
-    width = max(body.width, _width(title, TITLE))
+    width = max(body.width, width_of(title, TITLE))
     head = [text(title, width, TITLE), text(note, width, TEXT, GREY)]
     whole = joined([joined(head, upright=True, gap=4), body], upright=True, gap=16)
     return ImageOps.expand(whole, MARGIN, WHITE)
@@ -324,106 +354,10 @@ def _picture(image: np.ndarray) -> Image.Image:  # uint8 (C, H, W), C 1 or 3
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)))
 
 
-def _resized(picture: Image.Image) -> Image.Image:
-    """Small images grow by a whole factor and keep sharp pixels; larger ones shrink; 96 pixels is the most."""
+def _resized(picture: Image.Image, side: int) -> Image.Image:
+    """Small images grow by a whole factor and keep sharp pixels; larger ones shrink; side is the most."""
     width, height = picture.size
-    factor, method = 96 / max(picture.size), Image.Resampling.LANCZOS
+    factor, method = side / max(picture.size), Image.Resampling.LANCZOS
     if factor >= 1:
         factor, method = int(factor), Image.Resampling.NEAREST
     return picture.resize((math.ceil(width * factor), math.ceil(height * factor)), method)
-
-
-def _shade(stops: Sequence[RGB], shares: np.ndarray) -> np.ndarray:
-    """Colours between the stops, uint8 (..., 3), for shares in [0, 1]."""
-    at = np.linspace(0, 1, len(stops))
-    return np.stack([np.interp(shares, at, channel) for channel in zip(*stops)], axis=-1).round().astype(np.uint8)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    distinct = high - low > 1e-9 * max(abs(low), abs(high))
-    return (low, high) if distinct else (low - (abs(low) / 2 or 1), high + (abs(high) / 2 or 1))
-
-
-def _ticks(
-    low: float, high: float, most: int, *, whole: bool = False, beyond: bool = False
-) -> tuple[list[float], list[str]]:
-    """Multiples of 1, 2 or 5 times a power of ten in [low, high], or reaching beyond both, and what to write there."""
-    power = math.floor(math.log10((high - low) / most))
-    factor = next(factor for factor in (1, 2, 5, 10) if high - low <= most * factor * 10.0**power)
-    step = max(factor * 10.0**power, 1.0 if whole else 0.0)
-    first, last = (math.floor, math.ceil) if beyond else (math.ceil, math.floor)
-    slack = -1e-9 if beyond else 1e-9  # for rounding errors
-    ticks = [step * index for index in range(first(low / step - slack), last(high / step + slack) + 1)]
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    plain = decimals < 5 and max(abs(low), abs(high)) < 1e7
-    return ticks, [f"{tick:,.{decimals}f}" if plain else f"{tick:.3g}" for tick in ticks]
-
-
-def _line(draw: ImageDraw.ImageDraw, path: Any, color: RGB, width: float, dashed: bool = False) -> None:
-    """A line through (T, 2) pixels of the picture before it is enlarged."""
-    path = np.asarray(path, dtype=float) * FINE
-    pieces = [path] if len(path) > 1 else []
-    if dashed and pieces:
-        far = np.concatenate([[0], np.hypot(*np.diff(path, axis=0).T).cumsum()])  # of each point, along the line
-        ends = [(start, start + 6 * FINE) for start in np.arange(0, far[-1], 10 * FINE)]
-        places = [np.concatenate([[a], far[(far > a) & (far < b)], [min(b, far[-1])]]) for a, b in ends]
-        pieces = [np.stack([np.interp(at, far, path[:, 0]), np.interp(at, far, path[:, 1])], axis=1) for at in places]
-    for piece in pieces:
-        joint = "curve" if len(piece) < 1500 else None  # costs time, and nobody sees it in a long line
-        draw.line([tuple(point) for point in piece], color, round(width * FINE), joint)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _plain(text: str) -> str:
-    """Without accents, which the built-in font lacks."""
-    return "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
-
-
-def _width(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(_plain(text)))
-
-
-def _clipped(text: str, size: int, width: int) -> str:
-    """The text, or as much of it as fits into width pixels, and an ellipsis."""
-    if _width(text, size) <= width:
-        return text
-    return text[: bisect(range(1, len(text)), width, key=lambda end: _width(text[:end] + "…", size))] + "…"
-
-
-def _wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most width pixels, broken between words; a word that is too wide alone is clipped."""
-    lines = []
-    for words in map(str.split, text.split("\n")):
-        line = ""
-        for word in words:
-            if line and _width(f"{line} {word}", size) > width:
-                lines.append(line)
-                line = ""
-            line = f"{line} {word}".strip()
-        lines.append(line)
-    return [_clipped(line, size, width) for line in lines]
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    x: float,
-    y: float,
-    text: str,
-    size: int,
-    color: RGB = INK,
-    anchor: str = "ls",
-    upright: bool = False,
-) -> None:
-    """Text at (x, y), placed by Pillow's anchor; upright text rises from there."""
-    if not upright:
-        draw.text((x, y), _plain(text), color, _font(size), anchor)
-        return
-    mask = Image.new("L", (_width(text, size), size + 4))
-    ImageDraw.Draw(mask).text((0, mask.height / 2), _plain(text), 255, _font(size), "lm")
-    mask = mask.rotate(90, expand=True)
-    draw.bitmap((round(x - mask.width / 2), round(y - mask.height)), mask, color)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from epochal.data import Data
 from epochal.files import relative as relative
@@ -18,6 +19,10 @@ from epochal.words import duration_text, short
 
 if TYPE_CHECKING:
     from epochal.build import Job
+
+UNITS = {"Images": "images", "Frames": "films", "Series": "series", "Tokens": "texts"}  # of data, by what it yields
+PERCENT = ("accuracy", "exact", "whole", "solved")  # ends of names of metrics that are shares
+LINES = 24  # of a text in the terminal
 
 
 def panel(
@@ -35,7 +40,7 @@ def panel(
     sizes = data.sizes()
     flops = f", {short(facts['flops'])} FLOPs an example" if facts["flops"] else ""
     rows.add_row("network", f"{short(facts['parameters'])} parameters{flops}")
-    unit = "windows" if config.task.name == "language_modeling" else "images"
+    unit = "windows" if config.task.name == "language_modeling" else UNITS[data.yields.__name__]
     rows.add_row(
         "data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )
@@ -68,10 +73,7 @@ def report(job: Job) -> None:
     console.print()
     console.print(table)
     show_examples(console, job.task)
-    for text in job.task.shown.texts.values():
-        console.print(
-            Panel(text.split("\n\n----\n\n")[0], title="sample", title_align="left", border_style="dim"), markup=False
-        )
+    show_texts(console, job.task.shown.texts)
     folder = relative(job.run.folder)
     console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
     console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)
@@ -111,6 +113,18 @@ def show_examples(console: Console, task: Any) -> None:
     console.print(pictures.grid_in_terminal(images[:few], captions[:few], columns=few, highlight=wrong[:few]))
 
 
+def show_texts(console: Console, texts: dict[str, str]) -> None:
+    """The beginning of each, up to an empty line; all of it is in a file."""
+    for name, text in texts.items():
+        lines = text.splitlines()
+        if len(lines) > LINES:
+            end = max((number for number, line in enumerate(lines[:LINES]) if not line), default=LINES)
+            left = len(lines) - end
+            lines = [*lines[:end], "", f"and {left:,} more lines in the file {name}.txt"]
+        panel = Panel(Text("\n".join(lines)), title=name, title_align="left", border_style="dim")
+        console.print(panel)
+
+
 def rows_table(rows: list[tuple[str, ...]]) -> Table:
     """A table whose first row is its head; all columns but the first and last are numbers."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
@@ -124,4 +138,6 @@ def rows_table(rows: list[tuple[str, ...]]) -> Table:
 def metric_text(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
-    return f"{value:.2%}" if "accuracy" in name else f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"
+    if name.endswith(PERCENT):
+        return f"{value:.2%}"
+    return f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"

@@ -2,8 +2,24 @@
 
 from epochal.tasks.adversarial import Adversarial
 from epochal.tasks.base import Shown, Task
+from epochal.tasks.captioning import Captioning
 from epochal.tasks.classification import Classification
 from epochal.tasks.language_modeling import LanguageModeling
 from epochal.tasks.patches import MaskedPatch, NextPatch
+from epochal.tasks.regression import Regression
+from epochal.tasks.sequence_labeling import SequenceLabeling
+from epochal.tasks.translation import Translation
 
-__all__ = ["Adversarial", "Classification", "LanguageModeling", "MaskedPatch", "NextPatch", "Shown", "Task"]
+__all__ = [
+    "Adversarial",
+    "Captioning",
+    "Classification",
+    "LanguageModeling",
+    "MaskedPatch",
+    "NextPatch",
+    "Regression",
+    "SequenceLabeling",
+    "Shown",
+    "Task",
+    "Translation",
+]

@@ -1,0 +1,71 @@
+"""A sentence about an image."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from epochal.data.base import Rows
+from epochal.tasks.base import Shown
+from epochal.tasks.sequences import gather
+from epochal.tasks.writing import Writing, names, padded
+
+SHOWN = 24  # images in a grid
+SHOWN_ATTENTION = 4
+SIDE = 160  # pixels of the longer side of an image
+
+
+class Captioning(Writing):
+    """Writes a sentence about an image; see `Writing`."""
+
+    stem: ClassVar = "captions"
+
+    def columns(self, split: str, numbers: Tensor, references: list[str], texts: list[str]) -> dict[str, list[str]]:
+        return {"reference": references, "caption": texts}
+
+    def look(
+        self,
+        shown: Shown,
+        split: str,
+        numbers: Tensor,
+        written: list[list[int]],
+        texts: list[str],
+        references: list[str],
+    ) -> None:
+        from epochal import pictures
+
+        few = numbers[:SHOWN]
+        rows, _ = self.data.rows(split)
+        images = rows[Rows(few, 0)].inputs  # uint8 (N, C, H, W)
+        wrong = [text != truth for text, truth in zip(texts[:SHOWN], references)]
+        captions = [f"{text}\nnot: {truth}" if bad else text for text, truth, bad in zip(texts, references, wrong)]
+        shown.pictures["captions"] = pictures.grid(images.numpy(), captions, highlight=wrong, side=SIDE)
+        if hasattr(self.model, "attention"):
+            picture = self._attention(split, few[:SHOWN_ATTENTION], written)
+            shown.pictures |= {} if picture is None else {"attention": picture}
+
+    @torch.no_grad()
+    def _attention(self, split: str, numbers: Tensor, written: list[list[int]]) -> Any:
+        """Each image, and over it where each word of its caption came from: yellow most, black least."""
+        from epochal import heatmaps, pictures
+
+        batch, sentences = gather(self, split, numbers), written[: len(numbers)]
+        weights = self.model.attention(batch.inputs, padded(sentences, self.device))  # (N, T, rows, columns)
+        if weights is None:
+            return None
+        rows, _ = self.data.rows(split)
+        images = rows[Rows(numbers, 0)].inputs.expand(-1, 3, -1, -1).numpy()
+        films, captions = [], []
+        for image, looks, ids in zip(images, weights.float().cpu(), sentences, strict=True):
+            heat = F.interpolate(looks[: len(ids)][:, None], image.shape[1:], mode="bilinear")[:, 0]
+            heat = heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
+            over = image.mean(0) / 2 + pictures.heat(heat.numpy()).transpose(0, 3, 1, 2) / 2  # (T, 3, H, W)
+            films.append(np.concatenate((image[None], over.astype(np.uint8))))
+            captions.append(["", *names(self.data.target_tokenizer, ids)])
+        return heatmaps.films(
+            films, captions, side=SIDE, title="Attention: where in the image each token of its caption comes from"
+        )

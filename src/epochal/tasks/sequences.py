@@ -1,0 +1,82 @@
+"""What objectives on sequences share: rows to look at, rows of like length together, and how far back a loss reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from epochal.data.base import Batch, Rows
+from epochal.tasks.base import Profile, Shown, Task
+
+LOOKED_AT = 64  # examples whose gradients are averaged
+ENOUGH = 16  # so many rows of one length say how far back a loss reaches
+BINS = 8  # of rows by length
+
+
+def reads(batch: Batch) -> tuple[Tensor, ...]:
+    """What a network is given: the inputs, and their lengths where they are unlike."""
+    return (batch.inputs,) if batch.lengths is None else (batch.inputs, batch.lengths)
+
+
+def gather(task: Task, split: str, numbers: Tensor) -> Batch:
+    """These rows of a split as the network reads them, on its device."""
+    rows, _ = task.data.rows(split)
+    batch = task.data.transfer_batch_to_device(rows[Rows(numbers, 0)], task.device, 0)
+    return task.data.on_after_batch_transfer(batch, 0)
+
+
+def tested_order(data: Any, split: str) -> Tensor:
+    """Row numbers in the order in which a validation or test goes through them."""
+    lengths = data.lengths(split)
+    return torch.arange(data.rows(split)[1]) if lengths is None else lengths.argsort(stable=True)
+
+
+def bins(lengths: np.ndarray) -> list[np.ndarray]:
+    """Places of the shortest rows, of longer ones, and so on: at most BINS groups, about equally many in each."""
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BINS + 1)[1:-1]))
+    group = np.searchsorted(edges, lengths)
+    return [np.flatnonzero(group == number) for number in np.unique(group)]
+
+
+def show_state_gradients(task: Task, shown: Shown, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """How far back the loss of a network's answer reaches: the long-term dependency, looked at.
+
+    Adds a profile, a picture and the metric gradient_decades_lost, powers of ten between the last step and the first.
+    Rows of unlike length would blur it, so all that are looked at have one: the longest of which there are enough.
+
+    Args:
+        task: Around the network; nothing is added where that has no states to look at.
+        shown: Where to.
+        loss: Of what the network gives and the targets, a sum over examples.
+    """
+    from epochal import pictures
+
+    if not getattr(task.model, "shows_state_gradients", False):
+        return
+    with torch.inference_mode(False), torch.enable_grad():
+        batch = gather(task, "val", _of_one_length(task.data))
+        norms = task.model.state_gradients(batch.inputs, lambda out: loss(out, batch.targets))
+    exponents = norms.clamp_min(1e-38).log10().tolist()  # float32 ends there
+    shown.profiles["state_gradient"] = Profile("time step", "gradient norm", norms.tolist())
+    shown.pictures["state_gradient"] = pictures.curves(
+        {"after training so far": (list(range(1, len(exponents) + 1)), exponents)},
+        title="Gradient of the loss by each state",
+        x_label="time step",
+        y_label="norm, power of ten",
+    )
+    shown.metrics["gradient_decades_lost"] = exponents[-1] - exponents[0]
+
+
+def _of_one_length(data: Any) -> Tensor:
+    """Numbers of validation rows that are equally long."""
+    lengths = data.lengths("val")
+    if lengths is None:
+        return torch.arange(min(LOOKED_AT, data.rows("val")[1]))
+    found, counts = lengths.unique(return_counts=True)
+    enough = found[counts >= ENOUGH]
+    longest = enough[-1] if len(enough) else found[counts.argmax()]
+    return torch.nonzero(lengths == longest).flatten()[:LOOKED_AT]

@@ -1,0 +1,230 @@
+"""What translation and captioning share: a sequence written token by token, about something that is read first."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from epochal.data.base import Batch
+from epochal.facts import BEGIN, END, PAD, UNKNOWN
+from epochal.tasks.base import Metrics, Shown, Task
+from epochal.tasks.sequences import gather
+
+FEW = 10  # texts at a validation
+
+
+class Writing(Task):
+    """Cross-entropy, in nats a token, of the logits (B, T, vocabulary) against the tokens that follow.
+
+    Logs loss, in training with the smoothing and else without it; the share of tokens that are guessed right, each
+    from the true ones before it, as accuracy; perplexity; tokens per second, read and written, without padding; and of
+    texts that are written freely BLEU and chrF by sacrebleu, whose signatures stand above the texts, and the share
+    that equals the reference to the letter, as exact.
+
+    Args:
+        label_smoothing: Share of each target that is spread evenly over all tokens, in training alone.
+        teacher_forcing: Share of steps that read the true token before them, and not the one just guessed, at the
+            end of the training; it falls evenly from 1.
+        generated: Rows written at a validation, greedily, for its BLEU; 0 for none.
+        beam_size: Beginnings that are kept in writing the test; 1 is greedy.
+        length_penalty: 0 favours short texts; see `epochal.models.decoding.generate`.
+        max_length: Most tokens to write; None is the longest of the data.
+
+    Raises:
+        ValueError: If a number is out of range, or the network knows no teacher forcing below 1.
+    """
+
+    reports: ClassVar = ("val/loss", "min")
+    example_metric: ClassVar = "accuracy"
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        label_smoothing: float = 0.0,
+        teacher_forcing: float = 1.0,
+        generated: int = 200,
+        beam_size: int = 5,
+        length_penalty: float = 1.0,
+        max_length: int | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(model=model, **rest)
+        check_number("label_smoothing", label_smoothing, 0, below=1)
+        check_number("teacher_forcing", teacher_forcing, 0, most=1)
+        check_whole("generated", generated, 0)
+        check_whole("beam_size", beam_size, 1)
+        check_number("length_penalty", length_penalty, 0)
+        if max_length is not None:
+            check_whole("max_length", max_length, 1)
+        if teacher_forcing < 1 and hasattr(model, "decode") and not feeds_itself(model):
+            raise ValueError(f"teacher_forcing={teacher_forcing} needs a network that reads its own guesses: seq2seq.")
+        self.label_smoothing, self.teacher_forcing, self.generated = label_smoothing, teacher_forcing, generated
+        self.beam_size, self.length_penalty, self.max_length = beam_size, length_penalty, max_length
+
+    def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        read, wanted = batch.targets[:, :-1], batch.targets[:, 1:].flatten()
+        fed = {}
+        if self.training and self.teacher_forcing < 1:
+            fed["teacher_forcing"] = 1 - (1 - self.teacher_forcing) * self.global_step / self.total_steps
+        logits = self.model(batch.inputs, read, lengths=batch.lengths, **fed).flatten(0, 1)  # (B * T, V)
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits, wanted, ignore_index=PAD, label_smoothing=smoothing)
+        found, count = logits.detach(), self._count(batch)
+        # argmax would take a tenth of the time of the loss
+        right = found.gather(1, wanted[:, None])[:, 0] >= found.amax(1)
+        accuracy = (right & (wanted != PAD)).sum() / count
+        return loss, {"loss": loss.detach(), "accuracy": accuracy, "tokens": (count + self.read(batch)).float()}
+
+    def _count(self, batch: Batch) -> Tensor:
+        return (batch.targets[:, 1:] != PAD).sum()
+
+    def weight(self, batch: Batch) -> int:
+        return int(self._count(batch))
+
+    def read(self, batch: Batch) -> int | Tensor:
+        """How many tokens of the source a batch has."""
+        return 0
+
+    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
+        return {**means, "perplexity": math.exp(min(means["loss"], 700))}
+
+    # -- what it writes ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def write(self, split: str, numbers: Tensor, *, beam_size: int, length_penalty: float) -> list[list[int]]:
+        """Token ids for these rows, without padding; rows of like length are written together."""
+        lengths = self.data.lengths(split)
+        order = torch.arange(len(numbers)) if lengths is None else lengths[numbers].argsort(stable=True)
+        written: list[list[int]] = [[] for _ in numbers]
+        for places in order.split(self.data.eval_batch_size):
+            batch = gather(self, split, numbers[places])
+            ids = self.model.generate(
+                batch.inputs,
+                batch.lengths,
+                max_length=self.longest,
+                beam_size=beam_size,
+                length_penalty=length_penalty,
+            )
+            for place, row in zip(places.tolist(), ids.tolist(), strict=True):
+                written[place] = [token for token in row if token != PAD]
+        return written
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it writes at most."""
+        return self.max_length or self.data.facts(self.data.task)[1].length
+
+    def decode(self, written: list[list[int]]) -> list[str]:
+        return [self.data.target_tokenizer.decode(ids) for ids in written]
+
+    def show(self) -> Shown:
+        numbers = torch.arange(min(self.generated, self.data.rows("val")[1]))
+        if not len(numbers):
+            return Shown()
+        written = self.write("val", numbers, beam_size=1, length_penalty=0.0)
+        return self._shown("val", numbers, written, listed=FEW)
+
+    def show_test(self) -> Shown:
+        numbers = torch.arange(self.data.rows("test")[1])
+        written = self.write("test", numbers, beam_size=self.beam_size, length_penalty=self.length_penalty)
+        shown = self._shown("test", numbers, written, listed=len(numbers))
+        self.measured |= {f"test/{name}": value for name, value in shown.metrics.items()}
+        self.record("test", shown.metrics)
+        return shown
+
+    def _shown(self, split: str, numbers: Tensor, written: list[list[int]], listed: int) -> Shown:
+        """Scores, texts and pictures of what was written for these rows; so many texts are listed."""
+        texts = self.decode(written)
+        references = self.data.references(split)
+        references = [references[number] for number in numbers.tolist()]
+        metrics, head = scores(texts, references)
+        shown = Shown(metrics=metrics)
+        rows = {name: column[:listed] for name, column in self.columns(split, numbers, references, texts).items()}
+        shown.texts[self.stem] = head + "\n\n" + records(rows)
+        self.look(shown, split, numbers, written, texts, references)
+        return shown
+
+    # -- what a subclass defines ------------------------------------------------------------------------------------
+
+    stem: ClassVar[str]  # name of the file of texts
+
+    def columns(self, split: str, numbers: Tensor, references: list[str], texts: list[str]) -> dict[str, list[str]]:
+        """What is listed for each row, by name."""
+        raise NotImplementedError  # each objective does
+
+    def look(
+        self,
+        shown: Shown,
+        split: str,
+        numbers: Tensor,
+        written: list[list[int]],
+        texts: list[str],
+        references: list[str],
+    ) -> None:
+        """Adds pictures and further metrics of what was written."""
+        raise NotImplementedError  # each objective does
+
+
+def scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], str]:
+    """BLEU, chrF (both 0 to 100) and the share that is exact; and the lines that tell them, with their signatures."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    metrics, lines = {}, []
+    # force: no warning where the end of each sentence stands apart, as it does in texts of words
+    for name, metric in (("BLEU", BLEU(force=True)), ("chrF", CHRF())):
+        score = metric.corpus_score(list(texts), [list(references)]).score
+        metrics[name.lower()] = score
+        lines.append(f"{name}   {score:5.2f}   {metric.get_signature()}")
+    metrics["exact"] = sum(map(str.__eq__, texts, references)) / len(references)
+    return metrics, "\n".join([*lines, f"exact  {metrics['exact']:.1%}"])
+
+
+def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
+    """BLEU of some of the texts, with the same signature as `scores`."""
+    from sacrebleu.metrics import BLEU
+
+    return float(BLEU(force=True).corpus_score(list(texts), [list(references)]).score)
+
+
+def records(columns: dict[str, list[str]]) -> str:
+    """A table that stands on its side, for texts too long for columns."""
+    width = max(map(len, columns))
+    rows = zip(*columns.values(), strict=True)
+    return "\n\n".join(
+        "\n".join(f"{name:<{width}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in rows
+    )
+
+
+def padded(rows: list[list[int]], device: torch.device) -> Tensor:
+    """What a network reads to write these rows: BEGIN before each, its last token not (N, T)."""
+    width = max(map(len, rows))
+    return torch.tensor([[BEGIN, *row[:-1], *[PAD] * (width - len(row))] for row in rows], device=device)
+
+
+def names(tokenizer: Any, ids: list[int]) -> list[str]:
+    """One label a token, for axes."""
+    special = {PAD: "<pad>", UNKNOWN: "<unknown>", BEGIN: "<begin>", END: "<end>"}
+    return [special.get(token) or tokenizer.decode([token]).strip() or "_" for token in ids]
+
+
+def feeds_itself(model: nn.Module) -> bool:
+    return "teacher_forcing" in inspect.signature(model.forward).parameters
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value} must be a whole number of at least {least}.")
+
+
+def check_number(name: str, value: Any, least: float, *, most: float = math.inf, below: float = math.inf) -> None:
+    right = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    if not right or not value < below:
+        end = f"at most {most}" if most < math.inf else f"below {below}" if below < math.inf else "finite"
+        raise ValueError(f"{name}={value} must be a number of at least {least} and {end}.")
