@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ import torch
 
 from epochal.data import PythonStdlib, TextData
 from epochal.data.base import Rows
-from epochal.data.text import UNKNOWN, Bytes, Characters
+from epochal.data.tokenizers import REPLACEMENT
 from epochal.errors import ConfigError
 from samples import text_file, text_parquet
-
-VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\ud800"
 
 
 def prepared(path: Path | str, **options: Any) -> TextData:
@@ -27,41 +26,6 @@ def prepared(path: Path | str, **options: Any) -> TextData:
 
 def decoded(data: TextData, split: str) -> str:
     return data.tokenizer.decode(data._tokens[split].tolist())
-
-
-# -- tokenizers -----------------------------------------------------------------------------------------------------
-
-
-def test_characters_round_trip():
-    tokenizer = Characters.learn(VARIED, "")
-    ids = tokenizer.encode(VARIED)
-    assert tokenizer.decode(ids) == VARIED
-    assert len(ids) == len(VARIED) and ids.max() < len(tokenizer) == len(set(VARIED))
-
-
-def test_a_character_that_train_has_not_is_the_unknown_one():
-    tokenizer = Characters.learn("abc", "abd")
-    assert len(tokenizer) == 4
-    assert tokenizer.decode(tokenizer.encode("abdz")) == f"ab{UNKNOWN}{UNKNOWN}"
-
-
-def test_a_character_that_nobody_held_out_either_is_left_out():
-    tokenizer = Characters.learn("abc", "ab")
-    assert len(tokenizer) == 3
-    assert tokenizer.decode(tokenizer.encode("zabzcz")) == "abc"
-    assert len(tokenizer.encode("")) == len(tokenizer.encode("zz")) == 0
-
-
-def test_bytes_round_trip():
-    text = VARIED.replace("\ud800", "")
-    tokenizer = Bytes()
-    ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids.tolist()) == text and len(ids) == len(text.encode()) and len(tokenizer) == 256
-
-
-def test_bytes_cut_in_the_middle_of_a_character_are_still_text():
-    tokenizer = Bytes()
-    assert tokenizer.decode(tokenizer.encode("ä").tolist()[:1]) == "\N{REPLACEMENT CHARACTER}"
 
 
 # -- splits ---------------------------------------------------------------------------------------------------------
@@ -94,8 +58,8 @@ def test_a_smaller_training_text_is_the_beginning_of_a_larger_one(tmp_path):
 def test_the_vocabulary_is_that_of_the_training_text(tmp_path):
     (tmp_path / "text.txt").write_text("abc " * 500 + "xyz " * 10)
     data = prepared(tmp_path / "text.txt", tokenizer="character", test=40, validation=100)
-    assert data.tokenizer.vocabulary == "".join(sorted(f" abc{UNKNOWN}"))
-    assert set(decoded(data, "test")) == {" ", UNKNOWN}
+    assert data.tokenizer.vocabulary == "".join(sorted(f" abc{REPLACEMENT}"))
+    assert set(decoded(data, "test")) == {" ", REPLACEMENT}
 
 
 def test_tokens_take_the_smallest_integers_that_hold_them(tmp_path):
@@ -117,6 +81,56 @@ def test_another_set_can_be_read_with_this_ones_vocabulary(tmp_path):
     assert other.facts("language_modeling") == own.facts("language_modeling")
     assert decoded(other, "train").startswith("  brown fox  ")  # what it does not know is left out
     assert other.characters_per_token["train"] == 1  # and flatters no bits per character
+
+
+def test_rows_that_end_their_lines_get_no_empty_ones(tmp_path):
+    rows = [" = Title = \n", "", " One line . \n", " Another . \n"]  # as WikiText has them
+    for name in ("train", "validation", "test"):
+        pq.write_table(pa.table({"text": rows * 5}), tmp_path / f"{name}.parquet")
+    data = prepared(tmp_path, tokenizer="byte")
+    assert decoded(data, "val").startswith(" = Title = \n\n One line . \n Another . \n = Title")
+
+
+# -- byte pairs -----------------------------------------------------------------------------------------------------
+
+
+def test_byte_pairs_are_learned_from_train_and_keep_the_text(tmp_path):
+    file = text_file(tmp_path / "text.txt", lines=400)
+    data = prepared(file, tokenizer="bpe", vocab_size=300, validation=0.1, test=500)
+    assert "".join(decoded(data, split) for split in ("train", "val", "test")) == file.read_text()
+    assert data.facts("language_modeling")[0].vocab_size == len(data.tokenizer) == 300
+    for split in ("train", "val", "test"):
+        each = len(decoded(data, split)) / len(data._tokens[split])
+        assert data.characters_per_token[split] == pytest.approx(each)
+        assert each > 2
+
+
+def test_byte_pairs_are_learned_once(tmp_path, monkeypatch):
+    file = text_file(tmp_path / "text.txt", lines=400)
+    first = prepared(file, tokenizer="bpe", vocab_size=300)
+    monkeypatch.setattr("epochal.data.text.BytePairs.learn", lambda *_, **__: pytest.fail("learned again"))
+    again = prepared(file, tokenizer="bpe", vocab_size=300)
+    assert again.state() == first.state() and again.fingerprint == first.fingerprint
+
+
+def test_another_set_is_cut_by_this_ones_byte_pairs(tmp_path):
+    own = prepared(text_file(tmp_path / "own.txt", lines=400), tokenizer="bpe", vocab_size=300)
+    (tmp_path / "other.txt").write_text("ÄÖÜ, not as over there €. " * 100)
+    other = TextData(name="text", path=str(tmp_path / "other.txt"), context_length=16, batch_size=2)
+    other.adopt(json.loads(json.dumps(own.state())))
+    other.prepare()
+    assert other.facts("language_modeling") == own.facts("language_modeling")
+    assert decoded(other, "train").startswith("ÄÖÜ, not as over there €. ")
+
+
+def test_a_vocabulary_without_room_for_a_pair(tmp_path):
+    with pytest.raises(ConfigError, match=r"vocab_size=256 is too small for dataset.tokenizer=bpe: 256 are taken"):
+        prepared(text_file(tmp_path / "text.txt"), tokenizer="bpe", vocab_size=256)
+
+
+def test_a_word_is_no_token_of_running_text():
+    with pytest.raises(ConfigError, match="tokenizer=word is no tokenizer. There are: character byte bpe"):
+        TextData(name="text", path="x", tokenizer="word")
 
 
 # -- windows --------------------------------------------------------------------------------------------------------

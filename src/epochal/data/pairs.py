@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from epochal.data import cache, ragged, sources, tokenizers
 from epochal.data.base import Batch, Data, Rows, count_of
 from epochal.data.ragged import Ragged
+from epochal.data.tokenizers import size_of
 from epochal.errors import ConfigError, did_you_mean
 from epochal.facts import BEGIN, END, Inputs, Outputs, Tokens
 
@@ -163,10 +164,7 @@ class PairData(Data):
 
     @classmethod
     def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
-        sizes = [config.get("vocab_size"), config.get("max_length")]
-        vocab_size, length = (
-            size if isinstance(size, int) and size > 0 else usual for size, usual in zip(sizes, (8000, 128))
-        )
+        vocab_size, length = size_of(config, "vocab_size", 8000), size_of(config, "max_length", 128)
         # two vocabularies are seldom of one size, so a model that wants one for both is told here
         return [(Tokens(vocab_size, length), Tokens(vocab_size + (not config.get("joint", True)), length))]
 
@@ -175,9 +173,10 @@ class PairData(Data):
         return Tokens(sizes[0], self.max_length), Tokens(sizes[1], self.max_length)
 
     def lengths(self, split: str) -> Tensor:
-        """By the source, and among sources of one length by the target."""
+        """By the longer text of a pair, then by the shorter: by the source alone, a fifth of the targets is padding."""
         rows = self._rows[split]
-        return rows.source.lengths * (self.max_length + 2) + rows.target.lengths
+        source, target = rows.source.lengths, rows.target.lengths
+        return source.maximum(target) * (self.max_length + 2) + source.minimum(target)
 
     def state(self) -> dict[str, Any]:
         made = (self.source_tokenizer,) if self.joint else (self.source_tokenizer, self.target_tokenizer)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from epochal.data import cache, ragged, sources, tokenizers
 from epochal.data.base import Batch, Data, Rows, count_of, stratified_order
 from epochal.data.ragged import Ragged
+from epochal.data.tokenizers import size_of
 from epochal.errors import ConfigError
 from epochal.facts import Classes, Inputs, Outputs, Tokens
 
@@ -135,11 +136,8 @@ class SentenceData(Data):
 
     @classmethod
     def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
-        sizes = [config.get("vocab_size"), config.get("max_length")]
-        vocab_size, length = (
-            size if isinstance(size, int) and size > 0 else usual for size, usual in zip(sizes, (20_000, 256))
-        )
-        return [(Tokens(vocab_size, length), Classes(("negative", "positive")))]
+        tokens = Tokens(size_of(config, "vocab_size", 20_000), size_of(config, "max_length", 256))
+        return [(tokens, Classes(("negative", "positive")))]
 
     def facts(self, task: str) -> tuple[Inputs, Outputs]:
         return Tokens(len(self.tokenizer), self.max_length), self.classes

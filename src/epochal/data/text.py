@@ -9,60 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from epochal.data import cache, sources
+from epochal.data import cache, sources, tokenizers
 from epochal.data.base import Batch, Data, Rows, count_of
+from epochal.data.ragged import smallest
+from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
 from epochal.errors import ConfigError
 from epochal.facts import Inputs, Outputs, Tokens
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for characters that the training text has not
-
-
-class Characters:
-    """One token a character of the training text."""
-
-    def __init__(self, vocabulary: str) -> None:
-        self.vocabulary = vocabulary
-        self._codes = np.array([ord(c) for c in vocabulary])  # sorted
-        self._unknown = vocabulary.find(UNKNOWN)
-
-    @classmethod
-    def learn(cls, train: str, held_out: str) -> Characters:
-        """The characters of train, and one for unknown ones if the held-out text has any."""
-        known = set(train)
-        return cls("".join(sorted(known if set(held_out) <= known else known | {UNKNOWN})))
-
-    def __len__(self) -> int:
-        return len(self.vocabulary)
-
-    def encode(self, text: str) -> np.ndarray:
-        """Ids, one a character; one that is not in the vocabulary becomes the unknown one, or is left out."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
-        known = self._codes[ids] == codes
-        return np.where(known, ids, self._unknown) if self._unknown >= 0 else ids[known]
-
-    def decode(self, ids: Any) -> str:
-        return "".join(self.vocabulary[i] for i in ids)
-
-
-class Bytes:
-    """One token a byte of UTF-8: any text, nothing to learn."""
-
-    vocabulary = ""
-
-    def __len__(self) -> int:
-        return 256
-
-    def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-
-    def decode(self, ids: Any) -> str:
-        return bytes(ids).decode("utf-8", "replace")
+TOKENIZERS = ("character", "byte", "bpe")
 
 
 class TextRows(Dataset[Batch]):
@@ -90,9 +48,10 @@ class TextData(Data):
         path: Id on the Hub, folder or text file.
         config, revision: Which part and version of a set on the Hub.
         column: The one with the text; guessed where None.
-        tokenizer: "character" or "byte".
+        tokenizer: "character", "byte", or "bpe", which is learned from train.
+        vocab_size: Tokens at most, for bpe.
         context_length: Tokens in a window.
-        validation, test: Count of tokens or fraction of train to hold out where the set has no such split.
+        validation, test: Count of characters or fraction of train to hold out where the set has no such split.
         train_size: Count of tokens or fraction of train to learn from; None is all.
         prompt: What samples begin with.
     """
@@ -109,6 +68,7 @@ class TextData(Data):
         revision: str | None = None,
         column: str | None = None,
         tokenizer: str = "character",
+        vocab_size: int = 8000,
         context_length: int = 64,
         validation: int | float = 0.05,
         test: int | float = 0.05,
@@ -119,11 +79,10 @@ class TextData(Data):
         seed: int = 1,
     ) -> None:
         super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
-        if tokenizer not in ("character", "byte"):
-            raise ConfigError(f"dataset.tokenizer={tokenizer} is no tokenizer. There are: character byte")
+        tokenizers.check_kind(tokenizer, TOKENIZERS)
         self.path, self.config = None if path is None else str(path), config
         self.revision, self.column = revision, column
-        self.kind, self.context_length, self.prompt = tokenizer, context_length, prompt
+        self.kind, self.vocab_size, self.context_length, self.prompt = tokenizer, vocab_size, context_length, prompt
         self.validation, self.test, self.train_size = validation, test, train_size
         self._vocabulary: str | None = None  # another run's, if it was adopted
 
@@ -131,10 +90,11 @@ class TextData(Data):
         key, read = self._reader()
         key |= {"column": self.column, "tokenizer": self.kind, "vocabulary": self._vocabulary}
         key |= {"validation": self.validation, "test": self.test}
+        key |= {"vocab_size": self.vocab_size if self.kind == "bpe" else None}
         folder = cache.cached(self.name, key, lambda building: self._encode(read(building), building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.tokenizer = Bytes() if self.kind == "byte" else Characters(meta["vocabulary"])
+        self.tokenizer = tokenizers.restore(self.kind, meta["vocabulary"])
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
         self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in ("train", "val", "test")}
         kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
@@ -166,7 +126,7 @@ class TextData(Data):
             raise ConfigError(
                 f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
             )
-        texts = {split: "\n".join(rows[column]) for split, rows in splits.items()}
+        texts = {split: _joined(list(rows[column])) for split, rows in splits.items()}
         shutil.rmtree(scratch, ignore_errors=True)
         return texts
 
@@ -181,24 +141,27 @@ class TextData(Data):
             else:
                 end = len(train) - count_of(share, len(train) - 1, f"dataset.{role}")
                 train, held[split] = train[:end], train[end:]
-        if self.kind == "byte":
-            tokenizer: Bytes | Characters = Bytes()
-        else:
-            known = self._vocabulary
-            tokenizer = Characters(known) if known is not None else Characters.learn(train, held["val"] + held["test"])
+        tokenizer = self._tokenizer(train, held["val"] + held["test"])
         per_token = {}
         for split, text in {"train": train, **held}.items():
             ids = tokenizer.encode(text)
-            small = np.uint8 if len(tokenizer) <= 256 else np.uint16 if len(tokenizer) <= 65536 else np.int32
-            cache.create_array(building / f"{split}_tokens.npy", ids.shape, small)[:] = ids
+            cache.create_array(building / f"{split}_tokens.npy", ids.shape, smallest(len(tokenizer)))[:] = ids
             # characters that are in no vocabulary and left out are not predicted either, so they do not count
-            per_token[split] = len(text) / max(len(ids), 1) if self.kind == "byte" else 1.0
+            per_token[split] = 1.0 if self.kind == "character" else len(text) / max(len(ids), 1)
         return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
+
+    def _tokenizer(self, train: str, held_out: str) -> Tokenizer:
+        """Another run's, or the one that this text asks for."""
+        if self._vocabulary is not None:
+            return tokenizers.restore(self.kind, self._vocabulary)
+        if self.kind == "bpe":
+            return BytePairs.learn([train], vocab_size=self.vocab_size)
+        return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
 
     @classmethod
     def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
-        length = config.get("context_length")
-        tokens = Tokens(256, length if isinstance(length, int) and length > 0 else 64)
+        vocab_size = size_of(config, "vocab_size", 8000) if config.get("tokenizer") == "bpe" else 256
+        tokens = Tokens(vocab_size, size_of(config, "context_length", 64))
         return [(tokens, tokens)]
 
     def facts(self, task: str) -> tuple[Inputs, Outputs]:
@@ -214,6 +177,11 @@ class TextData(Data):
     def rows(self, split: str) -> tuple[TextRows, int]:
         tokens = self._tokens[split]
         return TextRows(tokens, self.context_length, shift=split == "train"), (len(tokens) - 1) // self.context_length
+
+
+def _joined(rows: list[str]) -> str:
+    """One text, a line or more a row; a row that ends its line itself gets no empty one after it."""
+    return "\n".join([*(row.removesuffix("\n") for row in rows[:-1]), rows[-1]])
 
 
 class PythonStdlib(TextData):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from epochal.errors import ConfigError
+from epochal.errors import ConfigError, did_you_mean
 from epochal.facts import END, UNKNOWN
 
 RESERVED = END + 1  # ids that are no token of a text, where texts are padded
@@ -102,7 +102,8 @@ class Bytes(Tokenizer):
         return self.reserved + 256
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) + np.int64(self.reserved)
+        codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+        return codes + np.int32(self.reserved) if self.reserved else codes
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i - self.reserved for i in ids if i >= self.reserved).decode("utf-8", "replace")
@@ -216,7 +217,15 @@ def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
 def check_kind(kind: str, allowed: Sequence[str]) -> None:
     """Raises ConfigError if there is no such tokenizer for these texts."""
     if kind not in allowed:
-        raise ConfigError(f"dataset.tokenizer={kind} is no tokenizer. There are: {' '.join(allowed)}")
+        raise ConfigError(
+            f"dataset.tokenizer={kind} is no tokenizer.{did_you_mean(str(kind), allowed)} There are: {' '.join(allowed)}"
+        )
+
+
+def size_of(config: Mapping[str, Any], key: str, usual: int) -> int:
+    """A size that a config gives, or the usual one where it gives none that makes sense."""
+    size = config.get(key)
+    return size if isinstance(size, int) and size > 0 else usual
 
 
 def _is_text(number: int, reserved: int) -> bool:

@@ -1,0 +1,159 @@
+"""Texts as ids and back, with and without ids reserved for padding, the unknown, beginning and end."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+
+import epochal.data.tokenizers
+from epochal.data.tokenizers import REPLACEMENT, RESERVED, BytePairs, Bytes, Characters, Words, learn, restore
+from epochal.errors import ConfigError
+from epochal.facts import BEGIN, END, PAD, UNKNOWN
+
+VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
+LINES = ["the cat sat on the mat.", "The dog sat on the log!", "a cat and a dog"] * 20
+
+
+@pytest.fixture(scope="module")
+def pairs() -> BytePairs:
+    return BytePairs.learn(LINES, vocab_size=300)
+
+
+# -- every kind -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("text", [*LINES[:3], VARIED])
+def test_a_text_comes_back(kind, text):
+    tokenizer = learn(kind, [*LINES, VARIED], vocab_size=400)
+    ids = tokenizer.encode(text).tolist()
+    assert tokenizer.decode(ids) == text
+    assert min(ids) >= RESERVED and max(ids) < len(tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "word", "bpe"])
+def test_many_texts_are_encoded_as_one_by_one(kind):
+    tokenizer = learn(kind, LINES, vocab_size=300)
+    values, lengths = tokenizer.encode_all(LINES)
+    assert values.tolist() == [i for line in LINES for i in tokenizer.encode(line).tolist()]
+    assert lengths.tolist() == [len(tokenizer.encode(line)) for line in LINES]
+    assert [len(part) for part in tokenizer.encode_all([])] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "word", "bpe"])
+def test_a_tokenizer_is_restored_from_its_vocabulary(kind):
+    tokenizer = learn(kind, LINES, vocab_size=300)
+    again = restore(kind, str(tokenizer.vocabulary), RESERVED)
+    text = "the dog and a mouse"
+    assert again.encode(text).tolist() == tokenizer.encode(text).tolist() and len(again) == len(tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "word", "bpe"])
+def test_reserved_ids_are_no_text(kind):
+    tokenizer = learn(kind, LINES, vocab_size=300)
+    ids = tokenizer.encode("the cat").tolist()
+    assert tokenizer.decode([BEGIN, *ids, END, PAD, PAD]) == "the cat"
+    assert not {PAD, BEGIN, END} & set(tokenizer.encode("<pad> <s> </s> [PAD] \x00\x01\x02\x03").tolist())
+
+
+# -- characters and bytes -------------------------------------------------------------------------------------------
+
+
+def test_halves_of_characters_are_characters():
+    tokenizer = Characters.learn("a\ud800b")
+    assert tokenizer.decode(tokenizer.encode("\ud800ab")) == "\ud800ab"
+
+
+def test_a_character_that_train_has_not_is_the_unknown_one():
+    tokenizer = Characters.learn("abc", "abd")
+    assert len(tokenizer) == 4
+    assert tokenizer.decode(tokenizer.encode("abdz")) == f"ab{REPLACEMENT}{REPLACEMENT}"
+
+
+def test_a_character_that_nobody_held_out_either_is_left_out():
+    tokenizer = Characters.learn("abc", "ab")
+    assert len(tokenizer) == 3
+    assert tokenizer.decode(tokenizer.encode("zabzcz")) == "abc"
+    assert len(tokenizer.encode("")) == len(tokenizer.encode("zz")) == 0
+
+
+def test_an_unknown_character_of_padded_texts_is_the_reserved_one():
+    tokenizer = Characters.learn("abc", "abd", reserved=RESERVED)
+    assert tokenizer.encode("abz").tolist() == [4, 5, UNKNOWN]
+    assert tokenizer.decode([4, UNKNOWN]) == f"a{REPLACEMENT}" and len(tokenizer) == 7
+
+
+def test_the_characters_that_a_vocabulary_lacks_are_told(pairs):
+    assert Characters.learn("abc").missing("zaby€bz") == "zy€"
+    assert Characters.learn("abc", "x").missing("abc") == ""
+    assert Bytes().missing("z€") == pairs.missing("z€") == ""
+
+
+def test_bytes_are_those_of_utf8():
+    ids = Bytes().encode("aä").tolist()
+    assert ids == list("aä".encode()) and len(Bytes()) == 256
+    assert Bytes().decode(ids[:2]) == f"a{REPLACEMENT}"  # cut in the middle of a character
+    assert Bytes(reserved=RESERVED).encode("aä").tolist() == [byte + 4 for byte in ids]
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("It's GOOD, isn't it?", "it 's good , is n't it ?"),
+        ("it 's good , is n't it ?", "it 's good , is n't it ?"),  # as the treebank writes
+        ("well-made: 3.5/5 \n(really)", "well - made : 3 . 5 / 5 ( really )"),
+        ("'quoted' rock'n'roll can't", "' quoted ' rock ' n ' roll ca n't"),
+        ("Ärger über 漢字 🙂", "ärger über 漢字 🙂"),
+    ],
+)
+def test_words_and_punctuation_are_tokens(text, words):
+    tokenizer = Words.learn([text], vocab_size=100, min_count=1)
+    assert tokenizer.decode(tokenizer.encode(text)) == words
+
+
+def test_rare_words_are_unknown():
+    tokenizer = Words.learn(["a a a b b c", "b a c d"], vocab_size=100, min_count=2)
+    assert tokenizer.vocabulary.split("\n") == ["a", "b", "c"]  # the most frequent first
+    assert tokenizer.encode("a d c").tolist() == [4, UNKNOWN, 6] and len(tokenizer) == 7
+    assert tokenizer.decode([4, UNKNOWN, 6]) == f"a {REPLACEMENT} c"
+    assert len(Words.learn(["a a a b b c"], vocab_size=6, min_count=1)) == 6
+
+
+# -- byte pairs -----------------------------------------------------------------------------------------------------
+
+
+def test_frequent_words_are_one_token(pairs):
+    assert len(pairs.encode("the cat sat")) == 3 and len(pairs.encode("xyz")) == 3
+    assert 256 < len(pairs) <= 300
+
+
+def test_byte_pairs_are_learned_the_same_each_time(pairs):
+    assert BytePairs.learn(LINES, vocab_size=300).vocabulary == pairs.vocabulary
+
+
+def test_a_long_line_is_encoded_in_pieces(pairs):
+    text = "the cat sat on " * 3000
+    assert pairs.decode(pairs.encode(text).tolist()) == text
+
+
+def test_byte_pairs_replace_halves_of_characters(pairs):
+    assert pairs.decode(pairs.encode("a\ud800b").tolist()) == "a?b"
+
+
+def test_a_vocabulary_must_hold_the_bytes():
+    with pytest.raises(ConfigError, match="vocab_size=260 is too small for dataset.tokenizer=bpe: 260 are taken"):
+        learn("bpe", LINES, vocab_size=260)
+
+
+def test_the_library_is_only_imported_by_byte_pairs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # to import it is an error now
+    module = runpy.run_path(epochal.data.tokenizers.__file__)
+    for kind in ("character", "byte", "word"):
+        assert len(module["learn"](kind, LINES, vocab_size=300).encode("the cat")) in (2, 7)
+    with pytest.raises(ImportError):
+        module["learn"]("bpe", LINES, vocab_size=300)
