@@ -6,7 +6,7 @@ from epochal.models import Transformer
 
 VOCAB, LENGTHS = 13, torch.tensor([6, 2, 4])
 TINY = {"depth": 2, "embed_dim": 16, "num_heads": 2, "feedforward_dim": 24, "dropout": 0.0}
-ATTENTIONS = ["source_attention", "target_attention", "cross_attention"]
+ATTENTIONS = ["source", "target", "cross"]
 
 
 def tiny(**config):
@@ -40,9 +40,9 @@ def test_it_has_the_published_number_of_parameters(variant, millions):
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
-@pytest.mark.parametrize("removed", [None, *ATTENTIONS])
-def test_padding_changes_nothing(pre_norm, removed):
-    model = tiny(pre_norm=pre_norm, **({removed: False} if removed else {}))
+@pytest.mark.parametrize("without", ["none", *ATTENTIONS])
+def test_padding_changes_nothing(pre_norm, without):
+    model = tiny(pre_norm=pre_norm, without=without)
     together = model(source(), target(), LENGTHS)
     for row, length in enumerate(LENGTHS):
         alone = model(source()[row : row + 1, :length], target()[row : row + 1])
@@ -50,10 +50,10 @@ def test_padding_changes_nothing(pre_norm, removed):
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
-@pytest.mark.parametrize("removed", [None, *ATTENTIONS])
+@pytest.mark.parametrize("without", ["none", *ATTENTIONS])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_writing_from_memory_is_the_same_as_reading_all_again(pre_norm, removed, lengths):
-    model = tiny(pre_norm=pre_norm, **({removed: False} if removed else {}))
+def test_writing_from_memory_is_the_same_as_reading_all_again(pre_norm, without, lengths):
+    model = tiny(pre_norm=pre_norm, without=without)
     state, text = model.encode(source(), lengths), tokens(3, 12, seed=3)
     for step in range(12):
         logits, state = model.decode(text[:, step], state)
@@ -101,11 +101,11 @@ def test_without_attention_within_the_target_a_step_knows_no_token_but_the_last(
     def matters(model):
         return not torch.allclose(model(source(), target())[:, 2:], model(source(), changed)[:, 2:])
 
-    assert matters(tiny()) and not matters(tiny(target_attention=False))
+    assert matters(tiny()) and not matters(tiny(without="target"))
 
 
 def test_without_attention_between_them_it_does_not_see_the_source():
-    model, other = tiny(cross_attention=False), tokens(3, 6, seed=5)
+    model, other = tiny(without="cross"), tokens(3, 6, seed=5)
     assert torch.equal(model(source(), target()), model(other, target()))
     assert not torch.allclose(tiny()(source(), target()), tiny()(other, target()))
     assert model.attention(source(), target()) is None
@@ -117,7 +117,7 @@ def test_without_attention_within_the_source_its_steps_are_read_alone():
 
     changed = source()
     changed[:, 1] = END + 1 + (changed[:, 1] - END) % (VOCAB - END - 1)
-    alone = tiny(source_attention=False)
+    alone = tiny(without="source")
     assert torch.equal(read(alone, source()), read(alone, changed))
     assert not torch.allclose(read(tiny(), source()), read(tiny(), changed))
 
@@ -148,11 +148,11 @@ def test_untied_it_reads_one_vocabulary_and_writes_another():
     assert model(source(), torch.full((3, 2), BEGIN), LENGTHS).shape == (3, 2, 5)
 
 
-@pytest.mark.parametrize("removed", ATTENTIONS)
+@pytest.mark.parametrize("without", ATTENTIONS)
 @pytest.mark.parametrize("tie", [False, True])
-def test_what_an_attention_leaves_behind_still_learns_all_of_its_weights(removed, tie):
+def test_what_an_attention_leaves_behind_still_learns_all_of_its_weights(without, tie):
     words = Tokens(vocab_size=VOCAB, length=8)
-    model = Transformer.for_data(words, words, **TINY, tie=tie, **{removed: False})
+    model = Transformer.for_data(words, words, **TINY, tie=tie, without=without)
     model(source(), target(), LENGTHS).square().sum().backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -178,6 +178,7 @@ def test_a_text_longer_than_any_in_the_data_can_be_read_and_written():
         ({"depth": 0}, "depth=0"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"variant": "huge"}, "variant=huge is no choice. There are: small base big"),
+        ({"without": "all"}, "without=all is no choice. There are: none source target cross"),
         ({"source_vocab_size": 9}, "tie=true needs one vocabulary .* 9 and 5 tokens; take model.tie=false"),
     ],
 )

@@ -48,12 +48,12 @@ class Transformer(nn.Module):
             in training of the embeddings and of what each sublayer adds.
         pre_norm: Norms before the sublayers and one at the end, which is easier to train without a warm-up.
         tie: One matrix embeds source and target and is the output layer; needs one vocabulary for both.
-        source_attention, target_attention, cross_attention: False leaves out the attention within the source, within
-            the target, or from target to source.
+        without: Which attention is left out: "none", the one within the "source", within the "target", or "cross", from
+            target to source.
 
     Raises:
-        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), variant is no
-            choice, or vocabularies of two sizes are to be tied.
+        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), variant or
+            without is no choice, or vocabularies of two sizes are to be tied.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("translation",)
@@ -72,12 +72,11 @@ class Transformer(nn.Module):
         dropout: float | None = None,
         pre_norm: bool = False,
         tie: bool = True,
-        source_attention: bool = True,
-        target_attention: bool = True,
-        cross_attention: bool = True,
+        without: str = "none",
     ) -> None:
         super().__init__()
         check_choice("variant", variant, tuple(VARIANTS))
+        check_choice("without", without, ("none", "source", "target", "cross"))
         given = {"depth": depth, "embed_dim": embed_dim, "num_heads": num_heads, "feedforward_dim": feedforward_dim}
         sizes = {name: VARIANTS[variant][name] if size is None else size for name, size in given.items()}
         dropout = VARIANTS[variant]["dropout"] if dropout is None else dropout
@@ -88,15 +87,15 @@ class Transformer(nn.Module):
                 f"tie=true needs one vocabulary for source and target, but they have {source_vocab_size:,} and "
                 f"{target_vocab_size:,} tokens; take model.tie=false."
             )
-        self.tied, self.sees_source = tie, cross_attention
+        self.tied, self.sees_source = tie, without != "cross"
         layer: dict[str, Any] = {**sizes, "dropout": dropout, "pre_norm": pre_norm}
         self.embed = self._embedding(target_vocab_size, sizes["embed_dim"])
         self.dropout = nn.Dropout(dropout)
-        if cross_attention:
+        if self.sees_source:
             if not tie:
                 self.source_embed = self._embedding(source_vocab_size, sizes["embed_dim"])
-            self.encoder = Encoder(**layer, attention=source_attention)
-        self.decoder = Decoder(**layer, self_attention=target_attention, cross_attention=cross_attention)
+            self.encoder = Encoder(**layer, attention=without != "source")
+        self.decoder = Decoder(**layer, self_attention=without != "target", cross_attention=self.sees_source)
         if not tie:
             self.output = self._embedding(target_vocab_size, sizes["embed_dim"])
 
