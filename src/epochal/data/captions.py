@@ -391,7 +391,7 @@ def read_list(file: Path) -> dict[str, list[str]]:
     """
     captions: dict[str, list[str]] = {}
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        for number, line in enumerate(csv.reader(stream, skipinitialspace=True), start=1):
+        for number, line in enumerate(csv.reader(stream), start=1):
             if number == 1 and not Path(line[0] if line else "").suffix:
                 continue
             if len(line) < 2 or not line[0].strip() or not ",".join(line[1:]).strip():

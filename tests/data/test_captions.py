@@ -1,0 +1,230 @@
+"""Captions: strips of digits say what they show; pictures of a folder keep their captions, split picture by picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from epochal.data import CaptionData, DigitCaptions
+from epochal.data.base import Rows
+from epochal.data.captions import WORDS, read_list
+from epochal.errors import ConfigError
+from epochal.facts import BEGIN, END, PAD, UNKNOWN, Images, Tokens
+
+# -- strips of digits ------------------------------------------------------------------------------------------------
+
+
+def strips(**options: Any) -> DigitCaptions:
+    data = DigitCaptions(name="digit_captions", source="digits", **{"validation": 60, "test": 60, **options})
+    data.task = "captioning"
+    data.prepare()
+    return data
+
+
+def test_the_facts_hold_and_are_known_before_anything_is_made():
+    facts = (Images(1, 8, 40), Tokens(14, 7))
+    data = strips()
+    assert data.facts("captioning") == facts
+    assert DigitCaptions.likely({"name": "x", "source": "digits", "length": 5}, "captioning") == [facts]
+    assert DigitCaptions.likely({"name": "x", "source": "mnist", "length": 3}, "captioning") == [
+        (Images(1, 28, 84), Tokens(14, 5))
+    ]
+    made = data.rows("train")[0][Rows(torch.arange(9), 7)]
+    assert made.inputs.shape == (9, 1, 8, 40) and made.inputs.dtype == torch.uint8 and made.lengths is None
+    assert made.targets.shape == (9, 7) and len(data.rows("train")[0][Rows(torch.arange(0), 7)].inputs) == 0
+
+
+def test_captions_begin_end_and_are_padded_and_decode_to_the_references():
+    data = strips()
+    targets = data.rows("val")[0][Rows(torch.arange(60), 0)].targets
+    references = data.references("val")
+    for row, text in zip(targets.tolist(), references, strict=True):
+        words = text.split()
+        assert row == [BEGIN, *(WORDS.index(word) + 4 for word in words), END, *[PAD] * (5 - len(words))]
+        assert data.target_tokenizer.decode(row) == text
+    assert {len(text.split()) for text in references} == {1, 2, 3, 4, 5}
+    assert {word for text in references for word in text.split()} == set(WORDS)
+    assert data.target_tokenizer.decode([UNKNOWN, 5, END, 6]) == "\N{REPLACEMENT CHARACTER} one"
+
+
+def test_a_strip_shows_the_digits_of_its_caption_from_left_to_right():
+    """Each digit's image, but for a column that its neighbour may cover, is found right of the one before it."""
+    data = strips(length=3)
+    images, labels = data.digits["test"]
+    made = data.rows("test")[0][Rows(torch.arange(30), 0)]
+    for strip, ids in zip(made.inputs[:, 0], made.targets, strict=True):
+        after = -1
+        for token in ids[(ids >= 4)].tolist():
+            inner = images[labels == token - 4][:, :, 1:-1].flatten(1)  # (N, 48)
+            windows = strip[:, 1:-1].unfold(1, 6, 1).permute(1, 0, 2).flatten(1)  # (W, 48)
+            found = (inner[:, None] == windows).all(2).any(0).nonzero().flatten()
+            found = found[found > after]
+            assert len(found)
+            after = int(found[0]) + 5
+    starts = {int(strip.any(0).nonzero()[0]) for strip in made.inputs[:, 0]}
+    assert len(starts) > 5
+
+
+def test_strips_of_test_and_validation_are_fixed_and_those_to_learn_from_fresh():
+    one, two = strips(seed=1), strips(seed=2)
+    rows = torch.arange(20)
+    assert torch.equal(one.rows("test")[0][Rows(rows, 1)].inputs, two.rows("test")[0][Rows(rows, 2)].inputs)
+    assert not torch.equal(one.rows("train")[0][Rows(rows, 1)].inputs, two.rows("train")[0][Rows(rows, 2)].inputs)
+    assert torch.equal(
+        one.rows("test")[0][Rows(rows, 1)].inputs[[4, 2]], one.rows("test")[0][Rows(rows[[4, 2]], 1)].inputs
+    )
+
+
+def test_pixels_are_normalised_on_their_way():
+    data = strips()
+    made = data.rows("val")[0][Rows(torch.arange(4), 0)]
+    given = data.on_after_batch_transfer(made, 0)
+    assert torch.equal(given.inputs, data.normalise(made.inputs)) and torch.equal(
+        data.pixels(given.inputs), made.inputs
+    )
+
+
+# -- anybody's pictures ----------------------------------------------------------------------------------------------
+
+
+def album(folder: Path, *, pictures: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
+    """Pictures whose brightness is their number, with two captions each."""
+    (folder / below).mkdir(parents=True, exist_ok=True)
+    for number in range(pictures):
+        Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(folder / below / f"{number}.png")
+    if listed == "metadata.csv":
+        lines = [f'{n}.png,"A Dog, number {n}.",dog {n}\n' for n in range(pictures)]
+        (folder / listed).write_text("file_name,caption_0,caption_1\n" + "".join(lines))
+    else:
+        lines = [f'{n}.png,"A Dog, number {n}."\n{n}.png,dog {n}\n' for n in range(pictures)]
+        (folder / listed).write_text("image,caption\n" + "".join(lines))
+    return folder
+
+
+def prepared(folder: Path, **options: Any) -> CaptionData:
+    data = CaptionData(name="captions", path=str(folder), **{"batch_size": 2, "image_size": 8, **options})
+    data.task = "captioning"
+    data.prepare()
+    return data
+
+
+def pictures_of(data: CaptionData, split: str) -> list[int]:
+    rows, count = data.rows(split)
+    return rows[Rows(torch.arange(count), 0)].inputs[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("listed", "below"),
+    [("captions.csv", "."), ("captions.txt", "Images"), ("metadata.csv", "."), ("captions.csv", "images")],
+)
+def test_a_folder_of_pictures_with_captions(tmp_path, listed, below):
+    data = prepared(album(tmp_path / "album", listed=listed, below=below), tokenizer="character")
+    assert data.sizes() == {"train": 32, "val": 4, "test": 4}
+    assert data.facts("captioning") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
+    for split in ("train", "val", "test"):
+        rows, count = data.rows(split)
+        made = rows[Rows(torch.arange(count), 7)]
+        for picture, row, text in zip(
+            pictures_of(data, split), made.targets.tolist(), data.references(split), strict=True
+        ):
+            assert text in (f"A Dog, number {picture}.", f"dog {picture}")
+            assert row[0] == BEGIN and row[len(text) + 1] == END and set(row[len(text) + 2 :]) <= {PAD}
+            assert data.target_tokenizer.decode(row) == text
+
+
+def test_all_captions_of_a_picture_are_in_one_split(tmp_path):
+    data = prepared(album(tmp_path / "album"), test=0.3, validation=5)
+    parts = [pictures_of(data, split) for split in ("train", "val", "test")]
+    assert [len(set(part)) for part in parts] == [9, 5, 6] and all(len(part) == 2 * len(set(part)) for part in parts)
+    assert set.union(*map(set, parts)) == set(range(20))
+    fewer = prepared(tmp_path / "album", test=0.3, validation=5, train_size=4)
+    assert pictures_of(fewer, "test") == parts[2] and set(pictures_of(fewer, "train")) < set(parts[0])
+
+
+def test_words_are_learned_from_the_training_captions_alone(tmp_path):
+    data = prepared(album(tmp_path / "album"), min_count=3)
+    train = data.references("train")
+    assert set(data.target_tokenizer.vocabulary.split("\n")) == {"a", "dog", ",", "number", "."}
+    assert train[0].startswith("a dog , number") or train[0].startswith("dog ")
+    ids = data.rows("train")[0][Rows(torch.tensor([0, 1]), 0)].targets
+    assert (ids == UNKNOWN).sum() == 2  # the number, seen twice
+
+
+def test_long_captions_are_cut_and_still_end(tmp_path):
+    data = prepared(album(tmp_path / "album"), tokenizer="character", max_length=6)
+    targets = data.rows("train")[0][Rows(torch.arange(8), 0)].targets
+    assert targets.shape == (8, 6) and (targets[:, 0] == BEGIN).all() and (targets == END).sum() == 8
+    assert data.facts("captioning")[1].length == 6
+
+
+def test_another_runs_vocabulary_and_brightness_are_adopted(tmp_path):
+    first = prepared(album(tmp_path / "album"), tokenizer="character")
+    other = CaptionData(name="captions", path=str(album(tmp_path / "other", pictures=9)), image_size=8, batch_size=2)
+    other.adopt(first.state())
+    other.prepare()
+    assert other.target_tokenizer.vocabulary == first.target_tokenizer.vocabulary and other.kind == "character"
+    assert torch.equal(other.mean, first.mean)
+
+
+def test_pictures_are_normalised_by_those_to_learn_from(tmp_path):
+    data = prepared(album(tmp_path / "album"))
+    rows, count = data.rows("train")
+    given = data.on_after_batch_transfer(rows[Rows(torch.arange(count), 0)], 0).inputs
+    assert given.mean().item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_folder_without_captions_is_refused(tmp_path):
+    folder = album(tmp_path / "album")
+    (folder / "captions.csv").unlink()
+    with pytest.raises(ConfigError, match=r"album has no captions: put captions\.csv beside the pictures"):
+        prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,caption\n0.png\n", r"Line 2 of .*captions\.csv is not a file's name, a comma and a caption\."),
+        ("0.png,a dog\n1.png, \n", r"Line 2 of .*captions\.csv is not a file's name, a comma and a caption\."),
+        ("image,caption\n", r"captions\.csv lists no pictures\."),
+        ("image,caption\nno.png,a dog\n", r"captions\.csv names no\.png, but there is no such file beside it\."),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused(tmp_path, text, says):
+    folder = album(tmp_path / "album")
+    (folder / "captions.csv").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        prepared(folder)
+
+
+def test_a_caption_may_hold_commas_that_nobody_quoted(tmp_path):
+    (tmp_path / "captions.txt").write_text('image,caption\na.jpg,A dog , a cat and an eel .\na.jpg,"One, two"\n')
+    assert read_list(tmp_path / "captions.txt") == {"a.jpg": ["A dog , a cat and an eel .", "One, two"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"caption_columns": ["text"], "listed": "metadata.csv"}, r"dataset\.caption_columns=text is no column of"),
+        ({"tokenizer": "syllable"}, r"dataset\.tokenizer=syllable is no tokenizer"),
+        ({"max_length": 2}, r"dataset\.max_length=2 must be a whole number, 3 or more\."),
+        ({"test": 30}, r"dataset\.test=30 makes 30 of 19 rows"),
+        ({"batch_size": 500}, r"dataset\.batch_size=500 is larger than the 32 training rows"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, options, says):
+    folder = album(tmp_path / "album", listed=options.pop("listed", "captions.csv"))
+    with pytest.raises(ConfigError, match=says):
+        prepared(folder, **options)
+
+
+def test_an_empty_caption_of_a_table_is_refused(tmp_path):
+    folder = album(tmp_path / "album", listed="metadata.csv")
+    text = (folder / "metadata.csv").read_text().replace(",dog 3\n", ",\n")
+    (folder / "metadata.csv").write_text(text)
+    with pytest.raises(ConfigError, match=r"Picture \d+ of .*album, split train, has no caption, or an empty one"):
+        prepared(folder)
