@@ -20,12 +20,26 @@ SIDE = 160  # pixels of the longer side of an image
 
 
 class Captioning(Writing):
-    """Writes a sentence about an image; see `Writing`."""
+    """Writes a sentence about an image; see `Writing`. Where an image has several captions, each counts as right."""
 
-    stem: ClassVar = "captions"
+    writes: ClassVar = "caption"
 
-    def columns(self, split: str, numbers: Tensor, references: list[str], texts: list[str]) -> dict[str, list[str]]:
-        return {"reference": references, "caption": texts}
+    def to_write(self, split: str) -> Tensor:
+        """One row for each image, where an image has several captions, and so several rows."""
+        image = getattr(self.data.rows(split)[0], "image", None)
+        if image is None:
+            return super().to_write(split)
+        _, first = np.unique(image.numpy(), return_index=True)
+        return torch.from_numpy(np.sort(first))
+
+    def references(self, split: str, numbers: Tensor) -> list[list[str]]:
+        image = getattr(self.data.rows(split)[0], "image", None)
+        if image is None:
+            return super().references(split, numbers)
+        captions: dict[int, list[str]] = {}
+        for number, caption in zip(image.tolist(), self.data.references(split), strict=True):
+            captions.setdefault(number, []).append(caption)
+        return [captions[number] for number in image[numbers].tolist()]
 
     def look(
         self,
@@ -34,15 +48,15 @@ class Captioning(Writing):
         numbers: Tensor,
         written: list[list[int]],
         texts: list[str],
-        references: list[str],
+        references: list[list[str]],
     ) -> None:
         from epochal import pictures
 
         few = numbers[:SHOWN]
         rows, _ = self.data.rows(split)
         images = rows[Rows(few, 0)].inputs  # uint8 (N, C, H, W)
-        wrong = [text != truth for text, truth in zip(texts[:SHOWN], references)]
-        captions = [f"{text}\nnot: {truth}" if bad else text for text, truth, bad in zip(texts, references, wrong)]
+        wrong = [text not in those for text, those in zip(texts[:SHOWN], references)]
+        captions = [f"{text}\nnot: {those[0]}" if bad else text for text, those, bad in zip(texts, references, wrong)]
         shown.pictures["captions"] = pictures.grid(images.numpy(), captions, highlight=wrong, side=SIDE)
         if hasattr(self.model, "attention"):
             picture = self._attention(split, few[:SHOWN_ATTENTION], written)

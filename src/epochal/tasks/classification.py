@@ -14,7 +14,8 @@ from epochal.data.base import Batch
 from epochal.facts import Images
 from epochal.tasks import image_classes
 from epochal.tasks.base import Metrics, Profile, Shown, Task
-from epochal.tasks.sequences import bins, gather, reads, show_state_gradients, tested_order
+from epochal.tasks.checks import check_number
+from epochal.tasks.sequences import bins, gather, reads, show_state_gradients, tested_order, tokens_of
 
 LISTED = 12  # texts
 
@@ -32,7 +33,8 @@ class Classification(Task):
         noises: Standard deviations, pixels from 0 to 1; they are tested again with so much noise on each pixel.
 
     Raises:
-        ValueError: If one of these is no list of numbers above zero, or a shift is no whole number.
+        ValueError: If label_smoothing is not in [0, 1), one of the others no list of numbers above zero, or a shift no
+            whole number.
     """
 
     reports: ClassVar = ("val/accuracy", "max")
@@ -47,6 +49,7 @@ class Classification(Task):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        check_number("label_smoothing", label_smoothing, 0, below=1)
         self.label_smoothing = label_smoothing
         _check_amounts("shifts", shifts, int, "[1,2,4]")
         _check_amounts("noises", noises, (int, float), "[0.1,0.2]")
@@ -64,6 +67,7 @@ class Classification(Task):
                 others, batch.targets, label_smoothing=smoothing
             )
         metrics = {"loss": loss.detach(), "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
+        metrics |= tokens_of(batch)
         if logits.shape[1] > 10:
             best = logits.topk(5, dim=1).indices  # (B, 5)
             metrics["top5_accuracy"] = (best == batch.targets[:, None]).any(1).float().mean()

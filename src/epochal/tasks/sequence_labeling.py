@@ -11,7 +11,7 @@ from torch import Tensor
 from epochal.data.base import Batch
 from epochal.facts import IGNORED
 from epochal.tasks.base import Metrics, Shown, Task
-from epochal.tasks.sequences import gather, reads, show_state_gradients
+from epochal.tasks.sequences import gather, reads, show_state_gradients, tokens_of
 from epochal.tasks.writing import names, records
 
 FILMS = 6
@@ -33,7 +33,7 @@ class SequenceLabeling(Task):
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
         asked = batch.targets != IGNORED
         right, count = logits.detach().argmax(2) == batch.targets, asked.sum()
-        metrics = {"loss": loss.detach(), "accuracy": right.sum() / count}
+        metrics = {"loss": loss.detach(), "accuracy": right.sum() / count, **tokens_of(batch)}
         if not self.training:  # means over sequences, as shares of the steps that all means are of; see `derive`
             metrics |= {"whole": (right | ~asked).all(1).sum() / count, "sequences": len(right) / count}
         return loss, metrics

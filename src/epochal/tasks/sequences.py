@@ -22,6 +22,33 @@ def reads(batch: Batch) -> tuple[Tensor, ...]:
     return (batch.inputs,) if batch.lengths is None else (batch.inputs, batch.lengths)
 
 
+def tokens_of(batch: Batch) -> dict[str, Tensor]:
+    """The metric `tokens`, where the inputs are some: how many a network reads, without padding."""
+    if batch.inputs.dtype != torch.int64:
+        return {}
+    if batch.lengths is None:
+        return {"tokens": torch.tensor(float(batch.inputs.numel()), device=batch.inputs.device)}
+    return {"tokens": batch.lengths.sum().float()}
+
+
+def prompt_ids(tokenizer: Any, prompt: str, longest: int | None) -> list[int]:
+    """A prompt as ids.
+
+    Raises:
+        ValueError: If it is empty, longer than so many tokens, or has characters that the vocabulary lacks.
+    """
+    if not prompt:
+        raise ValueError("The prompt is empty; give at least one character.")
+    if missing := tokenizer.missing(prompt):
+        raise ValueError(f"The vocabulary lacks these characters of the prompt: {' '.join(map(repr, missing))}")
+    ids: list[int] = tokenizer.encode(prompt).tolist()
+    if not ids:
+        raise ValueError(f"Nothing is left of the prompt {prompt!r} in tokens.")
+    if longest is not None and len(ids) > longest:
+        raise ValueError(f"The prompt has {len(ids):,} tokens, but {longest:,} are the most that the model reads.")
+    return ids
+
+
 def gather(task: Task, split: str, numbers: Tensor) -> Batch:
     """These rows of a split as the network reads them, on its device."""
     rows, _ = task.data.rows(split)
@@ -42,7 +69,9 @@ def bins(lengths: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(group == number) for number in np.unique(group)]
 
 
-def show_state_gradients(task: Task, shown: Shown, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+def show_state_gradients(
+    task: Task, shown: Shown, loss: Callable[[Tensor, Tensor], Tensor], examples: int = LOOKED_AT
+) -> None:
     """How far back the loss of a network's answer reaches: the long-term dependency, looked at.
 
     Adds a profile, a picture and the metric gradient_decades_lost, powers of ten between the last step and the first.
@@ -52,13 +81,14 @@ def show_state_gradients(task: Task, shown: Shown, loss: Callable[[Tensor, Tenso
         task: Around the network; nothing is added where that has no states to look at.
         shown: Where to.
         loss: Of what the network gives and the targets, a sum over examples.
+        examples: How many are looked at.
     """
     from epochal import pictures
 
     if not getattr(task.model, "shows_state_gradients", False):
         return
     with torch.inference_mode(False), torch.enable_grad():
-        batch = gather(task, "val", _of_one_length(task.data))
+        batch = gather(task, "val", _of_one_length(task.data)[:examples])
         norms = task.model.state_gradients(batch.inputs, lambda out: loss(out, batch.targets))
     exponents = norms.clamp_min(1e-38).log10().tolist()  # float32 ends there
     shown.profiles["state_gradient"] = Profile("time step", "gradient norm", norms.tolist())

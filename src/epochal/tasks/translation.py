@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from epochal.data.base import Batch
-from epochal.facts import PAD
+from epochal.facts import END, PAD
 from epochal.tasks.base import Profile, Shown
-from epochal.tasks.sequences import bins, gather
+from epochal.tasks.sequences import bins, gather, prompt_ids
 from epochal.tasks.writing import Writing, bleu, names, padded
 
 SHOWN = 4  # sentences whose attention is drawn
-DRAWN = 24  # tokens of the longest of them
+DRAWN = 18  # tokens of the longest source of them
 
 
 class Translation(Writing):
@@ -25,15 +25,14 @@ class Translation(Writing):
     bleu_long, and writes BLEU by length, the figure of Bahdanau et al. 2015 (arXiv 1409.0473).
     """
 
-    stem: ClassVar = "translations"
+    writes: ClassVar = "translation"
 
     def read(self, batch: Batch) -> Tensor:
         return (batch.inputs != PAD).sum() if batch.lengths is None else batch.lengths.sum()
 
-    def columns(self, split: str, numbers: Tensor, references: list[str], texts: list[str]) -> dict[str, list[str]]:
+    def sources(self, split: str, numbers: Tensor) -> dict[str, list[str]]:
         sources = self.data.sources(split)
-        rows = [sources[number] for number in numbers.tolist()]
-        return {"source": rows, "reference": references, "translation": texts}
+        return {"source": [sources[number] for number in numbers.tolist()]}
 
     def look(
         self,
@@ -42,7 +41,7 @@ class Translation(Writing):
         numbers: Tensor,
         written: list[list[int]],
         texts: list[str],
-        references: list[str],
+        references: list[list[str]],
     ) -> None:
         if hasattr(self.model, "attention"):
             picture = self._attention(split, numbers, written)
@@ -50,7 +49,7 @@ class Translation(Writing):
         if split == "test":
             self._score_by_length(shown, texts, references)
 
-    def _score_by_length(self, shown: Shown, texts: list[str], references: list[str]) -> None:
+    def _score_by_length(self, shown: Shown, texts: list[str], references: list[list[str]]) -> None:
         lengths = np.array([len(source.split()) for source in self.data.sources("test")])
 
         def score(places: np.ndarray) -> float:
@@ -70,32 +69,42 @@ class Translation(Writing):
 
     @torch.no_grad()
     def _attention(self, split: str, numbers: Tensor, written: list[list[int]]) -> Any:
-        """Where each written token came from, for the first sentences that are not too long."""
+        """Where each written token came from, for the longest of the first sources that are not too long."""
         from epochal import heatmaps
 
         batch = gather(self, split, numbers[: 10 * SHOWN])
         lengths = (batch.inputs != PAD).sum(1) if batch.lengths is None else batch.lengths
-        fitting = [
-            place
-            for place, length in enumerate(lengths.tolist())
-            if length <= DRAWN and 1 < len(written[place]) <= DRAWN
-        ][:SHOWN]
-        if not fitting:
+        chosen = lengths.masked_fill(lengths > DRAWN, 0).argsort(descending=True, stable=True)[:SHOWN]
+        chosen = chosen[lengths[chosen] <= DRAWN]
+        rows = [written[place][: 2 * DRAWN] for place in chosen.tolist()]
+        if not any(rows):
             return None
-        rows = [written[place] for place in fitting]
-        index = torch.tensor(fitting, device=self.device)
-        weights = self.model.attention(batch.inputs[index], padded(rows, self.device), lengths[index])
-        if weights is None:  # it has one vector for the whole source
+        weights = self.model.attention(batch.inputs[chosen], padded(rows, self.device), lengths[chosen])
+        if weights is None:  # all that it knows of the source is in one vector, or it does not see it
             return None
+        sources = [
+            ids[:length] for ids, length in zip(batch.inputs[chosen].tolist(), lengths[chosen].tolist(), strict=True)
+        ]
         return heatmaps.attention(
             [
-                weight[: len(row), :length].float().cpu().numpy()
-                for weight, row, length in zip(weights, rows, lengths[index].tolist(), strict=True)
+                weight[: len(row), : len(source)].float().cpu().numpy()
+                for weight, row, source in zip(weights, rows, sources, strict=True)
             ],
             [names(self.data.target_tokenizer, row) for row in rows],
-            [
-                names(self.data.source_tokenizer, ids[:length])
-                for ids, length in zip(batch.inputs[index].tolist(), lengths[index].tolist(), strict=True)
-            ],
+            [names(self.data.source_tokenizer, source) for source in sources],
             title="Attention: which tokens of the source (columns) each written token (rows) comes from",
         )
+
+    @torch.no_grad()
+    def translate(self, source: str) -> str:
+        """The translation of a text, written as those of the test are.
+
+        Raises:
+            ValueError: If it is empty, longer than the texts of the data, or has characters that the vocabulary lacks.
+        """
+        ids = prompt_ids(self.data.source_tokenizer, source, longest=self.data.facts(self.data.task)[0].length - 1)
+        tokens = torch.tensor([[*ids, END]], device=self.device)
+        found = self.model.generate(
+            tokens, max_length=self.longest, beam_size=self.beam_size, length_penalty=self.length_penalty
+        )
+        return self.data.target_tokenizer.decode(found[0].tolist())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from epochal.data.base import Batch
 from epochal.facts import BEGIN, END, PAD, UNKNOWN
 from epochal.tasks.base import Metrics, Shown, Task
+from epochal.tasks.checks import check_number, check_whole
 from epochal.tasks.sequences import gather
 
 FEW = 10  # texts at a validation
@@ -121,18 +122,15 @@ class Writing(Task):
         """Tokens that it writes at most."""
         return self.max_length or self.data.facts(self.data.task)[1].length
 
-    def decode(self, written: list[list[int]]) -> list[str]:
-        return [self.data.target_tokenizer.decode(ids) for ids in written]
-
     def show(self) -> Shown:
-        numbers = torch.arange(min(self.generated, self.data.rows("val")[1]))
+        numbers = self.to_write("val")[: self.generated]
         if not len(numbers):
             return Shown()
         written = self.write("val", numbers, beam_size=1, length_penalty=0.0)
         return self._shown("val", numbers, written, listed=FEW)
 
     def show_test(self) -> Shown:
-        numbers = torch.arange(self.data.rows("test")[1])
+        numbers = self.to_write("test")
         written = self.write("test", numbers, beam_size=self.beam_size, length_penalty=self.length_penalty)
         shown = self._shown("test", numbers, written, listed=len(numbers))
         self.measured |= {f"test/{name}": value for name, value in shown.metrics.items()}
@@ -141,23 +139,36 @@ class Writing(Task):
 
     def _shown(self, split: str, numbers: Tensor, written: list[list[int]], listed: int) -> Shown:
         """Scores, texts and pictures of what was written for these rows; so many texts are listed."""
-        texts = self.decode(written)
-        references = self.data.references(split)
-        references = [references[number] for number in numbers.tolist()]
+        texts = [self.data.target_tokenizer.decode(ids) for ids in written]
+        references = self.references(split, numbers)
         metrics, head = scores(texts, references)
         shown = Shown(metrics=metrics)
-        rows = {name: column[:listed] for name, column in self.columns(split, numbers, references, texts).items()}
-        shown.texts[self.stem] = head + "\n\n" + records(rows)
+        columns = {
+            **self.sources(split, numbers),
+            "reference": [those[0] for those in references],
+            self.writes: texts,
+        }
+        listed_rows = records({name: column[:listed] for name, column in columns.items()})
+        shown.texts[f"{self.writes}s"] = f"{head}\n\n{listed_rows}"
         self.look(shown, split, numbers, written, texts, references)
         return shown
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
-    stem: ClassVar[str]  # name of the file of texts
+    writes: ClassVar[str]  # what, in a word
 
-    def columns(self, split: str, numbers: Tensor, references: list[str], texts: list[str]) -> dict[str, list[str]]:
-        """What is listed for each row, by name."""
-        raise NotImplementedError  # each objective does
+    def to_write(self, split: str) -> Tensor:
+        """Numbers of the rows that something is to be written about."""
+        return torch.arange(self.data.rows(split)[1])
+
+    def sources(self, split: str, numbers: Tensor) -> dict[str, list[str]]:
+        """What was read in these rows, as text, under its name; nothing where it is no text."""
+        return {}
+
+    def references(self, split: str, numbers: Tensor) -> list[list[str]]:
+        """What would be right for each of these rows, one text or several."""
+        references = self.data.references(split)
+        return [[references[number]] for number in numbers.tolist()]
 
     def look(
         self,
@@ -166,31 +177,40 @@ class Writing(Task):
         numbers: Tensor,
         written: list[list[int]],
         texts: list[str],
-        references: list[str],
+        references: list[list[str]],
     ) -> None:
         """Adds pictures and further metrics of what was written."""
         raise NotImplementedError  # each objective does
 
 
-def scores(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], str]:
+def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, float], str]:
     """BLEU, chrF (both 0 to 100) and the share that is exact; and the lines that tell them, with their signatures."""
     from sacrebleu.metrics import BLEU, CHRF
 
     metrics, lines = {}, []
     # force: no warning where the end of each sentence stands apart, as it does in texts of words
     for name, metric in (("BLEU", BLEU(force=True)), ("chrF", CHRF())):
-        score = metric.corpus_score(list(texts), [list(references)]).score
+        score = metric.corpus_score(texts, _streams(references)).score
         metrics[name.lower()] = score
         lines.append(f"{name}   {score:5.2f}   {metric.get_signature()}")
-    metrics["exact"] = sum(map(str.__eq__, texts, references)) / len(references)
+    exact = [text in those for text, those in zip(texts, references, strict=True)]
+    metrics["exact"] = sum(exact) / len(exact)
     return metrics, "\n".join([*lines, f"exact  {metrics['exact']:.1%}"])
 
 
-def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU of some of the texts, with the same signature as `scores`."""
+def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """BLEU alone, with the signature that `scores` tells."""
     from sacrebleu.metrics import BLEU
 
-    return float(BLEU(force=True).corpus_score(list(texts), [list(references)]).score)
+    return float(BLEU(force=True).corpus_score(texts, _streams(references)).score)
+
+
+def _streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """As sacrebleu wants them: the first reference of each text, then the second; None where there is none."""
+    return [
+        [those[place] if place < len(those) else None for those in references]
+        for place in range(max(map(len, references)))
+    ]
 
 
 def records(columns: dict[str, list[str]]) -> str:
@@ -216,15 +236,3 @@ def names(tokenizer: Any, ids: list[int]) -> list[str]:
 
 def feeds_itself(model: nn.Module) -> bool:
     return "teacher_forcing" in inspect.signature(model.forward).parameters
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value} must be a whole number of at least {least}.")
-
-
-def check_number(name: str, value: Any, least: float, *, most: float = math.inf, below: float = math.inf) -> None:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-    if not right or not value < below:
-        end = f"at most {most}" if most < math.inf else f"below {below}" if below < math.inf else "finite"
-        raise ValueError(f"{name}={value} must be a number of at least {least} and {end}.")
