@@ -88,6 +88,9 @@ def stand_in(dataset: str, folder: Path) -> tuple[list[str], str | None]:
     if dataset == "shakespeare":
         file = folder / "random.txt"
         file.write_bytes(random.integers(32, 97, 1_115_394, dtype=np.uint8).tobytes())
+    elif dataset in ("sst2", "multi30k"):
+        file = folder / dataset
+        _random_sentences(random, file, dataset)
     else:
         file, shape = folder / f"{dataset}.npz", (70_000, 28, 28) if dataset == "mnist" else (60_000, 3, 32, 32)
         images = random.integers(256, size=shape, dtype=np.uint8)
@@ -95,6 +98,23 @@ def stand_in(dataset: str, folder: Path) -> tuple[list[str], str | None]:
     return [
         f"dataset.path={file}"
     ], f"{dataset} is not in EPOCHAL_DATA nor at hand from the Hub: random numbers instead."
+
+
+def _random_sentences(random: Any, folder: Path, dataset: str) -> None:
+    """As many as there are, of words drawn as in a language, few often and many seldom; as long as those are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def sentences(count: int, words: float) -> list[str]:
+        return [" ".join(f"w{n}" for n in random.zipf(1.3, 1 + random.poisson(words)) % 20_000) for _ in range(count)]
+
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", 67_349 if dataset == "sst2" else 29_000), ("validation", 872)):
+        if dataset == "sst2":
+            columns: dict[str, Any] = {"sentence": sentences(count, 8.4), "label": random.integers(2, size=count)}
+        else:
+            columns = {language: sentences(count, 11) for language in ("de", "en")}
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
 
 
 def launch(arguments: list[str], steps: int, folder: Path, *flags: str) -> dict[str, Any]:

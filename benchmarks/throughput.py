@@ -12,6 +12,8 @@ bare         The same network, memory layout (channels_last where the framework 
              clipping, on normalised floats in memory. No metrics, no check for NaN, no augmentation even for cifar10.
 torchvision  In `resnet18` and `vgg11` the bare loop trains torchvision's network instead of ours, in the same form for small
              images: ResNet-18 with a 3x3 stem of stride 1 and no pooling in it, VGG-11 with one layer after its features.
+padded       In `lstm` and `transformer` the bare loop has the very batches of the framework's first epoch, bucketed and padded,
+             ready in memory: the ratio of steps is that of tokens.
 recipe       torchvision's MNIST, ToTensor, Normalize and a shuffling DataLoader (no workers) into Lightning with its
              progress bar; torchmetrics updated and logged each step; network and optimiser as above.
 
@@ -28,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,6 +47,8 @@ CASES: dict[str, tuple[str, list[str], int, float | None]] = {  # data, model, s
     "resnet18": ("cifar10", ["model=resnet", "model.depth=18", "dataset.batch_size=32"], 8, 0.97),
     "vgg11": ("cifar10", ["model=vgg", "model.depth=11", "dataset.batch_size=32"], 20, 0.97),
     "gpt": ("shakespeare", ["model=gpt"], 100, 0.97),
+    "lstm": ("sst2", ["model=lstm"], 200, 0.97),
+    "transformer": ("multi30k", ["model=transformer"], 10, 0.97),
     "mlp": ("mnist", MLP, 1500, None),
     "epoch": ("mnist", MLP, 421, None),
 }
@@ -142,6 +146,36 @@ def bare(job: Any, steps: int) -> float:
         return clocked(loop, steps)
 
 
+def padded(job: Any, steps: int) -> float:
+    """The plain loop over ready batches of sentences, or of pairs of them."""
+    from torch.nn import functional
+    from torch.nn.utils import clip_grad_norm_
+
+    from epochal.facts import PAD
+
+    configured = job.task.configure_optimizers()
+    model, optimizer, schedule = job.task.model, configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    smoothing = job.config.task.get("label_smoothing", 0.0)
+    batches = list(islice(cycle(job.data.train_dataloader()), length(steps)))
+
+    def loop() -> None:
+        for inputs, targets, _, lengths in batches:
+            if targets.dim() == 2:  # BEGIN, words, END, padding
+                logits, targets = model(inputs, targets[:, :-1], lengths).flatten(0, 1), targets[:, 1:].flatten()
+                loss = functional.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing)
+            else:
+                loss = functional.cross_entropy(model(inputs, lengths), targets, label_smoothing=smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            if job.config.trainer.gradient_clip_val:
+                clip_grad_norm_(model.parameters(), job.config.trainer.gradient_clip_val)
+            optimizer.step()
+            schedule.step()
+
+    with patch.dict(os.environ, {NVML: "0"}):
+        return clocked(loop, steps)
+
+
 def recipe(job: Any, steps: int) -> float:
     """The usual way."""
     import pytorch_lightning as pl
@@ -181,13 +215,17 @@ def recipe(job: Any, steps: int) -> float:
         return clocked(lambda: trainer.fit(Recipe(), *loaders), steps)
 
 
+LOOPS = {"resnet18": ("torchvision", torchvision), "vgg11": ("torchvision", torchvision)}
+LOOPS |= {"lstm": ("bare", padded), "transformer": ("bare", padded)}
+
+
 def compare(case: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs one case's contenders in turns."""
     dataset, model, usual, least = CASES[case]
     extra, note = stand_in(dataset, folder)
     steps = options.steps or usual
     overrides = [f"dataset={dataset}", *model, *extra, f"output_dir={folder}"]
-    beside, loop = ("torchvision", torchvision) if case in ("resnet18", "vgg11") else ("bare", bare)
+    beside, loop = LOOPS.get(case, ("bare", bare))
     contenders, targets = {beside: loop, **dict.fromkeys(options.logger, framework)}, {beside: least}
     if case == "epoch":
         contenders["recipe"], targets["recipe"] = recipe, RECIPE_TARGET
