@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from epochal.data import Batch
 from epochal.errors import ConfigError
 from epochal.facts import Classes, Images, Tokens
 from epochal.parts import make_data, make_task, settle
@@ -29,6 +28,10 @@ def dataset_for(model: str, tmp_path: Path) -> list[str]:
     """Small data of the kind that the model reads."""
     config = composed(f"model={model}")
     network = target_class(config.model._target_)
+    if "translation" in network.tasks:
+        return ["dataset=reverse", "dataset.train_size=64"]
+    if "captioning" in network.tasks:
+        return ["dataset=digit_captions", "dataset.source=digits", "dataset.train_size=64"]
     classifies = "classification" in network.tasks
     if not classifies and Tokens in network.reads:
         (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
@@ -51,10 +54,7 @@ def test_every_parameter_of_every_model_learns(name: str, tmp_path: Path) -> Non
     data = make_data(config)
     inputs, outputs = data.facts(config.task.name)
     task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
-    rows, _ = data.rows("train")
-    batch = next(iter(data._loader("train", shuffle=True)))
-    if hasattr(rows, "images"):
-        batch = Batch(data.normalise(batch.inputs), batch.targets, batch.seed)
+    batch = data.on_after_batch_transfer(next(iter(data._loader("train", shuffle=True))), 0)
     task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
     loss, _ = task.step(batch)
     loss.backward()
@@ -97,7 +97,7 @@ def test_every_optimizer_goes_with_every_scheduler(optimizer: str, scheduler: st
     assert max(rates) <= config.optimizer.lr * (1 + 1e-6)
     assert all(rate >= 0 for rate in rates)
     if scheduler != "constant":
-        assert rates[-1] < 0.2 * config.optimizer.lr
+        assert rates[-1] < 0.35 * config.optimizer.lr  # 1 / sqrt(10) after a warm-up of a tenth
 
 
 def test_the_configs_of_the_repository_are_found() -> None:
