@@ -57,6 +57,24 @@ WRONG_CHOICES = {
         ["model=vit", "dataset.image_size=32", "model.patch_size=5"],
         ["patch_size=5 does not divide 32x32", "1, 2, 4, 8, 16, 32 do"],
     ),
+    "no beams": (
+        ["model=seq2seq", "dataset=reverse", "task=translation", "task.beam_size=0"],
+        ["beam_size=0 must be a whole number of at least 1."],
+    ),
+    "a network that reads one thing for two": (
+        ["model=gpt", "dataset=multi30k"],
+        ["learns language_modeling, but dataset=multi30k teaches translation", "seq2seq, transformer"],
+    ),
+    "one language twice": (["model=seq2seq", "dataset=multi30k", "dataset.target=de"], ["are both de"]),
+    "an attention that is none": (
+        ["model=seq2seq", "dataset=reverse", "model.attention=sum"],
+        ["attention=sum is no choice", "none additive dot"],
+    ),
+    "a sequence of no length": (["model=lstm", "dataset=copy", "dataset.length=0"], ["dataset.length=0 must be"]),
+    "own words fed to a network that cannot": (
+        ["model=transformer", "dataset=reverse", "task=translation", "task.teacher_forcing=0.5"],
+        ["teacher_forcing=0.5", "seq2seq"],
+    ),
     "a branch that is none": (["model=googlenet", "model.branches=[2x2]"], ["2x2", "1x1 3x3 5x5 pool"]),
     "a width of nothing": (["model=vgg", "model.width=0", "dataset.image_size=32"], ["width=0 must be above 0"]),
     "a shift that is no list": (["task=classification", "task.shifts=2"], ["shifts=2 must be a list of numbers"]),
@@ -68,8 +86,8 @@ WRONG_CHOICES = {
     ),
     "pretrained weights of a network that has none": (["+model.pretrained=true"], ["torchvision has no weights"]),
     "a tokenizer that is none": (
-        [*TEXT, "dataset.path=/", "dataset.tokenizer=bpe"],
-        ["dataset.tokenizer=bpe is no tokenizer", "character byte"],
+        [*TEXT, "dataset.path=/", "dataset.tokenizer=word"],
+        ["dataset.tokenizer=word is no tokenizer", "character byte bpe"],
     ),
     "a word for a number": (["dataset.batch_size=abc"], ["dataset.batch_size=abc is not a number."]),
     "a number for yes or no": (["dataset.flip=3"], ["dataset.flip=3 must be true or false."]),
@@ -541,6 +559,28 @@ def test_code_in_a_checkpoint_does_not_run(refuse, copied, home, write):
     refuse("evaluate", "run=run", says=("best.ckpt is no checkpoint of Epochal",))
     refuse("train", "resume=run", says=("last.ckpt is no checkpoint of Epochal",))
     assert not (home / "sprung").exists()
+
+
+# -- parallel texts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("german", "english", "options", "says"),
+    [
+        ("a b\n\nc\n", "a\nb\nc\n", (), ("Line 2 of", "train.de is empty", "leave it out in both")),
+        ("a\nb\nc\n", "a\nb\n", (), ("train.de has 3 lines, but train.en has 2",)),
+        ("a\nb\n", "a\nb\n", ("dataset.source=dd",), ("dataset.source=dd is no language", "It has: de, en")),
+    ],
+)
+def test_parallel_texts_that_are_none(refuse, home, german, english, options, says):
+    folder = home / "texts"
+    folder.mkdir()
+    (folder / "train.de").write_text(german)
+    (folder / "train.en").write_text(english)
+    pair = () if options else ("dataset.source=de",)
+    refuse(
+        "train", "model=seq2seq", "dataset=pairs", "dataset.path=texts", "dataset.target=en", *pair, *options, says=says
+    )
 
 
 # -- several jobs, and a real process -------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def dataset_for(model: str, tmp_path: Path) -> list[str]:
     if "captioning" in network.tasks:
         return ["dataset=digit_captions", "dataset.source=digits", "dataset.train_size=64"]
     classifies = "classification" in network.tasks
-    if not classifies and Tokens in network.reads:
+    if "context_length" in config.dataset or (not classifies and Tokens in network.reads):
         (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
         return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
     digits, images = ["dataset=digits", "dataset.train_size=64"], Images(1, 8, 8)

@@ -44,6 +44,8 @@ def panel(
     rows.add_row(
         "data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )
+    if note := getattr(data, "note", ""):  # what was left out
+        rows.add_row("", note)
     where = f", going on from step {resumed_step:,}" if resumed_step else ""
     rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
     rows.add_row("kept in", relative(run.folder))
