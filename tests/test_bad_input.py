@@ -436,7 +436,7 @@ def test_evaluating_on_data_that_does_not_fit(refuse, copied, photos, home):
     refuse("evaluate", "run=images", *fewer, says=("tells 10 classes apart, but dataset=images has 3",))
     refuse("evaluate", "run=images", *fewer, "dataset.test=0", says=("dataset.test=0 must be",))
     refuse("evaluate", "run=images", "prompt=hello", says=("prompt goes with a language model",))
-    refuse("evaluate", "run=text", 'prompt="§"', says=("no character of the prompt",))
+    refuse("evaluate", "run=text", 'prompt="§"', says=("The vocabulary lacks these characters of the prompt",))
 
 
 def test_evaluation_that_cannot_be_written(command, copied):
