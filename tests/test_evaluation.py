@@ -58,11 +58,10 @@ def test_other_data_of_the_same_shape_is_evaluated(job, command, home):
     assert metrics["test/accuracy"] < 0.6, "noise has no digits in it"
 
 
-def test_a_language_model_goes_on_from_a_prompt(trained, command, copied):
-    outcome = command("evaluate", f"run={copied('run', 'text')}", "prompt=the quick")
+def test_a_language_model_is_tested_and_writes(trained, command, copied):
+    outcome = command("evaluate", f"run={copied('run', 'text')}")
     assert outcome.status == 0, outcome.error
-    assert "the quick" in outcome.out
-    assert "perplexity" in outcome.out
+    assert "perplexity" in outcome.out and "samples" in outcome.out
 
 
 def test_every_test_image_counts_the_same_in_batches_of_unlike_size(home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
+from torch import nn
 
 from epochal import explain, screen
 from epochal.callbacks import load_weights, read_checkpoint
@@ -21,8 +24,10 @@ from epochal.errors import ConfigError
 from epochal.facts import Classes, from_plain, words
 from epochal.parts import make_data, make_task, make_trainer, quiet
 from epochal.runs import Run, save_shown, slug, write_atomically
-from epochal.tasks import LanguageModeling, Task
+from epochal.tasks import LanguageModeling, Task, Translation
 from epochal.validate import ALLOWED, check_targets, make_model, numbers, roles, target_class
+
+WRITING = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")  # keys of a run's task
 
 
 @dataclass
@@ -39,21 +44,24 @@ class Rebuilt:
 def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, float]:
     """Tests, prints, and writes metrics, tables and pictures to `<run>/evaluation/<data set>/`.
 
+    With a prompt it prints what the network writes about it, and tests and writes nothing.
+
     Args:
         config: As composed from `conf/evaluate.yaml`.
 
+    Returns:
+        The metrics; none with a prompt.
+
     Raises:
-        ConfigError: If the folder or file is no run's, or the other data does not fit its model.
+        ConfigError: If the folder or file is no run's, the other data does not fit its model, or the network cannot
+            write about the prompt.
     """
     console = console or Console()
     rebuilt = rebuild(config)
-    task, data = rebuilt.task, rebuilt.data
     if config.prompt is not None:
-        if not isinstance(task, LanguageModeling):
-            raise ConfigError(f"prompt goes with a language model; this run learned {rebuilt.config.task.name}.")
-        if not len(data.tokenizer.encode(config.prompt)):  # type: ignore[attr-defined]
-            raise ConfigError(f"The run's vocabulary has no character of the prompt {config.prompt!r}.")
-        data.prompt = config.prompt  # type: ignore[attr-defined]
+        answer(rebuilt, str(config.prompt), console)
+        return {}
+    task, data = rebuilt.task, rebuilt.data
     images = images_to_explain(config, task, data)
     rebuilt.trainer.test(task, datamodule=data, verbose=False)
     metrics = task.measured
@@ -86,6 +94,48 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     )
     console.print(f"\n{written} are in\n    {screen.relative(rebuilt.folder)}", soft_wrap=True)
     return metrics
+
+
+def answer(rebuilt: Rebuilt, prompt: str, console: Console) -> None:
+    """Prints how a language model goes on from the prompt, or its translation.
+
+    Raises:
+        ConfigError: If the network writes no text of another, or cannot read the prompt.
+    """
+    task, trainer = rebuilt.task, rebuilt.trainer
+    task.trainer, trainer.datamodule = trainer, rebuilt.data  # type: ignore[attr-defined]  # as a test would
+    task.to(trainer.strategy.root_device).eval()
+    try:
+        if isinstance(task, LanguageModeling):
+            texts, name = task.sample(prompt), "sample"
+        elif isinstance(task, Translation):
+            texts, name = [task.translate(prompt)], "translation"
+        else:
+            learned = rebuilt.config.task.name
+            raise ConfigError(f"prompt goes with a language model or a translation; this run learned {learned}.")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for text in texts:
+        console.print(Panel(Text(text), title=name, title_align="left", border_style="cyan"))
+
+
+def choose_writing(config: DictConfig, saved: DictConfig) -> None:
+    """Puts what was asked for of the writing into a run's config.
+
+    Raises:
+        ConfigError: If the run's objective has no such key, or the value is out of range.
+    """
+    given = {key: config[key] for key in WRITING if config.get(key) is not None}
+    if not given:
+        return
+    known = inspect.signature(target_class(saved.task._target_)).parameters
+    if wrong := next((key for key in given if key not in known), None):
+        raise ConfigError(f"{wrong} does not go with this run, which learned {saved.task.name}.")
+    for key, value in given.items():
+        saved.task[key] = value
+    if wrong := "\n".join(line for line in numbers(saved) if line.startswith("task.")):
+        raise ConfigError(wrong)
+    make_task(saved, nn.Linear(1, 1), total_steps=1)  # wrong values are told before the data is looked for
 
 
 def images_to_explain(config: DictConfig, task: Task, data: Data) -> list[int]:
@@ -126,6 +176,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is of another version of Epochal: its facts cannot be read.") from error
     saved.trainer = config.trainer
+    choose_writing(config, saved)
     other = config.get("dataset")
     if wrong := [*roles(saved), *(numbers(config) if other is not None else ())]:
         raise ConfigError("\n".join(wrong))

@@ -57,7 +57,9 @@ class Captioning(Writing):
         images = rows[Rows(few, 0)].inputs  # uint8 (N, C, H, W)
         wrong = [text not in those for text, those in zip(texts[:SHOWN], references)]
         captions = [f"{text}\nnot: {those[0]}" if bad else text for text, those, bad in zip(texts, references, wrong)]
-        shown.pictures["captions"] = pictures.grid(images.numpy(), captions, highlight=wrong, side=SIDE)
+        shown.pictures["captions"] = pictures.grid(
+            images.numpy(), captions, highlight=wrong, side=SIDE, title="Captions; in red the wrong ones"
+        )
         if hasattr(self.model, "attention"):
             picture = self._attention(split, few[:SHOWN_ATTENTION], written)
             shown.pictures |= {} if picture is None else {"attention": picture}

@@ -1,0 +1,36 @@
+from types import SimpleNamespace
+
+import torch
+from PIL import Image
+
+from epochal.data import Batch
+from epochal.tasks import Captioning
+from training import train
+
+OPTIONS = {"model": torch.nn.Identity(), "optimizer": None, "scheduler": None, "total_steps": 1}
+
+
+def test_an_image_is_written_about_once_and_each_of_its_captions_is_right():
+    rows = SimpleNamespace(image=torch.tensor([3, 3, 7, 3]))
+    data = SimpleNamespace(rows=lambda split: (rows, 4), references=lambda split: ["a", "b", "c", "d"])
+    task = Captioning(**OPTIONS)
+    task.trainer = SimpleNamespace(datamodule=data)
+    numbers = task.to_write("test")
+    assert numbers.tolist() == [0, 2]
+    assert task.references("test", numbers) == [["a", "b", "d"], ["c"]]
+
+
+def test_pixels_are_no_tokens():
+    assert Captioning(**OPTIONS).read(Batch(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3), 0)) == 0
+
+
+def test_a_run_leaves_captions_and_where_they_come_from(home):
+    job = train(
+        *("model=captioner", "dataset=digit_captions", "dataset.source=digits", "dataset.length=2"),
+        *("dataset.train_size=64", "dataset.validation=12", "dataset.test=12", "dataset.batch_size=8"),
+        *("duration=2steps", "logger=none"),
+    )
+    assert {"test/exact", "test/bleu", "test/perplexity"} <= set(job.task.measured)
+    assert (job.run.pictures / "test_captions.txt").read_text().count("caption ") == 12
+    for name in ("test_captions.png", "test_attention.png", "captions_000002.png"):
+        assert min(Image.open(job.run.pictures / name).size) > 100
