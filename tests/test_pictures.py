@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from epochal import drawing, pictures
+from epochal import drawing, heatmaps, pictures
 
 RANDOM = np.random.default_rng(0)
 RED_FRAME, GREEN, RED = (200, 30, 30), "\x1b[32m", "\x1b[31m"
@@ -201,3 +201,46 @@ def test_grid_in_terminal_fits_the_terminal(width, columns, lines):
     output = printed(pictures.grid_in_terminal(images(8, 3, 28), columns=columns), width)
     assert output.count("▀") == 8 * 14 * 7
     assert output.count("\n") == lines * 8  # seven lines of blocks and an empty one
+
+
+@pytest.mark.parametrize("side", [32, 96, 200])
+def test_grid_draws_images_no_larger_than_it_is_told(side):
+    picture = pictures.grid(images(1, 3, 16), side=side)
+    assert picture.width == side // 16 * 16 + 2 * pictures.MARGIN
+
+
+def test_curves_draws_dots_that_are_joined_by_no_line():
+    blue = pictures.LINES[0]
+    joined, apart = (
+        (np.asarray(pictures.curves({"a": ([0, 1], [0, 1])}, "t", "x", "y", dots=dots)) == blue).all(2).sum()
+        for dots in ((), ("a",))
+    )
+    assert 0 < apart < joined / 5
+
+
+def test_heat_map_is_the_darker_the_larger_a_weight():
+    picture = np.asarray(heatmaps.heat_map(np.array([[0.0, 0.2, 0.5, 1.0]]), ["to"], ["a", "b", "c", "d"]).convert("L"))
+    cells = picture[-heatmaps.CELL // 2 - 4, -4 * heatmaps.CELL + 8 :: heatmaps.CELL].astype(int)
+    assert len(cells) == 4 and (np.diff(cells) < -20).all()
+
+
+def test_heat_map_cuts_long_labels_and_asks_for_one_for_each_weight():
+    assert max(heatmaps.heat_map(np.zeros((2, 2)), ["x" * 99, "y"], ["z" * 99, "w"]).size) < 220
+    with pytest.raises(ValueError, match=r"weights must have shape \(1, 2\) for its labels, not \(2, 2\)"):
+        heatmaps.heat_map(np.zeros((2, 2)), ["a"], ["b", "c"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_maps_of_attention_stand_two_by_two_with_a_margin(count):
+    picture = heatmaps.attention([np.eye(3)] * count, [["a", "b", "c"]] * count, [["d", "e", "f"]] * count, "A title")
+    assert has_white_edges(picture)
+    assert picture.height > (250 if count > 2 else 150)
+
+
+def test_films_frame_only_wrong_frames_in_red_and_may_be_of_unlike_length():
+    strips, words = [images(3, 1, 8), images(2, 3, 8)], [["1", "2", "3"], ["4", "5"]]
+    right = heatmaps.films(strips, words, title="Films")
+    wrong = heatmaps.films(strips, words, [[False, False, True], [False, False]], title="Films")
+    assert RED_FRAME not in colors(right) and RED_FRAME in colors(wrong)
+    assert RED_FRAME not in colors(wrong.crop((0, 0, pictures.MARGIN + 2 * 68 + heatmaps.GAP, wrong.height)))
+    assert has_white_edges(wrong)

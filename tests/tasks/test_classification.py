@@ -1,0 +1,98 @@
+"""Sentences in classes: what is shown of them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from epochal.data import Batch
+from epochal.facts import Classes, Tokens
+from epochal.tasks import Classification
+from epochal.tasks.base import Shown
+from epochal.tasks.sequences import show_state_gradients
+
+OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
+LENGTHS = torch.tensor([3, 1, 2, 3] * 8)
+
+
+class Sentences:
+    """Rows of ones; the label is whether there is more than one. Row 3 and each fourth after it is mislabelled."""
+
+    yields, classes, seed = Tokens, Classes(("short", "long")), 0
+
+    def rows(self, split):
+        return self, len(LENGTHS)
+
+    def lengths(self, split):
+        return LENGTHS
+
+    def text(self, split, number):
+        return f"text {number}"
+
+    def __getitem__(self, rows):
+        lengths = LENGTHS[rows.numbers]
+        inputs = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        return Batch(inputs, ((lengths > 1) & (rows.numbers % 4 != 3)).long(), 0, lengths)
+
+    def transfer_batch_to_device(self, batch, device, number):
+        return batch
+
+    def on_after_batch_transfer(self, batch, number):
+        return batch
+
+
+class Counts(torch.nn.Module):
+    """Knows how long a row is, and shows states."""
+
+    shows_state_gradients = True
+
+    def forward(self, inputs, lengths):
+        assert (inputs.sum(1) == lengths).all()
+        return torch.stack((torch.full_like(lengths, 2), lengths.clamp(max=2) * 2 - 1), dim=1).float()
+
+    def state_gradients(self, inputs, loss):
+        assert inputs.all(), "a row is padded"
+        return torch.arange(1.0, inputs.shape[1] + 1)
+
+
+@pytest.fixture
+def task():
+    task = Classification(model=Counts(), **OPTIONS).eval()
+    task.trainer = SimpleNamespace(datamodule=Sentences(), testing=True, world_size=1)
+    return task
+
+
+def test_sentences_are_shown_with_what_they_are_taken_for(task):
+    blocks = task.show().texts["predictions"].split("\n\n")
+    assert blocks[0] == "long, 73% sure, right\n    text 0"
+    assert blocks[1] == "short, 73% sure, right\n    text 1"
+    assert blocks[3] == "long, 73% sure, wrong: it is short\n    text 3"
+
+
+def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
+    data = task.data
+    for numbers in LENGTHS.argsort(stable=True).split(10):  # as the batches of a test come
+        task.step(data[SimpleNamespace(numbers=numbers)])
+    shown = task.show_test()
+    mistakes = [line.strip() for line in shown.texts["mistakes"].splitlines() if "text" in line]
+    assert mistakes == [f"text {number}" for number in range(3, 32, 4)]
+    profile = shown.profiles["accuracy_by_length"]
+    assert (profile.positions, profile.values) == ([1, 2, 3], [1, 1, 0.5])
+    assert shown.table[0][1] == "texts" and "confusion" in shown.pictures
+
+
+def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):
+    shown = Shown()
+    show_state_gradients(task, shown, lambda out, labels: out.sum())
+    assert shown.profiles["state_gradient"].values == [1, 2, 3], "the longest of which there are enough"
+
+
+def test_padding_counts_as_no_token(task):
+    batch = task.data[SimpleNamespace(numbers=torch.arange(4))]
+    assert task.step(batch)[1]["tokens"] == 9
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1, "some"])
+def test_label_smoothing_that_is_no_share_is_refused(smoothing):
+    with pytest.raises(ValueError, match=f"label_smoothing={smoothing} must be a number"):
+        Classification(model=Counts(), label_smoothing=smoothing, **OPTIONS)
