@@ -142,4 +142,4 @@ def metric_text(name: str, value: float | None) -> str:
         return "not finite"
     if name.endswith(PERCENT):
         return f"{value:.2%}"
-    return f"{value:.4f}" if value > 1e-3 else f"{value:.1e}"
+    return f"{value:.4f}" if value == 0 or abs(value) > 1e-3 else f"{value:.1e}"
