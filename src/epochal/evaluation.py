@@ -187,7 +187,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
                 f"but dataset={other.name} yields {target_class(other._target_).yields.__name__.lower()}."
             )
         # windows, batches and the order of pixels as in training: what is other is the data
-        kept = ("context_length", "eval_batch_size", "permuted", "split_seed")
+        kept = ("context_length", "max_length", "eval_batch_size", "permuted", "split_seed")
         own = {key: saved.dataset[key] for key in kept if key in saved.dataset}
         saved.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
     data = make_data(saved, state)  # pixels are normalised and text is cut as in training

@@ -191,7 +191,7 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
         yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
     yield from _pair(config, model, data)
     yield from _model(config, model, data)
-    yield from _task(config)
+    yield from _task(config, model)
     yield from _optimizer(config)
     yield from _trainer(config)
     if config.output_dir is not None:
@@ -304,7 +304,7 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
         raise ConfigError(f"model={config.model.name}: {error}") from error
 
 
-def _task(config: DictConfig) -> Iterator[str]:
+def _task(config: DictConfig, model: Any) -> Iterator[str]:
     """Makes the objective around a network of one weight, so that wrong options are found before any download."""
     import torch
 
@@ -317,6 +317,9 @@ def _task(config: DictConfig) -> Iterator[str]:
         )
     except (TypeError, ValueError) as error:
         yield f"task={config.task.name}: {error}"
+    fed = config.task.get("teacher_forcing", 1)
+    if fed != 1 and "teacher_forcing" not in inspect.signature(model.forward).parameters:
+        yield f"task.teacher_forcing={fed} needs a network that reads its own guesses: seq2seq; {config.model.name} reads the truth."
 
 
 def _optimizer(config: DictConfig) -> Iterator[str]:
