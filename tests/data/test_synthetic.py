@@ -187,3 +187,10 @@ def test_more_kinds_than_letters_are_numbers():
     data = prepared(Copy, "translation", kinds=30)
     assert data.facts("sequence_labeling")[1].names == tuple(map(str, range(30)))
     assert data.target_tokenizer.decode([BEGIN, 4, 33, END, 5]) == "0 29"
+
+
+def test_symbols_can_be_typed():
+    tokenizer = prepared(Reverse, "translation").source_tokenizer
+    ids = tokenizer.encode("b a c")
+    assert tokenizer.decode(ids) == "b a c" and tokenizer.missing("b a c") == ""
+    assert tokenizer.missing("b word a !") == "word!"

@@ -12,6 +12,7 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -115,13 +116,22 @@ class Symbols:
         letters = string.ascii_lowercase
         self.names = tuple(letters[:kinds] if kinds <= len(letters) else map(str, range(kinds)))
         self.blank, self.signal = FIRST + kinds, FIRST + kinds + 1
+        self._ids = {name: FIRST + place for place, name in enumerate((*self.names, "_", "?"))}
 
     def __len__(self) -> int:
         return self.signal + 1
 
+    def missing(self, text: str) -> str:
+        """What stands between the spaces and is no symbol."""
+        return "".join(dict.fromkeys(name for name in text.split() if name not in self._ids))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of the symbols, which spaces separate."""
+        return np.array([self._ids[name] for name in text.split() if name in self._ids], np.int64)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Up to the END, separated by spaces, without padding."""
-        names, words = (*self.names, "_", "?"), []
+        names, words = tuple(self._ids), []
         for token in map(int, ids):
             if token == END:
                 break
