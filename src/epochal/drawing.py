@@ -69,8 +69,9 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def plain(text: str) -> str:
-    """Without accents, which the built-in font lacks."""
-    return "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
+    """Without accents and the German sharp s, which the built-in font lacks."""
+    letters = unicodedata.normalize("NFD", text.replace("ß", "ss"))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def width_of(text: str, size: int) -> int:

@@ -42,6 +42,15 @@ def test_a_set_in_epochal_data_needs_no_network(tmp_path, monkeypatch):
     assert data.classes.names == ("cat", "dog")
 
 
+def test_a_copy_with_a_folder_for_each_config(tmp_path, monkeypatch):
+    for config in ("small", "large"):
+        (tmp_path / "wiki" / config).mkdir(parents=True)
+        text_parquet(tmp_path / "wiki" / config / "train.parquet", rows=20 if config == "small" else 40)
+    found = [sources.locate("text", str(tmp_path / "wiki"), config=config) for config in ("small", "large")]
+    assert [len(sources.open_splits(source, tmp_path / "scratch")["train"]) for source in found] == [20, 40]
+    assert found[0].fingerprint() != found[1].fingerprint()
+
+
 @pytest.mark.parametrize("change", ["content", "time", "new file", "renamed"])
 def test_a_changed_source_has_another_fingerprint(tmp_path, change):
     folder = image_folder(tmp_path / "photos")

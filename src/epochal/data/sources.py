@@ -36,7 +36,8 @@ class Source:
             return {"hub": self.path, "config": self.config, "revision": self.revision}
         files = [self.local] if self.local.is_file() else sorted(f for f in self.local.rglob("*") if f.is_file())
         listing = [(str(f.relative_to(self.local)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest()}
+        part = {"config": self.config} if self.config else {}
+        return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest(), **part}
 
 
 def locate(dataset: str, path: str | None, *, config: str | None = None, revision: str | None = None) -> Source:
@@ -94,7 +95,11 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
             options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
             found = datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
         else:
-            found = datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
+            part = source.local / source.config if source.config else None
+            if part is not None and part.is_dir():  # as on the Hub, a folder for each config
+                found = datasets.load_dataset(str(part), cache_dir=str(scratch))
+            else:
+                found = datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
     except (DatasetsError, OSError, ValueError) as error:
         cause = _first_cause(error)
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
