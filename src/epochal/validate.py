@@ -182,7 +182,9 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
     if wrong := list(roles(config)):
         yield from wrong
         return
-    if data.yields in model.reads and set(data.tasks) & set(model.tasks):  # else the model's own options of the data are among the keys
+    if data.yields in model.reads and set(data.tasks) & set(
+        model.tasks
+    ):  # else the model's own options of the data are among the keys
         known = inspect.signature(data).parameters
         for key in config.dataset:
             if key not in known and key != "_target_":
