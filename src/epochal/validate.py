@@ -280,8 +280,13 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     if data.yields not in model.reads or not common:
         return
     task = config.task.name if config.task.name in common else common[0]
+    try:
+        likely = data.likely(config.dataset, task)
+    except ConfigError as error:
+        yield str(error)
+        return
     problem = None
-    for inputs, outputs in data.likely(config.dataset, task):
+    for inputs, outputs in likely:
         try:
             with torch.device("meta"):
                 make_model(config, inputs, outputs)

@@ -20,7 +20,7 @@ from epochal.data import cache, ragged, sources, tokenizers
 from epochal.data.base import Batch, Rows, count_of
 from epochal.data.chance import check_count, uniform
 from epochal.data.digits import MadeOfDigits
-from epochal.data.images import ImageData, ImageRows, _common_shape, _decode_one, _encoded_images, statistics
+from epochal.data.images import ImageData, ImageRows, common_shape, decode_one, encoded_images
 from epochal.data.ragged import Ragged
 from epochal.errors import ConfigError
 from epochal.facts import BEGIN, END, PAD, UNKNOWN, Images, Inputs, Outputs, Tokens
@@ -250,24 +250,22 @@ class CaptionData(ImageData):
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
         train = self._rows["train"]
         self.inputs = Images(*train.images.shape[1:])
-        self.mean, self.std = self._adopted or statistics(ImageRows(train.images, train.image, train.image.unique()))
-        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
-        self._shift = (-self.mean / self.std).view(-1, 1, 1)
+        self.normalise_by(ImageRows(train.images, train.image, train.image.unique()))
         self.check_batch_size(len(train.image))
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
         """Writes the images of each role, the captions of each split, and tells what they are."""
         pictures, captions = self._read(source, building / "scratch")
-        size, mode = _common_shape(source, pictures, IMAGE, self)
+        size, mode = common_shape(source, pictures, IMAGE, self)
         for role, rows in pictures.items():
             shape = (len(rows), len(mode), size[1], size[0])
             images = cache.create_array(building / f"{role}_images.npy", shape, np.uint8)
 
             def load(number: int, item: dict[str, Any], role: str = role, images: np.ndarray = images) -> None:
-                images[number] = _decode_one(source, role, number, item, size, mode)
+                images[number] = decode_one(source, role, number, item, size, mode)
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for _ in pool.map(load, range(len(rows)), _encoded_images(rows, IMAGE)):
+                for _ in pool.map(load, range(len(rows)), encoded_images(rows, IMAGE)):
                     pass
         shutil.rmtree(building / "scratch", ignore_errors=True)
 

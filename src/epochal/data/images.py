@@ -118,12 +118,16 @@ class ImageData(Data):
                 for split in meta["splits"]
             }
         )
-        self.mean, self.std = self._adopted or statistics(self._splits["train"])
-        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
-        self._shift = (-self.mean / self.std).view(-1, 1, 1)
+        self.normalise_by(self._splits["train"])
         pixels = self.inputs.height * self.inputs.width
         self._order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.split_seed))
         self.check_batch_size(len(self._splits["train"].rows))
+
+    def normalise_by(self, train: ImageRows) -> None:
+        """Takes the mean and the deviation of these images, or those of another run that were adopted."""
+        self.mean, self.std = self._adopted or statistics(train)
+        self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
+        self._shift = (-self.mean / self.std).view(-1, 1, 1)
 
     @classmethod
     def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
@@ -324,7 +328,7 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
         names = [str(v) for v in values]
     number = {value: n for n, value in enumerate(values)}
     encoded = {s: rows.cast_column(image_column, datasets.Image(decode=False)) for s, rows in splits.items()}
-    size, mode = _common_shape(source, encoded, image_column, data)
+    size, mode = common_shape(source, encoded, image_column, data)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split, rows in encoded.items():
@@ -338,28 +342,28 @@ def _decode_splits(source: sources.Source, building: Path, data: ImageData) -> d
             labels[:] = [number[v] for v in rows[label_column]]
 
             def load(item: tuple[int, dict[str, Any]], split: str = split, images: np.ndarray = images) -> None:
-                images[item[0]] = _decode_one(source, split, item[0], item[1], size, mode)
+                images[item[0]] = decode_one(source, split, item[0], item[1], size, mode)
 
-            for _ in pool.map(load, enumerate(_encoded_images(rows, image_column))):
+            for _ in pool.map(load, enumerate(encoded_images(rows, image_column))):
                 pass
             images.flush()  # type: ignore[attr-defined]  # np.memmap has it
     shutil.rmtree(building / "scratch", ignore_errors=True)
     return {"splits": list(encoded), "classes": names}
 
 
-def _encoded_images(rows: Any, column: str) -> Iterator[dict[str, Any]]:
+def encoded_images(rows: Any, column: str) -> Iterator[dict[str, Any]]:
     """The files' bytes or paths, without one Python object a row for the rest."""
     for table in rows.select_columns([column]).with_format("arrow").iter(1000):
         yield from table.column(column).to_pylist()
 
 
-def _common_shape(
+def common_shape(
     source: sources.Source, splits: dict[str, Any], column: str, data: ImageData
 ) -> tuple[tuple[int, int], str]:
     """Width and height of every image, and "L" or "RGB"; reads the files' heads only."""
     sizes, grey = set(), True
     for split, rows in splits.items():
-        for number, item in enumerate(_encoded_images(rows, column)):
+        for number, item in enumerate(encoded_images(rows, column)):
             with _open(source, split, number, item) as image:
                 sizes.add(image.size)
                 grey = grey and image.mode in ("1", "L", "I;16", "I", "LA")
@@ -382,7 +386,7 @@ def _open(source: sources.Source, split: str, number: int, item: dict[str, Any])
         raise _corrupted(source, split, number, item) from error
 
 
-def _decode_one(
+def decode_one(
     source: sources.Source, split: str, number: int, item: dict[str, Any], size: tuple[int, int], mode: str
 ) -> np.ndarray:
     from PIL import Image, ImageOps
