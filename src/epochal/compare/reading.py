@@ -23,7 +23,9 @@ COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_m
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 LARGEST = 1e100  # what is beyond is no measured value, and its square no number
 SILENT = 600  # seconds without a sign of life after which a run that says "running" is not believed
-GOOD_WHEN_LARGE = re.compile(r"accuracy|bleu|chrf|f1|precision|recall|score|auc|per_second", re.IGNORECASE)
+GOOD_WHEN_LARGE = re.compile(
+    r"accuracy|bleu|chrf|exact|whole|solved|f1|precision|recall|score|auc|per_second", re.IGNORECASE
+)
 SHOWN = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
 
 Value = float | int | str | bool | None

@@ -22,7 +22,7 @@ class Translation(Writing):
     """Writes a sentence about a sentence; see `Writing`.
 
     The test also logs the BLEU of sources of up to the median length in words, bleu_short, and of longer ones,
-    bleu_long, and writes BLEU by length, the figure of Bahdanau et al. 2015 (arXiv 1409.0473).
+    bleu_long, with the share that they keep of it, bleu_kept, and writes BLEU by length, the figure of Bahdanau et al. 2015 (arXiv 1409.0473).
     """
 
     writes: ClassVar = "translation"
@@ -59,6 +59,8 @@ class Translation(Writing):
         shown.metrics["bleu_short"] = score(np.flatnonzero(short))
         if not short.all():
             shown.metrics["bleu_long"] = score(np.flatnonzero(~short))
+            if shown.metrics["bleu_short"] > 0:
+                shown.metrics["bleu_kept"] = shown.metrics["bleu_long"] / shown.metrics["bleu_short"]
         groups = bins(lengths)
         shown.profiles["bleu_by_length"] = Profile(
             "words in the source",
