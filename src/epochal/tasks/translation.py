@@ -22,7 +22,8 @@ class Translation(Writing):
     """Writes a sentence about a sentence; see `Writing`.
 
     The test also logs the BLEU of sources of up to the median length in words, bleu_short, and of longer ones,
-    bleu_long, with the share that they keep of it, bleu_kept, and writes BLEU by length, the figure of Bahdanau et al. 2015 (arXiv 1409.0473).
+    bleu_long, and the share of it that these keep, bleu_kept; and writes BLEU by length, the figure of Bahdanau et al.
+    2015 (arXiv 1409.0473).
     """
 
     writes: ClassVar = "translation"
