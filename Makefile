@@ -9,7 +9,7 @@ train: .venv/ready
 	$(BIN)/python train.py
 
 test: .venv/ready-dev lint types
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

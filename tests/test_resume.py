@@ -102,4 +102,4 @@ def logged(run: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv without what the clock decides."""
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "train/examples_per_second")} for row in rows]
+    return [{k: v for k, v in row.items() if k != "seconds" and not k.endswith("_per_second")} for row in rows]
