@@ -63,7 +63,10 @@ WRONG_CHOICES = {
     ),
     "a network that reads one thing for two": (
         ["model=gpt", "dataset=multi30k"],
-        ["learns language_modeling, but dataset=multi30k teaches translation", "seq2seq, seq2seq_attention, transformer"],
+        [
+            "learns language_modeling, but dataset=multi30k teaches translation",
+            "seq2seq, seq2seq_attention, transformer",
+        ],
     ),
     "one language twice": (["model=seq2seq", "dataset=multi30k", "dataset.target=de"], ["are both de"]),
     "an attention that is none": (
