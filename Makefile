@@ -22,6 +22,7 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/decoding.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

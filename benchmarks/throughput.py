@@ -1,6 +1,6 @@
 """What the framework costs: its speed beside a bare PyTorch loop, and beside the usual Lightning recipe.
 
-    python benchmarks/throughput.py                                   all, with the default logger: about 25 minutes
+    python benchmarks/throughput.py                                   all, with the default logger: over half an hour
     python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 9 --json throughput.json
 
 One thread on the CPU. The contenders take turns (A B A B ...) and the median of the rounds' ratios counts: quote the
