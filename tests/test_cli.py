@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from conftest import ROOT
+from epochal.cli import quoted
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
@@ -24,3 +25,17 @@ def test_help_and_config_come_without_heavy_imports(script, flags):
     assert done.returncode == 0, done.stderr
     words = ["python train.py model=resnet dataset=cifar10", "lenet", "cosine"] if script == "train" else ["run="]
     assert all(word in done.stdout for word in words) or flags != ("--help",)
+
+
+@pytest.mark.parametrize(
+    "text", ["Größe läuft", "To be, or not [to] be {x}", 'say "hi"', "back\\", 'a\\"b', "it's", "a\nb", "x = 1", "\\"]
+)
+def test_a_prompt_arrives_as_it_was_typed(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    assert OverridesParser.create().parse_override(quoted(f"prompt={text}")).value() == text
+
+
+@pytest.mark.parametrize("argument", ["prompt=", "prompt=null", "prompt='a b'", 'prompt="a, b"', "run=Größe"])
+def test_what_is_quoted_or_no_prompt_is_left_alone(argument):
+    assert quoted(argument) == argument

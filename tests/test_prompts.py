@@ -25,6 +25,7 @@ def test_a_prompt_is_gone_on_from_with_the_settings_that_were_asked_for(text_run
     "arguments, says",
     [
         (['prompt="ßthe⚔"'], ["The vocabulary lacks these characters of the prompt: 'ß' '⚔'"]),
+        (["prompt=Größe, [the"], ["The vocabulary lacks these characters of the prompt: 'G' 'ö' 'ß'"]),
         (["prompt="], ["The prompt is empty"]),
         (["prompt='the quick brown fox'"], ["The prompt has 19 tokens, but 16 are the most that the model reads."]),
         (["temperature=-1"], ["temperature=-1 must be a number of at least 0"]),

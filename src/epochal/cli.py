@@ -58,7 +58,7 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
                 sys.exit(2)
             sys.argv[1:] = [
                 *flags,
-                *(argument for argument in sys.argv[1:] if argument not in MANY),
+                *(quoted(argument) for argument in sys.argv[1:] if argument not in MANY),
             ]  # Hydra wants it first
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print and exit on
             command = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(job)
@@ -91,6 +91,15 @@ def application(config_name: str, config_path: Path) -> Callable[[Callable[[Dict
         return run
 
     return decorate
+
+
+def quoted(argument: str) -> str:
+    """A prompt in quotes: it is what a person wrote, and its commas, brackets and umlauts are no grammar of Hydra's."""
+    key, _, text = argument.partition("=")
+    if key != "prompt" or text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
+        return argument
+    text = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
+    return f'{key}="{text}"'
 
 
 def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overrides: list[str]) -> Any:
