@@ -123,7 +123,7 @@ def bare(job: Any, steps: int) -> float:
     clip, size = job.config.trainer.gradient_clip_val, job.config.dataset.batch_size
     rows, count = job.data.rows("train")
     batch = rows[Rows(torch.arange(count), seed=0)]  # all of it, as the framework cuts and normalises it
-    inputs, targets, _ = job.data.on_after_batch_transfer(batch, 0)
+    inputs, targets, *_ = job.data.on_after_batch_transfer(batch, 0)
     if images := inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C), so that a batch is channels_last at once
 
