@@ -3,8 +3,9 @@
     python benchmarks/throughput.py                                   all, with the default logger: over half an hour
     python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 9 --json throughput.json
 
-One thread on the CPU. The contenders take turns (A B A B ...) and the median of the rounds' ratios counts: quote the
-ratios, not the speeds. A wide range means a busy machine, and asks for more --repeats.
+One thread on the CPU. Framework and bare loop are in training at the same time, in one process, and take turns after every
+few steps: each turn's ratio is of the same second, so that a machine whose speed changes cannot favour one of them. The
+median of the turns counts, beside it its 95 % interval. Quote the ratios, not the speeds.
 
 wandb, none  build(compose(...)) and job.fit() as in train.py, with that logger (W&B offline), run folder, metrics.csv
              and a progress bar drawn for a terminal. Without validations, but for the case `epoch`.
@@ -17,8 +18,8 @@ padded       In `lstm` and `transformer` the bare loop has the very batches of t
 recipe       torchvision's MNIST, ToTensor, Normalize and a shuffling DataLoader (no workers) into Lightning with its
              progress bar; torchmetrics updated and logged each step; network and optimiser as above.
 
-Time runs from one optimiser step's end to a later one's, by the same hook for all; in `epoch` over a pass over MNIST
-and, but for bare, a validation, scaled to 60,000 images. Data as train.py finds it, else random numbers of that shape.
+Time runs from one optimiser step's end to a later one's. In `epoch`, whole runs take turns: a pass over MNIST and, but for
+bare, a validation, scaled to 60,000 images. Data as train.py finds it, else random numbers of that shape.
 """
 
 import argparse
@@ -28,9 +29,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from itertools import cycle, islice, product
+from itertools import islice, product
+from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,15 +43,17 @@ from startup import stand_in
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}  # torch is imported later
 
 MLP = ["model=mlp", "model.hidden=[64,128,64]"]
-CASES: dict[str, tuple[str, list[str], int, float | None]] = {  # data, model, steps of some 5 s, least ratio to bare
-    "lenet": ("mnist", ["model=lenet"], 250, 0.90),
-    "resnet": ("cifar10", ["model=resnet", "model.depth=20"], 10, 0.97),
-    "resnet18": ("cifar10", ["model=resnet", "model.depth=18", "dataset.batch_size=32"], 8, 0.97),
-    "vgg11": ("cifar10", ["model=vgg", "model.depth=11", "dataset.batch_size=32"], 20, 0.97),
-    "gpt": ("shakespeare", ["model=gpt"], 100, 0.97),
-    "lstm": ("sst2", ["model=lstm"], 200, 0.97),
-    "transformer": ("multi30k", ["model=transformer"], 10, 0.97),
-    "mlp": ("mnist", MLP, 1500, None),
+CASES: dict[
+    str, tuple[str, list[str], int, float | None]
+] = {  # data, model, steps of about a second, least ratio to bare
+    "lenet": ("mnist", ["model=lenet"], 50, 0.90),
+    "resnet": ("cifar10", ["model=resnet", "model.depth=20"], 2, 0.97),
+    "resnet18": ("cifar10", ["model=resnet", "model.depth=18", "dataset.batch_size=32"], 2, 0.97),
+    "vgg11": ("cifar10", ["model=vgg", "model.depth=11", "dataset.batch_size=32"], 2, 0.97),
+    "gpt": ("shakespeare", ["model=gpt"], 20, 0.97),
+    "lstm": ("sst2", ["model=lstm"], 50, 0.97),
+    "transformer": ("multi30k", ["model=transformer"], 2, 0.97),
+    "mlp": ("mnist", MLP, 300, None),
     "epoch": ("mnist", MLP, 421, None),
 }
 RECIPE_TARGET = 10  # times as fast as the recipe
@@ -57,21 +61,43 @@ NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # importing Lightning sets it to 1, whic
 SINK = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
 
 
-def length(steps: int) -> int:
-    """Steps of a run: a warm-up with the first row of metrics, which opens W&B, and then so many by the clock."""
-    return min(50, steps) + 5 + steps
-
-
 def make(overrides: list[str], steps: int) -> Any:
-    """A run of the framework, of so many steps after the warm-up."""
+    """A run of the framework, of so many steps."""
     from rich.console import Console
 
     from epochal.build import build
     from epochal.cli import compose
 
-    overrides = [*overrides, "trainer=cpu", f"duration={length(steps)}steps", f"log_every={min(50, steps)}"]
+    overrides = [*overrides, "trainer=cpu", f"duration={steps}steps"]
     config = compose(overrides, "train", Path(__file__).absolute().parents[1] / "conf")
     return build(config, console=Console(file=SINK, force_terminal=True, width=100))
+
+
+def in_turns(job: Any, loop: Iterator[None], steps: int) -> list[tuple[float, float]]:
+    """Trains with the framework and, after every so many steps of it, as many of the loop. Seconds of both, turn by turn."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    seconds: list[tuple[float, float]] = []
+    taken, began, resting = 0, time.perf_counter(), False
+
+    def after_step(*_: Any) -> None:
+        nonlocal taken, began, resting
+        if resting:  # the loop's own optimiser calls this too
+            return
+        taken += 1
+        if taken % steps == 0:
+            ended, resting = time.perf_counter(), True
+            for _ in range(steps):
+                next(loop)
+            seconds.append((ended - began, time.perf_counter() - ended))
+            began, resting = time.perf_counter(), False
+
+    gc.collect()
+    hook = register_optimizer_step_post_hook(after_step)
+    job.fit()
+    hook.remove()
+    job.report()  # ends the W&B run
+    return seconds[1:]  # the first is a warm-up: W&B opens, caches are filled
 
 
 def clocked(run: Callable[[], Any], steps: int) -> float:
@@ -86,14 +112,7 @@ def clocked(run: Callable[[], Any], steps: int) -> float:
     return ticks[-1] - ticks[-1 - steps]
 
 
-def framework(job: Any, steps: int) -> float:
-    """The way train.py does it."""
-    seconds = clocked(job.fit, steps)
-    job.report()  # ends the W&B run
-    return seconds
-
-
-def torchvision(job: Any, steps: int) -> float:
+def torchvision(job: Any) -> Iterator[None]:
     """The plain loop with torchvision's network in place of ours."""
     import torch
     from torch import nn
@@ -108,28 +127,27 @@ def torchvision(job: Any, steps: int) -> float:
         theirs.classifier = nn.Sequential(nn.Dropout(job.config.model.dropout), nn.Linear(512, 10))
     assert len({sum(p.numel() for p in model.parameters()) for model in (job.task.model, theirs)}) == 1
     job.task.model = theirs.to(memory_format=torch.channels_last)
-    return bare(job, steps)
+    return bare(job)
 
 
-def bare(job: Any, steps: int) -> float:
-    """A plain loop over ready tensors."""
+def bare(job: Any) -> Iterator[None]:
+    """A plain loop over ready tensors, a step each time it is asked for one."""
     import torch
     from torch.nn.functional import cross_entropy
 
     from epochal.data.base import Rows
 
-    configured = job.task.configure_optimizers()
-    model, optimizer, schedule = job.task.model, configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    clip, size = job.config.trainer.gradient_clip_val, job.config.dataset.batch_size
+    model, optimizer, schedule, clip = learners(job)
+    size = job.config.dataset.batch_size
     rows, count = job.data.rows("train")
     batch = rows[Rows(torch.arange(count), seed=0)]  # all of it, as the framework cuts and normalises it
     inputs, targets, *_ = job.data.on_after_batch_transfer(batch, 0)
     if images := inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C), so that a batch is channels_last at once
 
-    def loop() -> None:
+    def loop() -> Iterator[None]:
         batches: list[torch.Tensor] = []
-        for _ in range(length(steps)):
+        while True:
             batches = batches or list(torch.randperm(count).split(size)[: count // size])
             index = batches.pop()
             batch = inputs.index_select(0, index)
@@ -141,24 +159,26 @@ def bare(job: Any, steps: int) -> float:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             schedule.step()
+            yield
 
-    with patch.dict(os.environ, {NVML: "0"}):
-        return clocked(loop, steps)
+    return loop()
 
 
-def padded(job: Any, steps: int) -> float:
+def padded(job: Any) -> Iterator[None]:
     """The plain loop over ready batches of sentences, or of pairs of them."""
     from torch.nn import functional
     from torch.nn.utils import clip_grad_norm_
 
     from epochal.facts import PAD
 
-    configured = job.task.configure_optimizers()
-    model, optimizer, schedule = job.task.model, configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    model, optimizer, schedule, clip = learners(job)
     smoothing = job.config.task.get("label_smoothing", 0.0)
-    batches = list(islice(cycle(job.data.train_dataloader()), length(steps)))
+    loader, batches = job.data.train_dataloader(), []
+    for epoch in range(1 + job.task.total_steps // len(loader)):
+        loader.sampler.set_epoch(epoch)
+        batches += list(loader)
 
-    def loop() -> None:
+    def loop() -> Iterator[None]:
         for inputs, targets, _, lengths in batches:
             if targets.dim() == 2:  # BEGIN, words, END, padding
                 logits, targets = model(inputs, targets[:, :-1], lengths).flatten(0, 1), targets[:, 1:].flatten()
@@ -167,17 +187,24 @@ def padded(job: Any, steps: int) -> float:
                 loss = functional.cross_entropy(model(inputs, lengths), targets, label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
-            if job.config.trainer.gradient_clip_val:
-                clip_grad_norm_(model.parameters(), job.config.trainer.gradient_clip_val)
+            if clip:
+                clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             schedule.step()
+            yield
 
-    with patch.dict(os.environ, {NVML: "0"}):
-        return clocked(loop, steps)
+    return loop()
 
 
-def recipe(job: Any, steps: int) -> float:
-    """The usual way."""
+def learners(job: Any) -> tuple[Any, Any, Any, float | None]:
+    """Network, optimiser, schedule and the clipping of gradients, as the framework has them."""
+    configured = job.task.configure_optimizers()
+    schedule = configured["lr_scheduler"]["scheduler"]
+    return job.task.model, configured["optimizer"], schedule, job.config.trainer.gradient_clip_val
+
+
+def recipe(job: Any, steps: int, total: int) -> float:
+    """The usual way. Seconds of the last steps, so many, of a total."""
     import pytorch_lightning as pl
     from torch import nn
     from torch.utils.data import DataLoader
@@ -211,7 +238,7 @@ def recipe(job: Any, steps: int) -> float:
     train, val = (Digits(job.data.rows(split)[0]) for split in ("train", "val"))
     loaders = DataLoader(train, batch_size=128, shuffle=True, drop_last=True), DataLoader(val, batch_size=128)
     with redirect_stdout(SINK), redirect_stderr(SINK), patch.dict(os.environ, {NVML: "1"}):
-        trainer = pl.Trainer(accelerator="cpu", max_steps=length(steps), logger=False, enable_checkpointing=False)
+        trainer = pl.Trainer(accelerator="cpu", max_steps=total, logger=False, enable_checkpointing=False)
         return clocked(lambda: trainer.fit(Recipe(), *loaders), steps)
 
 
@@ -219,37 +246,70 @@ LOOPS = {"resnet18": ("torchvision", torchvision), "vgg11": ("torchvision", torc
 LOOPS |= {"lstm": ("bare", padded), "transformer": ("bare", padded)}
 
 
-def compare(case: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Runs one case's contenders in turns."""
+def compare(case: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Seconds of a case's contenders and of what they are beside, turn by turn."""
     dataset, model, usual, least = CASES[case]
     extra, note = stand_in(dataset, folder)
     steps = options.steps or usual
-    overrides = [f"dataset={dataset}", *model, *extra, f"output_dir={folder}"]
-    beside, loop = LOOPS.get(case, ("bare", bare))
-    contenders, targets = {beside: loop, **dict.fromkeys(options.logger, framework)}, {beside: least}
+    overrides = [f"dataset={dataset}", *model, *extra, f"output_dir={folder}", f"log_every={min(50, steps)}"]
     if case == "epoch":
-        contenders["recipe"], targets["recipe"] = recipe, RECIPE_TARGET
-        overrides += [f"dataset.train_size={steps * 128}", f"dataset.validation={steps * 128 // 9}"]  # MNIST's 9 : 1
-    else:
-        overrides.append("trainer.limit_val_batches=0")
-    rounds: list[dict[str, float]] = [{} for _ in range(options.repeats)]
-    for seconds, (name, run) in product(rounds, contenders.items()):
-        seconds[name] = run(make([*overrides, f"logger={name if run is framework else 'none'}"], steps), steps)
-    a_step = {name: median(seconds[name] for seconds in rounds) / steps for name in contenders}
-    result = {"case": case, "steps": steps, "note": note, "seconds": rounds, "a_step": a_step, "ratios": []}
-    for name, (other, target) in product(options.logger, targets.items()):
-        each = [seconds[other] / seconds[name] for seconds in rounds]
-        ratio = {"contender": name, "beside": other, "target": target, "ratio": median(each), "rounds": each}
-        result["ratios"].append(ratio)
-    return result
+        return epochs(overrides, steps, options, note)
+    overrides.append("trainer.limit_val_batches=0")
+    beside, loop = LOOPS.get(case, ("bare", bare))
+    total, results = (options.repeats + 1) * steps, []
+    for logger in options.logger:
+        jobs = [make([*overrides, f"logger={name}"], total) for name in (logger, "none")]
+        seconds = in_turns(jobs[0], loop(jobs[1]), steps)
+        results.append({"contender": logger, "beside": beside, "target": least, "seconds": seconds})
+    return [{"case": case, "steps": steps, "note": note, **result} for result in results]
+
+
+def epochs(overrides: list[str], steps: int, options: argparse.Namespace, note: str) -> list[dict[str, Any]]:
+    """As `compare`, but whole runs take turns: a pass over MNIST and a validation."""
+    overrides += [f"dataset.train_size={steps * 128}", f"dataset.validation={steps * 128 // 9}"]  # MNIST's 9 : 1
+    total = 55 + steps  # a warm-up with the first row of metrics, which opens W&B
+
+    def run(name: str) -> float:
+        job = make([*overrides, f"logger={name if name in options.logger else 'none'}"], total)
+        if name in options.logger:
+            seconds = clocked(job.fit, steps)
+            job.report()
+            return seconds
+        if name == "recipe":
+            return recipe(job, steps, total)
+        return clocked(lambda: [*islice(bare(job), total)], steps)
+
+    rounds = [
+        {name: run(name) for name in ("bare", *options.logger, "recipe")} for _ in range(max(options.repeats // 6, 1))
+    ]
+    result = {"case": "epoch", "steps": steps, "note": note}
+    return [
+        {
+            **result,
+            "contender": name,
+            "beside": beside,
+            "target": target,
+            "seconds": [(r[name], r[beside]) for r in rounds],
+        }
+        for name, (beside, target) in product(options.logger, (("bare", None), ("recipe", RECIPE_TARGET)))
+    ]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Of the median, with 95 % confidence at least; with less than six values the range."""
+    ordered, count, rank = sorted(values), len(values), 0
+    while 2 * sum(comb(count, k) for k in range(rank + 1)) <= 0.05 * 2**count:
+        rank += 1
+    rank = max(rank - 1, 0)
+    return ordered[rank], ordered[-1 - rank]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--logger", nargs="+", choices=("wandb", "none"), default=["wandb"])
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of a case (default 5)")
-    parser.add_argument("--steps", type=int, help="of a measurement (default: about 5 seconds of the bare loop)")
+    parser.add_argument("--repeats", type=int, default=30, help="turns of a case (default 30); of `epoch` a sixth")
+    parser.add_argument("--steps", type=int, help="of a turn (default: about a second)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     options = parser.parse_args()
 
@@ -259,15 +319,21 @@ def main() -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        results = [compare(case, options, Path(folder)) for case in options.cases]
-    table = Table("case", "contender", "beside", "ratio", "range", "target")
-    for case, a_step, r in ((result["case"], result["a_step"], r) for result in results for r in result["ratios"]):
-        each = [a_step[name] for name in (r["contender"], r["beside"])]
-        speeds = [f"{x * 60_000 / 128:.2f} s" if case == "epoch" else f"{1 / x:.1f}/s" for x in each]
-        names = case, f"{r['contender']} {speeds[0]}", f"{r['beside']} {speeds[1]}"
+        results = [result for case in options.cases for result in compare(case, options, Path(folder))]
+    table = Table("case", "contender", "beside", "ratio", "95 % interval", "turns", "target")
+    for r in results:
+        speeds = []
+        for name, each in zip((r["contender"], r["beside"]), zip(*r["seconds"])):
+            a_step = median(each) / r["steps"]
+            speeds.append(
+                f"{name} " + (f"{a_step * 60_000 / 128:.2f} s" if r["case"] == "epoch" else f"{1 / a_step:.1f}/s")
+            )
+        ratios = [other / ours for ours, other in r["seconds"]]
+        r["ratio"], r["interval"] = median(ratios), interval(ratios)
         verdict = "" if not r["target"] else f"{r['target']} {'met' if r['ratio'] >= r['target'] else 'missed'}"
-        table.add_row(*names, f"{r['ratio']:.3f}", f"{min(r['rounds']):.3f} to {max(r['rounds']):.3f}", verdict)
-    Console().print(table, *[r["note"] for r in results if r["note"]], sep="\n")
+        low, high = r["interval"]
+        table.add_row(r["case"], *speeds, f"{r['ratio']:.3f}", f"{low:.3f} to {high:.3f}", f"{len(ratios)}", verdict)
+    Console().print(table, *{r["note"] for r in results if r["note"]}, sep="\n")
     if options.json:
         about = {"torch": torch.__version__, "machine": platform.platform(), "threads": 1}
         options.json.write_text(json.dumps({**about, "cases": results}, indent=2))

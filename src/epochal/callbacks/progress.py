@@ -20,7 +20,7 @@ from rich.progress import (
 
 from epochal.words import duration_text
 
-REFRESH = 0.2  # seconds
+REFRESH = 0.3  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
 
 
@@ -50,7 +50,7 @@ class Progress(pl.Callback):
                 TextColumn("[cyan]{task.fields[metrics]}"),
                 TimeRemainingColumn(),
                 console=self.console,
-                refresh_per_second=5,
+                auto_refresh=False,  # a thread that draws would take its time from the step it comes in the middle of
                 transient=False,
             )
             self._task = self._bar.add_task(
@@ -75,7 +75,7 @@ class Progress(pl.Callback):
             loss = trainer.callback_metrics.get("train/loss")
             metrics = f"loss {loss:.3f} {self._validated}" if loss is not None else self._validated
             epoch = f"{step / self.steps_per_epoch:.1f}/{self.total_steps / self.steps_per_epoch:.1f}"
-            self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics)
+            self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics, refresh=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from epochal.errors import ConfigError
 from epochal.facts import Inputs, Outputs
 
 POOL = 50  # batches whose rows are sorted by length together
+IN_A_ROW = 2**18  # bytes of batches that are gathered together
 
 
 class Batch(NamedTuple):
@@ -107,6 +109,24 @@ class BatchOrder(Sampler[Rows]):
         return batches[torch.randperm(len(self), generator=chance)].flatten()
 
 
+class Loader(DataLoader):
+    """The batches of an order, each one gather; torch's own way to them takes three times as long.
+
+    Small ones are gathered several in a row: what that needs is still in the processor's cache then, and is not after a
+    training step.
+    """
+
+    def __init__(self, rows: Dataset[Batch], order: BatchOrder) -> None:
+        super().__init__(rows, sampler=order, batch_size=None)  # None: the sampler yields whole batches
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # it needs no worker and no state
+        order, count = iter(self.sampler), 1
+        while numbers := list(islice(order, count)):
+            batches = [self.dataset[rows] for rows in numbers]
+            count = min(POOL, max(1, IN_A_ROW // (batches[0].inputs.nbytes + 1)))
+            yield from batches
+
+
 class Data(pl.LightningDataModule):
     """A data set: `prepare()` makes the arrays, then it tells its facts and yields batches.
 
@@ -196,8 +216,7 @@ class Data(pl.LightningDataModule):
             world=self.trainer.world_size if self.trainer else 1,
             lengths=self.lengths(split),
         )
-        # batch_size=None: the sampler yields whole batches, so a batch is one gather and needs no worker
-        return DataLoader(rows, sampler=order, batch_size=None)
+        return Loader(rows, order)
 
     def check_batch_size(self, count: int) -> None:
         """Raises ConfigError if not one training batch can be filled."""
