@@ -4,8 +4,8 @@
     python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 9 --json throughput.json
 
 One thread on the CPU. Framework and bare loop are in training at the same time, in one process, and take turns after every
-few steps: each turn's ratio is of the same second, so that a machine whose speed changes cannot favour one of them. The
-median of the turns counts, beside it its 95 % interval. Quote the ratios, not the speeds.
+few steps: a ratio is of the same second or two, so that a machine whose speed changes cannot favour one of them. The
+median of these ratios counts, beside it its 95 % interval. Quote the ratios, not the speeds.
 
 wandb, none  build(compose(...)) and job.fit() as in train.py, with that logger (W&B offline), run folder, metrics.csv
              and a progress bar drawn for a terminal. Without validations, but for the case `epoch`.
@@ -74,10 +74,11 @@ def make(overrides: list[str], steps: int) -> Any:
 
 
 def in_turns(job: Any, loop: Iterator[None], steps: int) -> list[tuple[float, float]]:
-    """Trains with the framework and, after every so many steps of it, as many of the loop. Seconds of both, turn by turn."""
+    """Trains with the framework and, after every few steps of it, as many of the loop. Seconds of so many steps of both."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    seconds: list[tuple[float, float]] = []
+    few = max(1, steps // 5)
+    turns: list[tuple[float, float]] = []
     taken, began, resting = 0, time.perf_counter(), False
 
     def after_step(*_: Any) -> None:
@@ -85,11 +86,11 @@ def in_turns(job: Any, loop: Iterator[None], steps: int) -> list[tuple[float, fl
         if resting:  # the loop's own optimiser calls this too
             return
         taken += 1
-        if taken % steps == 0:
+        if taken % few == 0:
             ended, resting = time.perf_counter(), True
-            for _ in range(steps):
+            for _ in range(few):
                 next(loop)
-            seconds.append((ended - began, time.perf_counter() - ended))
+            turns.append((ended - began, time.perf_counter() - ended))
             began, resting = time.perf_counter(), False
 
     gc.collect()
@@ -97,7 +98,11 @@ def in_turns(job: Any, loop: Iterator[None], steps: int) -> list[tuple[float, fl
     job.fit()
     hook.remove()
     job.report()  # ends the W&B run
-    return seconds[1:]  # the first is a warm-up: W&B opens, caches are filled
+    size = steps // few
+    parts = [
+        turns[i : i + size] for i in range(size, len(turns), size)
+    ]  # the first is a warm-up: W&B opens, caches fill
+    return [(sum(ours for ours, _ in part), sum(theirs for _, theirs in part)) for part in parts]
 
 
 def clocked(run: Callable[[], Any], steps: int) -> float:
@@ -196,6 +201,17 @@ def padded(job: Any) -> Iterator[None]:
     return loop()
 
 
+def padding(job: Any) -> str:
+    """Which share of the positions in an epoch's batches is padding."""
+    from epochal.facts import PAD
+
+    padded = there = 0
+    for inputs, targets, _, lengths in job.data.train_dataloader():
+        there += inputs.numel() + (targets.numel() if targets.dim() == 2 else 0)
+        padded += inputs.numel() - int(lengths.sum()) + (int((targets == PAD).sum()) if targets.dim() == 2 else 0)
+    return f"{job.config.dataset.name}: {padded / there:.1%} of the positions are padding."
+
+
 def learners(job: Any) -> tuple[Any, Any, Any, float | None]:
     """Network, optimiser, schedule and the clipping of gradients, as the framework has them."""
     configured = job.task.configure_optimizers()
@@ -259,6 +275,7 @@ def compare(case: str, options: argparse.Namespace, folder: Path) -> list[dict[s
     total, results = (options.repeats + 1) * steps, []
     for logger in options.logger:
         jobs = [make([*overrides, f"logger={name}"], total) for name in (logger, "none")]
+        note = " ".join(filter(None, (note, padding(jobs[1])))) if loop is padded else note
         seconds = in_turns(jobs[0], loop(jobs[1]), steps)
         results.append({"contender": logger, "beside": beside, "target": least, "seconds": seconds})
     return [{"case": case, "steps": steps, "note": note, **result} for result in results]

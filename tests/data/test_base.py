@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.data.base import BatchOrder, count_of, mix, stratified_order
+from epochal.data.base import IN_A_ROW, Batch, BatchOrder, Loader, count_of, mix, stratified_order
 from epochal.errors import ConfigError
 
 
@@ -107,3 +107,27 @@ def test_every_beginning_of_a_stratified_order_has_the_classes_in_proportion():
         assert np.abs(counts - end * np.array([0.5, 0.3, 0.2])).max() <= 1.5
     assert stratified_order(labels, seed=0).tolist() == found.tolist()
     assert stratified_order(labels, seed=1).tolist() != found.tolist()
+
+
+class Wide:
+    """Rows of so many bytes, which count how often they were asked for."""
+
+    def __init__(self, width: int) -> None:
+        self.width, self.gathered = width, 0
+
+    def __getitem__(self, rows):
+        self.gathered += 1
+        return Batch(rows.numbers[:, None].expand(-1, self.width).to(torch.uint8), rows.numbers, rows.seed)
+
+
+@pytest.mark.parametrize("done", [0, 4, 10])
+@pytest.mark.parametrize("width", [1, 1000, IN_A_ROW])
+def test_a_loader_gives_each_batch_of_its_order_once(width, done):
+    batches = [(batch.targets.tolist(), batch.seed) for batch in Loader(Wide(width), order(first=lambda: done))]
+    assert batches == listed(order())[done:]
+
+
+def test_large_batches_are_gathered_one_at_a_time():
+    rows = Wide(IN_A_ROW)
+    for number, _ in enumerate(Loader(rows, order())):
+        assert rows.gathered == number + 1

@@ -1,7 +1,8 @@
 """Data sets as LightningDataModules; each tells its facts (`epochal.facts`) and yields `Batch`es."""
 
 from epochal.data.base import Batch, Data
-from epochal.data.captions import CaptionData, DigitCaptions
+from epochal.data.captions import CaptionData
+from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData

@@ -19,7 +19,7 @@ from epochal.errors import DivergedError
 if TYPE_CHECKING:
     from PIL import Image
 
-Metrics = dict[str, Tensor]  # means over a batch
+Metrics = dict[str, Tensor]  # means over a batch, or a value an example
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
@@ -53,7 +53,7 @@ class Row:
     count: int = 0
 
     def means(self) -> dict[str, Tensor]:
-        return {name: torch.stack(values).mean() for name, values in self.values.items()}
+        return {name: torch.stack(values).float().mean() for name, values in self.values.items()}
 
 
 class Task(pl.LightningModule):
@@ -292,7 +292,7 @@ class Task(pl.LightningModule):
             if name not in self._means:
                 self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
             # a value an example: with this strategy, weights given to MeanMetric are ignored
-            self._means[name].update(value.detach().expand(count))
+            self._means[name].update(value.detach().float().expand(count))
 
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}

@@ -66,11 +66,11 @@ class Classification(Task):
             loss = loss + self.model.auxiliary_weight * F.cross_entropy(
                 others, batch.targets, label_smoothing=smoothing
             )
-        metrics = {"loss": loss.detach(), "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
+        metrics = {"loss": loss.detach(), "accuracy": logits.argmax(1) == batch.targets}
         metrics |= tokens_of(batch)
         if logits.shape[1] > 10:
             best = logits.topk(5, dim=1).indices  # (B, 5)
-            metrics["top5_accuracy"] = (best == batch.targets[:, None]).any(1).float().mean()
+            metrics["top5_accuracy"] = (best == batch.targets[:, None]).any(1)
         if self.trainer.testing:
             confidence, prediction = logits.softmax(1).max(1)
             self._outputs.append((prediction.cpu(), confidence.float().cpu(), batch.targets.cpu()))

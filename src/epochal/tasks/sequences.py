@@ -28,7 +28,7 @@ def tokens_of(batch: Batch) -> dict[str, Tensor]:
         return {}
     if batch.lengths is None:
         return {"tokens": torch.tensor(float(batch.inputs.numel()), device=batch.inputs.device)}
-    return {"tokens": batch.lengths.sum().float()}
+    return {"tokens": batch.lengths.sum()}
 
 
 def prompt_ids(tokenizer: Any, prompt: str, longest: int | None) -> list[int]:
