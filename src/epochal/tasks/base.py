@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -108,7 +109,7 @@ class Task(pl.LightningModule):
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Loss to learn from and metrics to log, the loss among them.
 
-        The metric `tokens`, how many were read and written, is logged as tokens per second of the training.
+        The metric `tokens`, how many an example has, read and written, is logged as tokens per second of the training.
         """
         raise NotImplementedError  # each objective does
 
@@ -149,6 +150,9 @@ class Task(pl.LightningModule):
         loss, metrics = self.step(batch)
         self.note(metrics)
         return loss
+
+    # Lightning asks for it at each step; to find it out anew costs as much as a layer
+    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def note(self, metrics: Metrics) -> None:
         """Adds a batch's training metrics to those of the next logged row, and checks the loss."""
@@ -202,10 +206,10 @@ class Task(pl.LightningModule):
             metrics["gradient_norm"] = self._gradient_norm.item()
             metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
-            if "tokens" in metrics:  # of a batch, of this rank
-                tokens = metrics.pop("tokens") * self._row.count * self.trainer.world_size
-                metrics["tokens_per_second"] = tokens / (now - self._row_started)
-            metrics["examples_per_second"] = self._row.count * self.data.batch_size / (now - self._row_started)
+            speed = self._row.count * self.data.batch_size / (now - self._row_started)
+            if "tokens" in metrics:
+                metrics["tokens_per_second"] = metrics.pop("tokens") * speed
+            metrics["examples_per_second"] = speed
             self.record("train", metrics)
             self._row, self._gradient_norm, self._row_started = Row(), None, now
 

@@ -23,12 +23,12 @@ def reads(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def tokens_of(batch: Batch) -> dict[str, Tensor]:
-    """The metric `tokens`, where the inputs are some: how many a network reads, without padding."""
+    """The metric `tokens`, where the inputs are some: how many a network reads of each row, without padding."""
     if batch.inputs.dtype != torch.int64:
         return {}
     if batch.lengths is None:
-        return {"tokens": torch.tensor(float(batch.inputs.numel()), device=batch.inputs.device)}
-    return {"tokens": batch.lengths.sum()}
+        return {"tokens": torch.tensor(float(batch.inputs.shape[1]), device=batch.inputs.device)}
+    return {"tokens": batch.lengths}
 
 
 def prompt_ids(tokenizer: Any, prompt: str, longest: int | None) -> list[int]:

@@ -81,7 +81,11 @@ class Writing(Task):
         # argmax would take a tenth of the time of the loss
         right = found.gather(1, wanted[:, None])[:, 0] >= found.amax(1)
         accuracy = (right & (wanted != PAD)).sum() / count
-        return loss, {"loss": loss.detach(), "accuracy": accuracy, "tokens": (count + self.read(batch)).float()}
+        return loss, {
+            "loss": loss.detach(),
+            "accuracy": accuracy,
+            "tokens": (count + self.read(batch)) / len(batch.targets),
+        }
 
     def _count(self, batch: Batch) -> Tensor:
         return (batch.targets[:, 1:] != PAD).sum()
