@@ -87,14 +87,10 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         # Where a validation follows, that saves: a run that goes on from a checkpoint before it would leave it out.
+        if not self.every:
+            return
         step = trainer.global_step
-        if (
-            self.every
-            and step
-            and step % self.every == 0
-            and step != self._saved_at
-            and not validation_follows(trainer)
-        ):
+        if step and step % self.every == 0 and step != self._saved_at and not validation_follows(trainer):
             self._save(trainer, pl_module, better=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -110,7 +110,7 @@ class BatchOrder(Sampler[Rows]):
 
 
 class Loader(DataLoader):
-    """The batches of an order, each one gather; torch's own way to them takes three times as long.
+    """The batches of an order, each one gather, with nothing of the work that workers and collation need.
 
     Small ones are gathered several in a row: what that needs is still in the processor's cache then, and is not after a
     training step.

@@ -20,7 +20,7 @@ from epochal.errors import DivergedError
 if TYPE_CHECKING:
     from PIL import Image
 
-Metrics = dict[str, Tensor]  # means over a batch, or a value an example
+Metrics = dict[str, Tensor]  # means over a batch; or, where a task's `weight` counts rows, a value a row
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
@@ -50,11 +50,11 @@ class Shown:
 class Row:
     """Training metrics since the last logged row. No attributes of the task: setting those is slow in a Module."""
 
-    values: dict[str, list[Tensor]] = field(default_factory=dict)  # by name, one a batch
+    values: dict[str, list[Tensor]] = field(default_factory=dict)  # by name, one tensor a batch
     count: int = 0
 
     def means(self) -> dict[str, Tensor]:
-        return {name: torch.stack(values).float().mean() for name, values in self.values.items()}
+        return {name: torch.cat([v.flatten() for v in values]).float().mean() for name, values in self.values.items()}
 
 
 class Task(pl.LightningModule):
@@ -142,6 +142,8 @@ class Task(pl.LightningModule):
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
         self._gradients = {}
+        for name, values in self._row.values.items():  # a checkpoint's tensors are on the CPU
+            self._row.values[name] = [value.to(self.device) for value in values]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._reseed(batch)
@@ -189,10 +191,9 @@ class Task(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning's, but on a CPU gradients that need no clipping are not multiplied by one: half of the time."""
-        by_norm = gradient_clip_algorithm in (None, "norm")
-        if gradient_clip_val and by_norm and self.device.type == "cpu" and isinstance(optimizer, torch.optim.Optimizer):
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        """As Lightning's, but on a CPU short gradients are not multiplied by one, which is half of clipping's work."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and self.device.type == "cpu":
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if norm + 1e-6 > gradient_clip_val:  # torch's formula
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
@@ -234,10 +235,13 @@ class Task(pl.LightningModule):
             # in the middle of a step of several batches: what they gave so far belongs to the state
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             checkpoint["gradients"] = gradients
-        checkpoint["row"] = {"values": self._row.values, "count": self._row.count}
+        values = {name: torch.stack(values) for name, values in self._row.values.items()}
+        checkpoint["row"] = {"values": values, "count": self._row.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._row = Row(**checkpoint["row"])
+        row = checkpoint["row"]  # runs of before kept sums: they lose what the row under way has so far
+        if "values" in row:
+            self._row = Row({name: list(values) for name, values in row["values"].items()}, row["count"])
         self._gradients = checkpoint.get("gradients", {})
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:

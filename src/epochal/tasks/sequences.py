@@ -23,7 +23,7 @@ def reads(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def tokens_of(batch: Batch) -> dict[str, Tensor]:
-    """The metric `tokens`, where the inputs are some: how many a network reads of each row, without padding."""
+    """The metric `tokens`, where the inputs are some: how many a network reads of a row, without padding; one number if all are alike."""
     if batch.inputs.dtype != torch.int64:
         return {}
     if batch.lengths is None:
