@@ -74,17 +74,24 @@ def test_shares_are_in_percent_and_losses_are_not(compared):
 
 @pytest.mark.parametrize(
     ("x", "values", "kind"),
-    [("model.depth", (8, 16), None), ("model.depth", (8, 800), "log"), ("parameters", (1000, 2000), "log")],
+    [
+        ("model.depth", (8, 16), None),
+        ("model.depth", (8, 800), "log"),
+        ("parameters", (1000, 2000), "log"),
+        ("optimizer.lr", (0.001, 0.03), "log"),
+    ],
 )
 def test_parameters_and_what_spans_decades_have_a_logarithmic_axis(tmp_path, x, values, kind):
     for value in values:
-        run_folder(tmp_path / "runs", str(value), config={"model.depth": value}, parameters=value)
+        run_folder(tmp_path / "runs", str(value), config={x: value}, parameters=value)
     spec = figure(Request(paths=(str(tmp_path / "runs"),)).compare(), Plot(x, "val/loss", (), "points"))
     assert encodings(spec, "x")[0]["scale"].get("type") == kind
 
 
 def test_few_values_of_a_key_are_the_ticks_of_their_axis(compared):
-    assert encodings(figure(compared, DEPTH), "x")[0]["axis"]["values"] == [8, 44]
+    axis = encodings(figure(compared, DEPTH), "x")[0]["axis"]
+    assert axis["values"] == [8, 44]
+    assert axis["format"] == "~g", "0.001 and 0.003 would both be 0.00"
 
 
 def test_a_profile_that_vanishes_is_logarithmic_and_bears_the_labels_of_its_file(compared):

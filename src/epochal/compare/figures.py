@@ -30,16 +30,15 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2), (12, 3))
 PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of published points
 TONES = (0.85, 0.4, 0.1)  # opacity of bars side by side, which tells them apart without colour
 
-WIDTH, HEIGHT = (
-    340,
-    220,
-)  # pixels without axes: with them a column of a paper, 9 cm, at 10 pixels a millimetre and SCALE 2
+# pixels without axes: with them a column of a paper, 9 cm, at 10 pixels a millimetre and SCALE 2
+WIDTH, HEIGHT = 340, 220
 LETTERS = 62  # of a legend, in a line
 SCALE = 3
 POINTS = 200  # of a curve: more than a column's width can show
 LINES = 60  # curves of single runs in one plot; beyond, their bands say it better
 SERIES = 24  # groups in one plot
 DIGIT = "substring('⁰¹²³⁴⁵⁶⁷⁸⁹', {0}, {0} + 1)"
+BY_FACTORS = ("parameters", "flops", "optimizer.lr", "optimizer.weight_decay")  # seen on a logarithmic axis
 EXPONENT = "round(log(datum.value) / LN10)"
 POWER = (  # a tick of a logarithmic axis: 10⁻⁸
     f"'10' + ({EXPONENT} < 0 ? '⁻' : '') + (abs({EXPONENT}) > 9 ? '¹' : '') + " + DIGIT.format(f"abs({EXPONENT}) % 10")
@@ -389,6 +388,7 @@ def _axis(
         scale["zero"] = False
     if ticks and len(different := sorted(set(values))) <= 8:
         axis |= {"values": different}
+        axis.setdefault("format", "~g")  # Vega would write 0.001 and 0.003 with two digits, both as 0.00
     if "values" in axis:
         axis["tickCount"] = len(axis["values"])  # with fewer, Vega would leave every other out
     return {"type": "quantitative", "scale": scale, "axis": axis}
@@ -406,7 +406,7 @@ def _line_layers(plot: Plot, drawn: Drawn, series: Sequence[Series], published: 
     rows, points = [*drawn.means, *drawn.singles, *published], plot.kind == "points"
     xs = [row["x"] for row in rows]
     ys = [y for row in rows for y in (row["y"], row.get("low", row["y"]), row.get("high", row["y"]))]
-    log_x = points and bool(xs) and min(xs) > 0 and (plot.x in ("parameters", "flops") or _wide(xs))
+    log_x = points and bool(xs) and min(xs) > 0 and (plot.x in BY_FACTORS or _wide(xs))
     x = {"field": "x", **_axis(plot.x or "position", drawn.x_title, xs, along=True, log=log_x, ticks=points)}
     y = _axis(plot.y, drawn.y_title, ys, along=False, log=_log_y(plot, ys))
     scales, tips = _scales(series), _tips(plot, drawn)
