@@ -1,7 +1,7 @@
 """What the framework costs: its speed beside a bare PyTorch loop, and beside the usual Lightning recipe.
 
     python benchmarks/throughput.py                                   all, with the default logger: about a quarter of an hour
-    python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 9 --json throughput.json
+    python benchmarks/throughput.py --cases lenet gpt --logger wandb none --repeats 60 --json throughput.json
 
 One thread on the CPU. Framework and bare loop are in training at the same time, in one process, and take turns after every
 few steps: a ratio is of the same second or two, so that a machine whose speed changes cannot favour one of them. The

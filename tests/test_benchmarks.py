@@ -1,0 +1,26 @@
+"""The benchmarks still run: what they measure changes with the code, and nobody looks at them every day."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "beside"), [("lenet", "bare"), ("vgg11", "torchvision"), ("lstm", "bare")])
+def test_throughput_compares_the_framework_with_a_loop(case, beside, tmp_path):
+    file = tmp_path / "throughput.json"
+    command = [sys.executable, "benchmarks/throughput.py", "--cases", case, "--logger", "none"]
+    command += ["--steps", "2", "--repeats", "3", "--json", str(file)]
+    environment = {**os.environ, "EPOCHAL_DATA": "", "EPOCHAL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(file.read_text())["cases"]
+    assert (found["case"], found["contender"], found["beside"]) == (case, "none", beside)
+    assert len(found["seconds"]) == 3 and 0.05 < found["ratio"] < 20
