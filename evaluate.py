@@ -9,7 +9,7 @@ from epochal.cli import application
 
 @application("evaluate", Path(__file__).parent / "conf")
 def main(config: DictConfig) -> None:
-    from epochal.evaluation import evaluate  # torch and Lightning load only when a run really starts
+    from epochal.inference.evaluate import evaluate  # torch and Lightning load only when a run really starts
 
     evaluate(config)
 

@@ -25,7 +25,7 @@ def measure(folder: str) -> None:
     from rich.console import Console
 
     from epochal.compare import table
-    from epochal.compare.definition import Request
+    from epochal.compare.request import Request
 
     imported = time.perf_counter()
     comparison = Request(paths=(folder,), to=folder).compare()

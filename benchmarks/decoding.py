@@ -34,9 +34,9 @@ def make(name: str, tokens: int) -> Any:
     """The network of conf/model, with room for so many tokens."""
     import torch
 
-    from epochal.cli import compose
-    from epochal.facts import Tokens
-    from epochal.validate import make_model
+    from epochal.config.compose import compose
+    from epochal.config.instantiate import make_model
+    from epochal.core.specs import Tokens
 
     torch.manual_seed(0)
     text = Tokens(VOCABULARIES[name], tokens + 1)
@@ -46,7 +46,7 @@ def make(name: str, tokens: int) -> Any:
 def transformer_ways(model: Any) -> dict[str, Way]:
     import torch
 
-    from epochal.facts import BEGIN
+    from epochal.core.specs import BEGIN
 
     def source(rows: int) -> Any:
         return torch.randint(4, VOCABULARIES["transformer"], (rows, SOURCE), generator=torch.Generator().manual_seed(1))

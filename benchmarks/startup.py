@@ -80,7 +80,7 @@ def stand_in(dataset: str, folder: Path) -> tuple[list[str], str | None]:
         return [], None
     import numpy as np
 
-    from epochal.data.sources import hub_is_reachable
+    from epochal.core.hub import hub_is_reachable
 
     if hub_is_reachable():
         return [], None

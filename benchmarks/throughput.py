@@ -65,8 +65,8 @@ def make(overrides: list[str], steps: int) -> Any:
     """A run of the framework, of so many steps."""
     from rich.console import Console
 
-    from epochal.build import build
-    from epochal.cli import compose
+    from epochal.config.compose import compose
+    from epochal.training.build import build
 
     overrides = [*overrides, "trainer=cpu", f"duration={steps}steps"]
     config = compose(overrides, "train", Path(__file__).absolute().parents[1] / "conf")
@@ -140,12 +140,12 @@ def bare(job: Any) -> Iterator[None]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from epochal.data.base import Rows
+    from epochal.data.batching import BatchIndices
 
     model, optimizer, schedule, clip = learners(job)
     size = job.config.dataset.batch_size
     rows, count = job.data.rows("train")
-    batch = rows[Rows(torch.arange(count), seed=0)]  # all of it, as the framework cuts and normalises it
+    batch = rows[BatchIndices(torch.arange(count), seed=0)]  # all of it, as the framework cuts and normalises it
     inputs, targets, *_ = job.data.on_after_batch_transfer(batch, 0)
     if images := inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C), so that a batch is channels_last at once
@@ -174,7 +174,7 @@ def padded(job: Any) -> Iterator[None]:
     from torch.nn import functional
     from torch.nn.utils import clip_grad_norm_
 
-    from epochal.facts import PAD
+    from epochal.core.specs import PAD
 
     model, optimizer, schedule, clip = learners(job)
     smoothing = job.config.task.get("label_smoothing", 0.0)
@@ -203,7 +203,7 @@ def padded(job: Any) -> Iterator[None]:
 
 def padding(job: Any) -> str:
     """Which share of the positions in an epoch's batches is padding."""
-    from epochal.facts import PAD
+    from epochal.core.specs import PAD
 
     padded = there = 0
     for inputs, targets, _, lengths in job.data.train_dataloader():

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from epochal.compare.definition import Comparison, Request
+from epochal.compare.comparison import Comparison
+from epochal.compare.request import Request
 
 METRICS = (
     "train/loss",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from epochal.models.pretrained import translate
+from epochal.models.pretrained.torchvision import translate
 
 TOLERANCE = 1e-4  # beside the largest value of the tensor; for outputs below one, absolute
 

@@ -21,8 +21,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from conftest import ROOT
-from epochal.errors import ConfigError
-from epochal.validate import ALLOWED, check_targets
+from epochal.config.allowlist import ALLOWED, check_targets
+from epochal.core.errors import ConfigError
 from samples import image_folder, image_npz, text_file, text_parquet
 
 IMAGES = ("dataset=images", "dataset.batch_size=2", "duration=2steps")
@@ -458,10 +458,10 @@ REFUSED = [
     "builtins.eval",
     "torch.load",
     "logging.os.system",
-    "epochal.runs.os.system",
+    "epochal.training.run_folder.os.system",
     "epochal.data.cache.shutil.rmtree",
     "epochal.tasks.base.torch.load",
-    "epochal.validate.resolve",
+    "epochal.config.validate.resolve",
     "epochal.data.sources.open_splits",
     "epochal.models.ResNet.load_state_dict",
     "epochal.optim.adamw.__globals__",
@@ -472,9 +472,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("target", [*REFUSED, None, 5, ["os.system"]])
-@pytest.mark.parametrize("place", ["model", "asked", "dataset"])
+@pytest.mark.parametrize("place", ["model", "requested", "dataset"])
 def test_class_outside_the_allowed_packages_is_refused_by_name(target, place):
-    config = {"model": {"_target_": "epochal.models.LeNet.for_data"}, "dataset": {"transforms": []}, "asked": {}}
+    config = {"model": {"_target_": "epochal.models.LeNet.for_data"}, "dataset": {"transforms": []}, "requested": {}}
     check_targets(OmegaConf.create(config))
     config[place] = {"deep": [{"inside": {"_target_": target}}]}
     with pytest.raises(ConfigError, match=re.escape(f"wants to make {target}, which is refused")):
@@ -494,7 +494,7 @@ def test_interpolations_in_a_runs_config_are_refused(refuse, copied, hidden):
         refuse(script, option, says=("which no run writes",))
 
 
-@pytest.mark.parametrize("target", ["logging.os.system", "epochal.runs.os.system"])
+@pytest.mark.parametrize("target", ["logging.os.system", "epochal.training.run_folder.os.system"])
 def test_run_that_wants_to_make_such_a_class(refuse, copied, target):
     run = copied("run")
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -531,17 +531,22 @@ def test_class_of_an_allowed_package_in_the_wrong_place(refuse, copied):
 
 
 def test_resume_auto_does_not_trust_what_a_config_says_was_asked_for(refuse, copied, home):
-    """`asked` makes a config count as the same run; what would be made is still looked at."""
+    """`requested` makes a config count as the same run; what would be made is still looked at."""
     run = copied("run")
     target = home / "outputs" / "runs" / "2000-01-01_00-00-00_mlp_digits_s1"
     target.parent.mkdir(parents=True)
     run.rename(target)
     config = yaml.safe_load((target / "config.yaml").read_text())
-    config["asked"]["model"] = dict(config["model"])
-    config["model"]["_target_"] = "epochal.runs.os.system"
+    config["requested"]["model"] = dict(config["model"])
+    config["model"]["_target_"] = "epochal.training.run_folder.os.system"
     (target / "config.yaml").write_text(yaml.safe_dump(config))
     arguments = ("model=mlp", "model.hidden=[8]", "dataset=digits", "duration=2steps", "logger=none")
-    refuse("train", *arguments, "resume=auto", says=("wants to make epochal.runs.os.system, which is refused",))
+    refuse(
+        "train",
+        *arguments,
+        "resume=auto",
+        says=("wants to make epochal.training.run_folder.os.system, which is refused",),
+    )
 
 
 class Trap:
@@ -590,7 +595,7 @@ def test_parallel_texts_that_are_none(refuse, home, german, english, options, sa
 
 
 def test_a_bug_in_one_of_many_jobs_shows_where_it_is(command, monkeypatch):
-    monkeypatch.setattr("epochal.build.build", lambda *_, **__: {}["bug"])
+    monkeypatch.setattr("epochal.training.build.build", lambda *_, **__: {}["bug"])
     outcome = command("train", "-m", "seed=1,2")
     assert outcome.status == 1
     assert outcome.error.count("Traceback") == 2 and "2 of 2 runs failed" in outcome.error

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from epochal.errors import ConfigError
-from epochal.facts import Classes, Images, Tokens
-from epochal.parts import make_data, make_task, settle
-from epochal.validate import conf_folder, make_model, target_class, validate
+from epochal.config.compose import conf_folder
+from epochal.config.finalize import finalize
+from epochal.config.instantiate import make_model, target_class
+from epochal.config.validate import validate
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Classes, Images, Tokens
+from epochal.training.factories import make_data, make_task
 from training import CONF, composed
 
 PACKAGES = {  # of the extra "cluster"
@@ -49,10 +52,10 @@ def dataset_for(model: str, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", configs("model"))
 def test_every_parameter_of_every_model_learns(name: str, tmp_path: Path) -> None:
-    config = settle(composed(f"model={name}", *dataset_for(name, tmp_path), "dataset.batch_size=8"))
+    config = finalize(composed(f"model={name}", *dataset_for(name, tmp_path), "dataset.batch_size=8"))
     validate(config)
     data = make_data(config)
-    inputs, outputs = data.facts(config.task.name)
+    inputs, outputs = data.specs(config.task.name)
     task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
     batch = data.on_after_batch_transfer(next(iter(data._loader("train", shuffle=True))), 0)
     task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
@@ -85,7 +88,7 @@ def test_every_dataset_config_fits_its_class(name: str) -> None:
 @pytest.mark.parametrize("optimizer", configs("optimizer"))
 @pytest.mark.parametrize("scheduler", configs("scheduler"))
 def test_every_optimizer_goes_with_every_scheduler(optimizer: str, scheduler: str) -> None:
-    config = settle(composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "model=gpt", "dataset=shakespeare"))
+    config = finalize(composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "model=gpt", "dataset=shakespeare"))
     task = make_task(config, torch.nn.Linear(2, 2), total_steps=20)
     made = task.configure_optimizers()
     assert made["lr_scheduler"]["interval"] == config.scheduler.interval

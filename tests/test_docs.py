@@ -89,9 +89,9 @@ def words_of(command: str) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] != "compare"])
 def test_every_command_composes(command: str, with_example: None) -> None:
-    from epochal.cli import compose
-    from epochal.errors import ConfigError
-    from epochal.validate import validate
+    from epochal.config.compose import compose
+    from epochal.config.validate import validate
+    from epochal.core.errors import ConfigError
 
     script, words = words_of(command)
     overrides = [word for word in words if "=" in word]
@@ -133,8 +133,8 @@ def grid(script: str, overrides: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] == "compare"])
 def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
-    from epochal.cli import compose
     from epochal.compare.command import parse
+    from epochal.config.compose import compose
 
     _, words = words_of(command)
     if words == ["--help"]:

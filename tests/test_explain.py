@@ -13,14 +13,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from epochal import explain, pictures
-from epochal.callbacks import Explain
+from epochal.core.errors import ConfigError
 from epochal.data import ImageData
-from epochal.errors import ConfigError
-from epochal.loggers import Wandb
 from epochal.models import CNN, MLP, RNN, LeNet, ViT
-from epochal.runs import Run, RunLogger
 from epochal.tasks import Classification
+from epochal.tasks.visuals import explain
+from epochal.training.callbacks.explain import Explain
+from epochal.training.loggers.files import RunLogger
+from epochal.training.loggers.wandb import Wandb
+from epochal.training.run_folder import Run
 from samples import pixels
 from training import composed, train
 
@@ -199,8 +200,8 @@ def test_images_are_shown_as_the_network_reads_them(data):
     rows, _ = images.rows("test")
     read = rows.images[rows.rows[0]].flatten()[images._order].view(8, 8).numpy()
     scale = explain.IMAGE // 8
-    left = pictures.MARGIN + scale // 2
-    top = len(sheet) - pictures.MARGIN - 3 * 17 - 6 - explain.IMAGE + scale // 2  # above the caption's three lines
+    left = images.MARGIN + scale // 2
+    top = len(sheet) - images.MARGIN - 3 * 17 - 6 - explain.IMAGE + scale // 2  # above the caption's three lines
     shown = sheet[top : top + explain.IMAGE : scale, left : left + explain.IMAGE : scale, 0]
     assert (shown == read).all()
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from epochal import files
-from epochal.errors import ConfigError
+from epochal.core import files
+from epochal.core.errors import ConfigError
 
 
 @pytest.fixture

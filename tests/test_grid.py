@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from conftest import ROOT
-from epochal.grid import line
+from epochal.experiments.outcome import line
 from training import CONF
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -17,10 +17,10 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
-from epochal import launchers
-from epochal.cli import explain
-from epochal.errors import ConfigError, EpochalError
-from epochal.runs import Run
+from epochal.config.messages import explain
+from epochal.core.errors import ConfigError, EpochalError
+from epochal.experiments import launchers
+from epochal.training.run_folder import Run
 from training import CONF
 
 MLP = ("model=mlp", "model.hidden=[8]", "optimizer=sgd", "trainer=cpu", "logger=none", "duration=20steps")
@@ -92,9 +92,9 @@ THREADS = f"""
 import sys
 from pathlib import Path
 from omegaconf import DictConfig
-from epochal import grid
+from epochal.experiments import grid
 from epochal.cli import application
-from epochal.errors import EpochalError
+from epochal.core.errors import EpochalError
 
 grid.check = lambda *_: None  # loads Lightning, and takes longer than all the rest
 

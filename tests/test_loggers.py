@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epochal.loggers import wandb_mode
+from epochal.training.loggers.wandb import wandb_mode
 
 NOWHERE = {"NETRC": "/nowhere", "WANDB_BASE_URL": "http://127.0.0.1:9"}  # a port that nobody answers
 

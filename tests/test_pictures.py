@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from epochal import drawing, heatmaps, pictures
+from epochal.plots import canvas
+from epochal.plots.canvas import LINES, MARGIN
+from epochal.plots.charts import line_chart
+from epochal.plots.heatmaps import CELL, GAP, attention_heatmap, confusion_matrix, heatmap, video_strips
+from epochal.plots.images import image_grid, to_uint8
+from epochal.plots.terminal import grid_in_terminal, image_in_terminal
 
 RANDOM = np.random.default_rng(0)
 RED_FRAME, GREEN, RED = (200, 30, 30), "\x1b[32m", "\x1b[31m"
@@ -36,40 +41,40 @@ def has_white_edges(picture: Image.Image, width: int = 12) -> bool:
 
 
 def test_drawing_loads_neither_torch_nor_matplotlib():
-    code = "import epochal.pictures, sys; sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
+    code = "import epochal.plots.images, sys; sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_to_uint8_maps_low_to_black_and_high_to_white():
     values = np.array([-9, -1, 0, 1, 9, np.nan, np.inf])
-    assert pictures.to_uint8(values, low=-1, high=1).tolist() == [0, 0, 128, 255, 255, 0, 255]
-    assert pictures.to_uint8(np.arange(256) / 255, low=0, high=1).tolist() == list(range(256))
+    assert to_uint8(values, low=-1, high=1).tolist() == [0, 0, 128, 255, 255, 0, 255]
+    assert to_uint8(np.arange(256) / 255, low=0, high=1).tolist() == list(range(256))
 
 
 def test_to_uint8_refuses_an_empty_range():
     with pytest.raises(ValueError, match="low must be less than high"):
-        pictures.to_uint8(np.zeros(3), low=1, high=1)
+        to_uint8(np.zeros(3), low=1, high=1)
 
 
 @pytest.mark.parametrize("side, cell", [(8, 96), (28, 84), (32, 96), (64, 64), (224, 96)])
 def test_grid_draws_images_of_every_size_about_equally_large(side, cell):
-    assert pictures.grid(images(1, 3, side)).size == (cell + 2 * pictures.MARGIN, cell + 2 * pictures.MARGIN)
+    assert image_grid(images(1, 3, side)).size == (cell + 2 * MARGIN, cell + 2 * MARGIN)
 
 
 def test_grid_keeps_every_pixel_of_a_small_image_sharp():
     image = images(1, 3, 8)
-    drawn = np.asarray(pictures.grid(image))[pictures.MARGIN : -pictures.MARGIN, pictures.MARGIN : -pictures.MARGIN]
+    drawn = np.asarray(image_grid(image))[MARGIN:-MARGIN, MARGIN:-MARGIN]
     assert (drawn[6::12, 6::12] == image[0].transpose(1, 2, 0)).all()
 
 
 @pytest.mark.parametrize("count, columns", [(1, 1), (3, 3), (8, 4), (10, 5), (16, 4), (32, 8), (64, 8), (100, 10)])
 def test_grid_chooses_columns_that_fill_the_last_row(count, columns):
-    assert pictures.grid(images(count)).size == pictures.grid(images(count), columns=columns).size
+    assert image_grid(images(count)).size == image_grid(images(count), columns=columns).size
 
 
 def test_grid_frames_only_the_mistakes_in_red():
-    right = pictures.grid(np.zeros((2, 1, 8, 8), np.uint8), ["7", "1"], highlight=[False, False])
-    wrong = pictures.grid(np.zeros((2, 1, 8, 8), np.uint8), ["7", "7 not 1"], highlight=np.array([False, True]))
+    right = image_grid(np.zeros((2, 1, 8, 8), np.uint8), ["7", "1"], highlight=[False, False])
+    wrong = image_grid(np.zeros((2, 1, 8, 8), np.uint8), ["7", "7 not 1"], highlight=np.array([False, True]))
     assert RED_FRAME not in colors(right)
     half = wrong.width // 2
     assert RED_FRAME not in colors(wrong.crop((0, 0, half, wrong.height)))
@@ -78,14 +83,14 @@ def test_grid_frames_only_the_mistakes_in_red():
 
 def test_grid_breaks_long_captions_and_cuts_long_words():
     width = 110
-    assert drawing.wrapped("automobile not truck", 13, width) == ["automobile not", "truck"]
-    assert drawing.wrapped("one\ntwo", 13, width) == ["one", "two"]
-    (cut,) = drawing.wrapped("x" * 99, 13, width)
-    assert cut.endswith("…") and drawing.width_of(cut, 13) <= width
+    assert canvas.wrapped("automobile not truck", 13, width) == ["automobile not", "truck"]
+    assert canvas.wrapped("one\ntwo", 13, width) == ["one", "two"]
+    (cut,) = canvas.wrapped("x" * 99, 13, width)
+    assert cut.endswith("…") and canvas.width_of(cut, 13) <= width
 
 
 def test_grid_leaves_a_margin_around_captions_and_title():
-    assert has_white_edges(pictures.grid(images(9), ["automobile not truck"] * 9, title="A title " * 9))
+    assert has_white_edges(image_grid(images(9), ["automobile not truck"] * 9, title="A title " * 9))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_grid_leaves_a_margin_around_captions_and_title():
     ],
 )
 def test_grids_say_what_they_cannot_draw(given, message):
-    for draw in pictures.grid, pictures.grid_in_terminal:
+    for draw in image_grid, grid_in_terminal:
         with pytest.raises(ValueError, match=message):
             draw(**given)
 
@@ -108,35 +113,35 @@ def test_grids_say_what_they_cannot_draw(given, message):
 @pytest.mark.parametrize("name", ["7", "automobile", "a name that never ends" * 4])
 def test_confusion_matrix_fits_any_number_and_length_of_classes(classes, name):
     counts = RANDOM.integers(0, 12_000, (classes, classes))
-    picture = pictures.confusion_matrix(counts, [name] * classes, title="LeNet-5 on MNIST")
+    picture = confusion_matrix(counts, [name] * classes, title="LeNet-5 on MNIST")
     assert has_white_edges(picture) and max(picture.size) < 1600
 
 
 def test_confusion_matrix_shows_one_mistake_in_a_thousand_beside_a_dark_diagonal():
     perfect, nearly = np.diag([1000, 1000, 1000]), np.diag([1000, 1000, 999])
     nearly[2, 0] = 1
-    before, after = (np.asarray(pictures.confusion_matrix(c, ["a", "b", "c"]), int) for c in (perfect, nearly))
+    before, after = (np.asarray(confusion_matrix(c, ["a", "b", "c"]), int) for c in (perfect, nearly))
     assert (abs(before - after).max(axis=2) > 20).sum() > 5000  # a whole cell
 
 
 def test_confusion_matrix_draws_a_class_without_examples_without_a_warning(recwarn):
-    pictures.confusion_matrix(np.array([[3, 0], [0, 0]]), ["a", "b"])
+    confusion_matrix(np.array([[3, 0], [0, 0]]), ["a", "b"])
     assert not recwarn.list
 
 
 def test_confusion_matrix_asks_for_a_name_for_each_class():
     with pytest.raises(ValueError, match=r"counts must have shape \(3, 3\) for 3 names, not \(2, 2\)"):
-        pictures.confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
+        confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
 def test_curves_draws_each_line_in_its_own_color():
     series = {f"run {index}": ([0, 1], [index, index + 1]) for index in range(7)}
-    assert set(pictures.LINES) <= colors(pictures.curves(series, "Loss", "step", "nats"))
+    assert set(LINES) <= colors(line_chart(series, "Loss", "step", "nats"))
 
 
 def test_curves_leaves_out_values_that_are_not_finite():
-    clean = pictures.curves({"loss": ([1, 2, 4], [3, 2, 1])}, "Loss", "step", "nats")
-    holes = pictures.curves({"loss": ([1, 2, 3, 4, 5], [3, 2, np.nan, 1, np.inf])}, "Loss", "step", "nats")
+    clean = line_chart({"loss": ([1, 2, 4], [3, 2, 1])}, "Loss", "step", "nats")
+    holes = line_chart({"loss": ([1, 2, 3, 4, 5], [3, 2, np.nan, 1, np.inf])}, "Loss", "step", "nats")
     assert clean.tobytes() == holes.tobytes()
 
 
@@ -157,7 +162,7 @@ def test_curves_leaves_out_values_that_are_not_finite():
     ids=lambda series: next(iter(series), "no series")[:12],
 )
 def test_curves_draws_whatever_a_run_leaves_behind(series, recwarn):
-    picture = pictures.curves(series, "A title that never ends " * 9, "step", "loss")
+    picture = line_chart(series, "A title that never ends " * 9, "step", "loss")
     assert picture.size == (960, 560) and has_white_edges(picture) and not recwarn.list
 
 
@@ -171,15 +176,15 @@ def test_curves_draws_whatever_a_run_leaves_behind(series, recwarn):
     ],
 )
 def test_ticks_are_round_numbers_that_enclose_the_data(low, high, texts):
-    assert drawing.ticks(low, high, 6, beyond=True)[1] == texts.split()
+    assert canvas.ticks(low, high, 6, beyond=True)[1] == texts.split()
 
 
 def test_ticks_of_whole_steps_are_whole():
-    assert drawing.ticks(1, 3, 8, whole=True) == ([1, 2, 3], ["1", "2", "3"])
+    assert canvas.ticks(1, 3, 8, whole=True) == ([1, 2, 3], ["1", "2", "3"])
 
 
 def test_in_terminal_draws_two_pixels_in_each_character():
-    text = pictures.in_terminal(np.array([[0, 255], [128, 0], [7, 9]], np.uint8))
+    text = image_in_terminal(np.array([[0, 255], [128, 0], [7, 9]], np.uint8))
     assert text.plain == "▀▀\n▀▀"
     first, last = text.spans[0].style, text.spans[-1].style
     assert first.color.triplet == (0, 0, 0) and first.bgcolor.triplet == (128, 128, 128)
@@ -187,60 +192,60 @@ def test_in_terminal_draws_two_pixels_in_each_character():
 
 
 def test_in_terminal_draws_colors():
-    style = pictures.in_terminal(np.array([[[1, 2, 3]], [[4, 5, 6]]], np.uint8)).spans[0].style
+    style = image_in_terminal(np.array([[[1, 2, 3]], [[4, 5, 6]]], np.uint8)).spans[0].style
     assert style.color.triplet == (1, 2, 3) and style.bgcolor.triplet == (4, 5, 6)
 
 
 def test_grid_in_terminal_writes_right_captions_green_and_wrong_ones_red():
-    output = printed(pictures.grid_in_terminal(images(2), ["7", "7 not 1"], highlight=[False, True]))
+    output = printed(grid_in_terminal(images(2), ["7", "7 not 1"], highlight=[False, True]))
     assert f"{GREEN}7" in output and f"{RED}7 not 1" in output
 
 
 @pytest.mark.parametrize("width, columns, lines", [(80, 8, 2), (200, 8, 1), (200, 4, 2), (20, 8, 8)])
 def test_grid_in_terminal_fits_the_terminal(width, columns, lines):
-    output = printed(pictures.grid_in_terminal(images(8, 3, 28), columns=columns), width)
+    output = printed(grid_in_terminal(images(8, 3, 28), columns=columns), width)
     assert output.count("▀") == 8 * 14 * 7
     assert output.count("\n") == lines * 8  # seven lines of blocks and an empty one
 
 
 @pytest.mark.parametrize("side", [32, 96, 200])
 def test_grid_draws_images_no_larger_than_it_is_told(side):
-    picture = pictures.grid(images(1, 3, 16), side=side)
-    assert picture.width == side // 16 * 16 + 2 * pictures.MARGIN
+    picture = image_grid(images(1, 3, 16), side=side)
+    assert picture.width == side // 16 * 16 + 2 * MARGIN
 
 
 def test_curves_draws_dots_that_are_joined_by_no_line():
-    blue = pictures.LINES[0]
+    blue = LINES[0]
     joined, apart = (
-        (np.asarray(pictures.curves({"a": ([0, 1], [0, 1])}, "t", "x", "y", dots=dots)) == blue).all(2).sum()
+        (np.asarray(line_chart({"a": ([0, 1], [0, 1])}, "t", "x", "y", dots=dots)) == blue).all(2).sum()
         for dots in ((), ("a",))
     )
     assert 0 < apart < joined / 5
 
 
 def test_heat_map_is_the_darker_the_larger_a_weight():
-    picture = np.asarray(heatmaps.heat_map(np.array([[0.0, 0.2, 0.5, 1.0]]), ["to"], ["a", "b", "c", "d"]).convert("L"))
-    cells = picture[-heatmaps.CELL // 2 - 4, -4 * heatmaps.CELL + 8 :: heatmaps.CELL].astype(int)
+    picture = np.asarray(heatmap(np.array([[0.0, 0.2, 0.5, 1.0]]), ["to"], ["a", "b", "c", "d"]).convert("L"))
+    cells = picture[-CELL // 2 - 4, -4 * CELL + 8 :: CELL].astype(int)
     assert len(cells) == 4 and (np.diff(cells) < -20).all()
 
 
 def test_heat_map_cuts_long_labels_and_asks_for_one_for_each_weight():
-    assert max(heatmaps.heat_map(np.zeros((2, 2)), ["x" * 99, "y"], ["z" * 99, "w"]).size) < 220
+    assert max(heatmap(np.zeros((2, 2)), ["x" * 99, "y"], ["z" * 99, "w"]).size) < 220
     with pytest.raises(ValueError, match=r"weights must have shape \(1, 2\) for its labels, not \(2, 2\)"):
-        heatmaps.heat_map(np.zeros((2, 2)), ["a"], ["b", "c"])
+        heatmap(np.zeros((2, 2)), ["a"], ["b", "c"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_maps_of_attention_stand_two_by_two_with_a_margin(count):
-    picture = heatmaps.attention([np.eye(3)] * count, [["a", "b", "c"]] * count, [["d", "e", "f"]] * count, "A title")
+    picture = attention_heatmap([np.eye(3)] * count, [["a", "b", "c"]] * count, [["d", "e", "f"]] * count, "A title")
     assert has_white_edges(picture)
     assert picture.height > (250 if count > 2 else 150)
 
 
 def test_films_frame_only_wrong_frames_in_red_and_may_be_of_unlike_length():
     strips, words = [images(3, 1, 8), images(2, 3, 8)], [["1", "2", "3"], ["4", "5"]]
-    right = heatmaps.films(strips, words, title="Films")
-    wrong = heatmaps.films(strips, words, [[False, False, True], [False, False]], title="Films")
+    right = video_strips(strips, words, title="Films")
+    wrong = video_strips(strips, words, [[False, False, True], [False, False]], title="Films")
     assert RED_FRAME not in colors(right) and RED_FRAME in colors(wrong)
-    assert RED_FRAME not in colors(wrong.crop((0, 0, pictures.MARGIN + 2 * 68 + heatmaps.GAP, wrong.height)))
+    assert RED_FRAME not in colors(wrong.crop((0, 0, MARGIN + 2 * 68 + GAP, wrong.height)))
     assert has_white_edges(wrong)

@@ -6,7 +6,9 @@ import csv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from epochal.runs import Run, RunLogger, newest_unfinished, slug
+from epochal.core.files import slug
+from epochal.training.loggers.files import RunLogger
+from epochal.training.run_folder import Run, newest_unfinished
 from training import composed
 
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from epochal.config.finalize import finalize
+from epochal.config.instantiate import make_model, target_class
+from epochal.config.validate import validate
+from epochal.core.specs import PAD
 from epochal.data import Batch
-from epochal.data.base import Rows
-from epochal.facts import PAD
-from epochal.parts import make_data, make_task, settle
+from epochal.data.batching import BatchIndices
 from epochal.tasks import Task
-from epochal.validate import make_model, target_class, validate
+from epochal.training.factories import make_data, make_task
 from training import CONF, composed, train
 
 TASKS = ("classification", "sequence_labeling", "regression", "translation", "captioning", "language_modeling")
@@ -80,12 +82,12 @@ def made(model: str, dataset: str, task: str, folder: Path) -> tuple[Task, Batch
     config = composed(
         f"model={model}", f"dataset={dataset}", f"task={task}", *SMALL[model], *options, "dataset.batch_size=8"
     )
-    config = settle(config)
+    config = finalize(config)
     validate(config)
     data = make_data(config)
-    objective = make_task(config, make_model(config, *data.facts(task)), total_steps=10)
+    objective = make_task(config, make_model(config, *data.specs(task)), total_steps=10)
     objective.trainer = type("Trainer", (), {"testing": False, "datamodule": data, "global_step": 0})()  # type: ignore[assignment]
-    batch = data.rows("train")[0][Rows(torch.arange(8), 0)]  # of unlike lengths
+    batch = data.rows("train")[0][BatchIndices(torch.arange(8), 0)]  # of unlike lengths
     batch = data.on_after_batch_transfer(batch, 0)
     return objective, batch, objective.weight(batch)
 

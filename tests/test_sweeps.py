@@ -21,13 +21,13 @@ from optuna.trial import TrialState
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from conftest import ROOT
-from epochal.errors import ConfigError
-from epochal.sweeps import JOURNAL
-from epochal.sweeps.settings import Objective, Settings
-from epochal.sweeps.space import Parameter, read_space
-from epochal.sweeps.study import Asked, Study, mend
+from epochal.config.validate import validate
+from epochal.core.errors import ConfigError
+from epochal.experiments.sweeps import JOURNAL
+from epochal.experiments.sweeps.settings import Objective, Settings
+from epochal.experiments.sweeps.space import Parameter, read_space
+from epochal.experiments.sweeps.study import Asked, Study, mend
 from epochal.tasks.classification import Classification
-from epochal.validate import validate
 from training import composed, in_new_process
 
 LR = Parameter("optimizer.lr", low=1e-4, high=1e-1, log=True)
@@ -286,7 +286,7 @@ def search_until_killed(home: str, arguments: Sequence[str], where: str | None, 
     """Searches in this process, which kills itself in its trial number `after` at a hook of the callback."""
     import runpy
 
-    from epochal.callbacks.prune import Prune
+    from epochal.experiments.sweeps.prune import Prune
 
     os.chdir(home)
     if where is not None:

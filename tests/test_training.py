@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import ROOT
-from epochal.errors import DivergedError
-from epochal.parts import available_threads
-from epochal.runs import AXES
+from epochal.core.errors import DivergedError
+from epochal.core.files import AXES
+from epochal.training.trainer import available_threads
 from samples import text_file
 from training import in_new_process, train, train_until_killed
 
@@ -143,7 +143,7 @@ def test_minutes_become_steps_that_are_kept_and_can_be_repeated(home):
     steps = summary(job.run.folder)["steps"]
     assert steps > 5
     assert config.duration == f"{steps}steps"
-    assert config.asked.duration == "0.02minutes"
+    assert config.requested.duration == "0.02minutes"
     again = train(*SMALL, f"duration={steps}steps")
     for one, other in zip(job.task.parameters(), again.task.parameters(), strict=True):
         assert torch.equal(one, other)

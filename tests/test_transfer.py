@@ -22,7 +22,7 @@ def weights(job):
 
 def beginning(*overrides):
     """The weights before the first step."""
-    from epochal.build import build
+    from epochal.training.build import build
     from training import composed
 
     with build(composed(*overrides)) as job:

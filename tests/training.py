@@ -17,14 +17,14 @@ CONF = Path(__file__).parents[1] / "conf"
 
 def composed(*overrides: str) -> DictConfig:
     """What `python train.py <overrides>` runs."""
-    from epochal.cli import compose
+    from epochal.config.compose import compose
 
     return compose(list(overrides), "train", CONF)
 
 
 def train(*overrides: str, callbacks: tuple[Any, ...] = ()) -> Any:
     """`python train.py <overrides>`, without the command line."""
-    from epochal.build import build
+    from epochal.training.build import build
 
     with build(composed(*overrides), overrides=list(overrides), console=Console(file=io.StringIO())) as job:
         job.trainer.callbacks.extend(callbacks)
@@ -63,7 +63,7 @@ def train_until_killed(overrides: tuple[str, ...], kill_after: int | None, where
 def in_new_process(function: Any, *arguments: Any) -> int:
     """Its exit code; minus the signal if one ended it. Imports are paid once, by the server that forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["epochal.build", "epochal.cli", "torch.utils.flop_counter"])
+    context.set_forkserver_preload(["epochal.training.build", "epochal.cli", "torch.utils.flop_counter"])
     process = context.Process(target=function, args=arguments)
     process.start()
     process.join()

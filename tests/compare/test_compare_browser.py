@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from epochal.compare import live, page
-from epochal.compare.definition import Comparison, Request
+from epochal.compare.comparison import Comparison
+from epochal.compare.report import live, page
+from epochal.compare.request import Request
 from folders import grid, run_folder
 
 pytestmark = pytest.mark.browser

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from epochal.compare.definition import Plot, Request, check_claim, experiments, grid_keys, load_claim
-from epochal.compare.reading import read
-from epochal.errors import ConfigError
-from epochal.validate import conf_folder
+from epochal.compare.claims import check_claim, experiments, grid_keys, load_claim
+from epochal.compare.comparison import Plot
+from epochal.compare.records import read
+from epochal.compare.request import Request
+from epochal.config.compose import conf_folder
+from epochal.core.errors import ConfigError
 from folders import ERRORS, compare, grid, run_folder
 
 
@@ -254,7 +256,7 @@ def test_a_wrong_claim_ends_in_a_sentence_that_names_the_experiment(change, word
 def experiment(tmp_path, monkeypatch):
     """Writes an experiment of one's own, `mine`, into a copy of conf."""
     conf = shutil.copytree(conf_folder(), tmp_path / "conf")
-    monkeypatch.setattr("epochal.validate.conf_folder", lambda: conf)
+    monkeypatch.setattr("epochal.config.compose.conf_folder", lambda: conf)
     load_claim.cache_clear()
     grid_keys.cache_clear()
     yield lambda text: (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\nexperiment: mine\n{text}")

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epochal.compare.definition import Comparison, Plot, Published, Request
-from epochal.compare.figures import SCALE, SERIES, figure, heading, save, stem, styles
+from epochal.compare.comparison import Comparison, Plot, Published
+from epochal.compare.figures import figure, heading, stem, styles
 from epochal.compare.groups import Group
+from epochal.compare.request import Request
+from epochal.plots.vega import SCALE, SERIES, save
 from folders import grid, run_folder
 
 DEPTH = Plot("model.depth", "train/error", ("model.name",), "points")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from epochal.compare.groups import Group, grouped, label, together, varying
-from epochal.compare.reading import read
+from epochal.compare.groups import Group, grouped, together, varying
+from epochal.compare.labels import label
+from epochal.compare.records import read
 from folders import grid, run_folder
 
 

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from epochal.compare import live, page
-from epochal.compare.definition import Comparison, Request
-from epochal.errors import ConfigError
+from epochal.compare.comparison import Comparison
+from epochal.compare.report import live, page
+from epochal.compare.request import Request
+from epochal.core.errors import ConfigError
 from folders import run_folder
 
 
@@ -129,7 +130,7 @@ def test_a_port_in_use_ends_in_a_sentence_that_names_another(runs):
 
 
 def test_on_windows_no_second_server_gets_its_port(monkeypatch):
-    monkeypatch.setattr("epochal.files.WINDOWS", True)
+    monkeypatch.setattr("epochal.core.files.WINDOWS", True)
     assert runpy.run_path(live.__file__)["Server"].allow_reuse_address is False
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from epochal.compare import page
-from epochal.compare.definition import Comparison, Request
+from epochal.compare.comparison import Comparison
+from epochal.compare.report import page
+from epochal.compare.request import Request
 from folders import grid, run_folder
 
 EVIL = "</script><img src=x onerror=alert(1)><!--"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from epochal.compare import publish
-from epochal.compare.definition import Request
-from epochal.errors import ConfigError
+from epochal.compare.report import wandb_report
+from epochal.compare.request import Request
+from epochal.core.errors import ConfigError
 from folders import run_folder
 
 W_AND_B = {"logger.name": "wandb", "logger.project": "course", "logger.entity": "team"}
@@ -26,7 +26,7 @@ def runs(folder: Path, *projects: str | None) -> Request:
 def test_a_report_shows_the_runs_by_name_and_every_plot(tmp_path):
     pytest.importorskip("wandb_workspaces")
     comparison = runs(tmp_path / "runs", "course", "course").compare()
-    made = publish.report(comparison)
+    made = wandb_report.report(comparison)
     assert (made.entity, made.project, made.title) == ("team", "course", comparison.title)
     grid = made.blocks[1]
     assert "run0" in str(grid.runsets[0].filters) and "run1" in str(grid.runsets[0].filters)
@@ -38,7 +38,7 @@ def test_errors_are_shown_as_the_accuracies_that_were_logged(tmp_path):
     pytest.importorskip("wandb_workspaces")
     request = runs(tmp_path / "runs", "course", "course")
     comparison = Request(request.paths, x="model.depth", y="val/error", output_dir=str(tmp_path)).compare()
-    made = publish.report(comparison)
+    made = wandb_report.report(comparison)
     assert "val/accuracy" in str(made.blocks[1].panels[0].y)
     assert "1 - error" in made.blocks[0].text
 
@@ -53,5 +53,5 @@ def test_errors_are_shown_as_the_accuracies_that_were_logged(tmp_path):
 def test_runs_that_no_report_can_show_are_refused(projects, says, tmp_path):
     pytest.importorskip("wandb_workspaces")
     with pytest.raises(ConfigError) as refused:
-        publish.publish(runs(tmp_path / "runs", *projects).compare(), Console(quiet=True))
+        wandb_report.publish(runs(tmp_path / "runs", *projects).compare(), Console(quiet=True))
     assert says in str(refused.value)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epochal.compare.reading import larger_is_better, read, read_columns
-from epochal.errors import ConfigError
+from epochal.compare.records import read, read_columns
+from epochal.core.errors import ConfigError
+from epochal.core.metrics import larger_is_better
 from folders import run_folder
 
 

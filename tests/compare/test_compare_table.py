@@ -9,10 +9,9 @@ import pytest
 from rich.console import Console
 
 from epochal.compare import table
-from epochal.compare.definition import Plot
-from epochal.compare.groups import Spread
-from epochal.compare.sketch import sketch
-from epochal.words import difference_text, duration_text, number_text, short, spread_text
+from epochal.compare.comparison import Plot
+from epochal.compare.text_plot import sketch
+from epochal.core.format import difference_text, duration_text, number_text, short, spread_text
 from folders import ERRORS, compare, grid, run_folder
 
 
@@ -130,7 +129,7 @@ def test_a_rising_line_rises(tmp_path):
 
 
 def test_a_verdict_stands_in_a_panel_with_its_numbers(tmp_path):
-    from epochal.compare.definition import load_claim
+    from epochal.compare.claims import load_claim
 
     claim, _ = load_claim("depth_degradation", "smoke")
     depth = claim["tests"][0]["more"]["model.depth"]
@@ -149,9 +148,9 @@ def test_a_verdict_stands_in_a_panel_with_its_numbers(tmp_path):
         (number_text("val/loss", 0.012349), "0.01235"),
         (number_text("train/learning_rate", 5e-7), "5e-07"),
         (number_text("val/perplexity", 1234.5), "1,234"),
-        (spread_text("test/error", Spread(0.0875, 0.0012, 5)), "8.75 ± 0.12 %"),
-        (spread_text("val/loss", Spread(1.25, 0.0312, 5)), "1.250 ± 0.031"),
-        (spread_text("val/loss", Spread(1.25, None, 1)), "1.250"),
+        (spread_text("test/error", 0.0875, 0.0012), "8.75 ± 0.12 %"),
+        (spread_text("val/loss", 1.25, 0.0312), "1.250 ± 0.031"),
+        (spread_text("val/loss", 1.25, None), "1.250"),
         (difference_text("test/error", -0.0123), "-1.23 points"),
         (difference_text("val/loss", 0.5), "+0.5000"),
         (short(61706), "61.7 k"),

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from epochal.data.base import IN_A_ROW, Batch, BatchOrder, Loader, count_of, mix, stratified_order
-from epochal.errors import ConfigError
+from epochal.core.errors import ConfigError
+from epochal.core.seeds import mix
+from epochal.data.batching import IN_A_ROW, Batch, BatchOrder, Loader
+from epochal.data.datamodule import count_of, stratified_order
 
 
 def order(**changes: object) -> BatchOrder:

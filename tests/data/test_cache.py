@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from epochal.core.errors import ConfigError
 from epochal.data import cache
-from epochal.errors import ConfigError
 
 FORK = multiprocessing.get_context("fork")
 

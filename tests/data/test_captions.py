@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Images, Tokens
 from epochal.data import CaptionData
-from epochal.data.base import Rows
+from epochal.data.batching import BatchIndices
 from epochal.data.captions import read_list
-from epochal.errors import ConfigError
-from epochal.facts import BEGIN, END, PAD, UNKNOWN, Images, Tokens
 
 
 def album(folder: Path, *, pictures: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
@@ -40,7 +40,7 @@ def prepared(folder: Path, **options: Any) -> CaptionData:
 
 def pictures_of(data: CaptionData, split: str) -> list[int]:
     rows, count = data.rows(split)
-    return rows[Rows(torch.arange(count), 0)].inputs[:, 0, 0, 0].tolist()
+    return rows[BatchIndices(torch.arange(count), 0)].inputs[:, 0, 0, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def pictures_of(data: CaptionData, split: str) -> list[int]:
 def test_a_folder_of_pictures_with_captions(tmp_path, listed, below):
     data = prepared(album(tmp_path / "album", listed=listed, below=below), tokenizer="character")
     assert data.sizes() == {"train": 32, "val": 4, "test": 4}
-    assert data.facts("captioning") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
+    assert data.specs("captioning") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
     for split in ("train", "val", "test"):
         rows, count = data.rows(split)
-        made = rows[Rows(torch.arange(count), 7)]
+        made = rows[BatchIndices(torch.arange(count), 7)]
         for picture, row, text in zip(
             pictures_of(data, split), made.targets.tolist(), data.references(split), strict=True
         ):
@@ -76,21 +76,21 @@ def test_words_are_learned_from_the_training_captions_alone(tmp_path):
     train = data.references("train")
     assert set(data.target_tokenizer.vocabulary.split("\n")) == {"a", "dog", ",", "number", "."}
     assert train[0].startswith("a dog , number") or train[0].startswith("dog ")
-    ids = data.rows("train")[0][Rows(torch.tensor([0, 1]), 0)].targets
+    ids = data.rows("train")[0][BatchIndices(torch.tensor([0, 1]), 0)].targets
     assert (ids == UNKNOWN).sum() == 2  # the number, seen twice
 
 
 def test_long_captions_are_cut_and_still_end(tmp_path):
     data = prepared(album(tmp_path / "album"), tokenizer="character", max_length=6)
-    targets = data.rows("train")[0][Rows(torch.arange(8), 0)].targets
+    targets = data.rows("train")[0][BatchIndices(torch.arange(8), 0)].targets
     assert targets.shape == (8, 6) and (targets[:, 0] == BEGIN).all() and (targets == END).sum() == 8
-    assert data.facts("captioning")[1].length == 6
+    assert data.specs("captioning")[1].length == 6
 
 
 def test_another_runs_vocabulary_and_brightness_are_adopted(tmp_path):
     first = prepared(album(tmp_path / "album"), tokenizer="character")
     other = CaptionData(name="captions", path=str(album(tmp_path / "other", pictures=9)), image_size=8, batch_size=2)
-    other.adopt(first.state())
+    other.load_state(first.state())
     other.prepare()
     assert other.target_tokenizer.vocabulary == first.target_tokenizer.vocabulary and other.kind == "character"
     assert torch.equal(other.mean, first.mean)
@@ -99,7 +99,7 @@ def test_another_runs_vocabulary_and_brightness_are_adopted(tmp_path):
 def test_pictures_are_normalised_by_those_to_learn_from(tmp_path):
     data = prepared(album(tmp_path / "album"))
     rows, count = data.rows("train")
-    given = data.on_after_batch_transfer(rows[Rows(torch.arange(count), 0)], 0).inputs
+    given = data.on_after_batch_transfer(rows[BatchIndices(torch.arange(count), 0)], 0).inputs
     assert given.mean().item() == pytest.approx(0, abs=1e-4)
 
 

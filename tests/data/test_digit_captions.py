@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Images, Tokens
 from epochal.data import DigitCaptions
-from epochal.data.base import Rows
+from epochal.data.batching import BatchIndices
 from epochal.data.digit_captions import WORDS
-from epochal.facts import BEGIN, END, PAD, UNKNOWN, Images, Tokens
 
 
 def strips(**options: Any) -> DigitCaptions:
@@ -22,19 +22,19 @@ def strips(**options: Any) -> DigitCaptions:
 def test_the_facts_hold_and_are_known_before_anything_is_made():
     facts = (Images(1, 8, 40), Tokens(14, 7))
     data = strips()
-    assert data.facts("captioning") == facts
-    assert DigitCaptions.likely({"name": "x", "source": "digits", "length": 5}, "captioning") == [facts]
-    assert DigitCaptions.likely({"name": "x", "source": "mnist", "length": 3}, "captioning") == [
+    assert data.specs("captioning") == facts
+    assert DigitCaptions.example_specs({"name": "x", "source": "digits", "length": 5}, "captioning") == [facts]
+    assert DigitCaptions.example_specs({"name": "x", "source": "mnist", "length": 3}, "captioning") == [
         (Images(1, 28, 84), Tokens(14, 5))
     ]
-    made = data.rows("train")[0][Rows(torch.arange(9), 7)]
+    made = data.rows("train")[0][BatchIndices(torch.arange(9), 7)]
     assert made.inputs.shape == (9, 1, 8, 40) and made.inputs.dtype == torch.uint8 and made.lengths is None
-    assert made.targets.shape == (9, 7) and len(data.rows("train")[0][Rows(torch.arange(0), 7)].inputs) == 0
+    assert made.targets.shape == (9, 7) and len(data.rows("train")[0][BatchIndices(torch.arange(0), 7)].inputs) == 0
 
 
 def test_captions_begin_end_and_are_padded_and_decode_to_the_references():
     data = strips()
-    targets = data.rows("val")[0][Rows(torch.arange(60), 0)].targets
+    targets = data.rows("val")[0][BatchIndices(torch.arange(60), 0)].targets
     references = data.references("val")
     for row, text in zip(targets.tolist(), references, strict=True):
         words = text.split()
@@ -49,7 +49,7 @@ def test_a_strip_shows_the_digits_of_its_caption_from_left_to_right():
     """Each digit's image, but for a column that its neighbour may cover, is found right of the one before it."""
     data = strips(length=3)
     images, labels = data.digits["test"]
-    made = data.rows("test")[0][Rows(torch.arange(30), 0)]
+    made = data.rows("test")[0][BatchIndices(torch.arange(30), 0)]
     for strip, ids in zip(made.inputs[:, 0], made.targets, strict=True):
         after = -1
         for token in ids[(ids >= 4)].tolist():
@@ -66,16 +66,21 @@ def test_a_strip_shows_the_digits_of_its_caption_from_left_to_right():
 def test_strips_of_test_and_validation_are_fixed_and_those_to_learn_from_fresh():
     one, two = strips(seed=1), strips(seed=2)
     rows = torch.arange(20)
-    assert torch.equal(one.rows("test")[0][Rows(rows, 1)].inputs, two.rows("test")[0][Rows(rows, 2)].inputs)
-    assert not torch.equal(one.rows("train")[0][Rows(rows, 1)].inputs, two.rows("train")[0][Rows(rows, 2)].inputs)
     assert torch.equal(
-        one.rows("test")[0][Rows(rows, 1)].inputs[[4, 2]], one.rows("test")[0][Rows(rows[[4, 2]], 1)].inputs
+        one.rows("test")[0][BatchIndices(rows, 1)].inputs, two.rows("test")[0][BatchIndices(rows, 2)].inputs
+    )
+    assert not torch.equal(
+        one.rows("train")[0][BatchIndices(rows, 1)].inputs, two.rows("train")[0][BatchIndices(rows, 2)].inputs
+    )
+    assert torch.equal(
+        one.rows("test")[0][BatchIndices(rows, 1)].inputs[[4, 2]],
+        one.rows("test")[0][BatchIndices(rows[[4, 2]], 1)].inputs,
     )
 
 
 def test_pixels_are_normalised_on_their_way():
     data = strips()
-    made = data.rows("val")[0][Rows(torch.arange(4), 0)]
+    made = data.rows("val")[0][BatchIndices(torch.arange(4), 0)]
     given = data.on_after_batch_transfer(made, 0)
     assert torch.equal(given.inputs, data.normalise(made.inputs)) and torch.equal(
         data.pixels(given.inputs), made.inputs

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Images
 from epochal.data import ImageData
-from epochal.data.base import Rows
+from epochal.data.batching import BatchIndices
 from epochal.data.images import augment
-from epochal.errors import ConfigError
-from epochal.facts import Images
 from samples import image_folder, image_npz, image_parquet, pixels
 
 PLAIN = {"crop_padding": 0, "flip": False, "cutout": 0}
@@ -206,7 +206,7 @@ def test_a_test_part_without_labels_is_none(tmp_path):
 def test_a_batch_is_one_gather():
     data = prepared("package:digits.npz")
     rows, _ = data.rows("val")
-    batch = rows[Rows(torch.tensor([3, 0]), 7)]
+    batch = rows[BatchIndices(torch.tensor([3, 0]), 7)]
     assert torch.equal(batch.inputs, rows.images[rows.rows[[3, 0]]]) and batch.seed == 7
     assert batch.targets.tolist() == rows.labels[rows.rows[[3, 0]]].tolist()
     (first, *_), loader = iter(data.val_dataloader()), data.val_dataloader()
@@ -285,7 +285,7 @@ def test_only_training_batches_are_augmented():
 
     data = prepared("package:digits.npz", flip=True, crop_padding=2)
     rows, _ = data.rows("train")
-    batch = rows[Rows(torch.arange(32), 3)]
+    batch = rows[BatchIndices(torch.arange(32), 3)]
     for training in (True, False):
         data.trainer = SimpleNamespace(training=training, global_rank=0, world_size=1)  # type: ignore[assignment]
         found = data.on_after_batch_transfer(batch, 0).inputs

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Frames, StepLabels
 from epochal.data import Batch, MovingDigits
-from epochal.data.base import Rows
-from epochal.errors import ConfigError
-from epochal.facts import Frames, StepLabels
+from epochal.data.batching import BatchIndices
 
 
 def prepared(**options: Any) -> MovingDigits:
@@ -21,7 +21,7 @@ def prepared(**options: Any) -> MovingDigits:
 
 
 def films(data: MovingDigits, split: str, count: int = 40, seed: int = 7) -> Batch:
-    return data.rows(split)[0][Rows(torch.arange(count), seed)]
+    return data.rows(split)[0][BatchIndices(torch.arange(count), seed)]
 
 
 def inked(data: MovingDigits, film: torch.Tensor) -> list[tuple[int, int]]:
@@ -32,9 +32,9 @@ def inked(data: MovingDigits, film: torch.Tensor) -> list[tuple[int, int]]:
 def test_facts_are_known_before_anything_is_made():
     data = prepared(length=5, size=20)
     facts = (Frames(5, 1, 20, 20), StepLabels(tuple("0123456789")))
-    assert data.facts("sequence_labeling") == facts
+    assert data.specs("sequence_labeling") == facts
     config = {"name": "moving_digits", "source": "mnist", "length": 5, "size": 20, "batch_size": 32}
-    assert MovingDigits.likely(config, "sequence_labeling") == [facts]
+    assert MovingDigits.example_specs(config, "sequence_labeling") == [facts]
     made = films(data, "train", 3)
     assert made.inputs.shape == (3, 5, 1, 20, 20) and made.inputs.dtype == torch.uint8
     assert made.targets.shape == (3, 5) and made.lengths is None
@@ -99,7 +99,7 @@ def test_pixels_are_normalised_on_their_way_and_can_be_had_back():
     assert given.inputs.dtype == torch.float32 and torch.equal(given.targets, made.targets)
     assert torch.equal(data.pixels(given.inputs), made.inputs)
     other = MovingDigits(name="moving_digits", source="digits")
-    other.adopt(data.state())
+    other.load_state(data.state())
     other.prepare()
     assert torch.equal(other.normalise(made.inputs), given.inputs)
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Tokens
 from epochal.data import PairData
-from epochal.data.base import BatchOrder, Rows
-from epochal.errors import ConfigError
-from epochal.facts import BEGIN, END, PAD, UNKNOWN, Tokens
+from epochal.data.batching import BatchIndices, BatchOrder
 
 NUMBERS = {
     "de": "null eins zwei drei vier fünf sechs sieben acht neun",
@@ -51,7 +51,7 @@ def prepared(path: Path, **options: Any) -> PairData:
 def test_a_batch_is_sources_with_end_and_targets_from_begin_to_end(tmp_path, tokenizer, joint):
     data = prepared(folder(tmp_path), tokenizer=tokenizer, joint=joint)
     rows, count = data.rows("val")
-    batch = rows[Rows(torch.arange(count), 7)]
+    batch = rows[BatchIndices(torch.arange(count), 7)]
     assert batch.seed == 7 and batch.inputs.shape == (8, int(batch.lengths.max()))
     assert (batch.targets[:, 0] == BEGIN).all()
     for i, (source, target) in enumerate(zip(batch.inputs.tolist(), batch.targets.tolist())):
@@ -62,7 +62,7 @@ def test_a_batch_is_sources_with_end_and_targets_from_begin_to_end(tmp_path, tok
         space = " ." if tokenizer == "word" else "."
         assert data.source_tokenizer.decode(source) == texts("de", 8, 100)[i].replace(".", space)
         assert data.target_tokenizer.decode(target) == texts("en", 8, 100)[i].replace(".", space)
-    shortest = rows[Rows(data.lengths("val").argsort()[:1], 0)]
+    shortest = rows[BatchIndices(data.lengths("val").argsort()[:1], 0)]
     assert PAD not in shortest.inputs and PAD not in shortest.targets
 
 
@@ -72,8 +72,8 @@ def test_joint_is_one_vocabulary_for_both(tmp_path):
     words = {w for text in (*data.sources("train"), *data.references("train")) for w in text.rstrip(".").split()}
     assert set(data.source_tokenizer.vocabulary.split("\n")) == words | {"."}
     apart = prepared(tmp_path, tokenizer="word", joint=False)
-    inputs, outputs = apart.facts("translation")
-    assert inputs == outputs == Tokens(15, 128) and data.facts("translation")[0] == Tokens(25, 128)
+    inputs, outputs = apart.specs("translation")
+    assert inputs == outputs == Tokens(15, 128) and data.specs("translation")[0] == Tokens(25, 128)
     assert "one" not in apart.source_tokenizer.vocabulary and "eins" not in apart.target_tokenizer.vocabulary
 
 
@@ -87,7 +87,7 @@ def test_texts_are_kept_as_they_were_written_in_the_order_of_rows(tmp_path):
 def test_rows_are_sorted_by_the_longer_text_of_a_pair(tmp_path):
     data = prepared(folder(tmp_path, train=400), tokenizer="character")
     rows, count = data.rows("train")
-    batch = rows[Rows(torch.arange(count), 0)]
+    batch = rows[BatchIndices(torch.arange(count), 0)]
     longer = batch.lengths.maximum((batch.targets != PAD).sum(1))
     assert (longer[data.lengths("train").argsort()].diff() >= 0).all()
 
@@ -115,7 +115,7 @@ def test_long_pairs_are_left_out_of_train_and_cut_elsewhere(tmp_path):
     data = prepared(tmp_path, tokenizer="word", max_length=4, batch_size=1)
     assert data.sources("train") == ["a b c"] and data.references("train") == ["a"]
     assert data.note == "2 pairs longer than dataset.max_length=4 tokens are left out of train"
-    batch = data.rows("test")[0][Rows(torch.tensor([0]), 0)]
+    batch = data.rows("test")[0][BatchIndices(torch.tensor([0]), 0)]
     assert data.source_tokenizer.decode(batch.inputs[0].tolist()) == "a b c" and batch.inputs[0, -1] == END
     assert batch.inputs.shape == (1, 4) and batch.targets.shape == (1, 5)  # 4 are read, and 4 are told
     assert data.references("test") == ["a b c d e"]
@@ -163,10 +163,10 @@ def test_another_set_is_read_with_this_ones_vocabularies(tmp_path):
     for language in ("de", "en"):
         (tmp_path / "other" / f"train.{language}").write_text("\n".join(["eins one"] * 40))
     other = PairData(name="other", path=str(tmp_path / "other"), source="de", target="en", batch_size=2)
-    other.adopt(json.loads(json.dumps(own.state())))
+    other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.facts("translation") == own.facts("translation")
-    batch = other.rows("train")[0][Rows(torch.tensor([0]), 0)]
+    assert other.specs("translation") == own.specs("translation")
+    batch = other.rows("train")[0][BatchIndices(torch.tensor([0]), 0)]
     assert batch.inputs[0, 1] == UNKNOWN == batch.targets[0, 1]  # one is no German, eins no English
 
 

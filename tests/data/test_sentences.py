@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import PAD, UNKNOWN, Classes, Tokens
 from epochal.data import SentenceData
-from epochal.data.base import Rows
-from epochal.errors import ConfigError
-from epochal.facts import PAD, UNKNOWN, Classes, Tokens
+from epochal.data.batching import BatchIndices
 
 WORDS = ("good film", "a really good film !", "bad", "what a bad , bad film this is")
 
@@ -44,27 +44,27 @@ def file(tmp_path: Path) -> Path:
 def test_a_batch_is_padded_on_the_right_to_its_longest_row(file):
     data = prepared(file)
     rows, count = data.rows("train")
-    batch = rows[Rows(torch.arange(count), 7)]
+    batch = rows[BatchIndices(torch.arange(count), 7)]
     assert batch.inputs.shape == (count, 9) and batch.seed == 7 and batch.inputs.dtype == batch.targets.dtype
     for i in range(count):
         words = data.text("train", i).lower()
         ids, padding = batch.inputs[i, : batch.lengths[i]].tolist(), batch.inputs[i, batch.lengths[i] :]
         assert data.tokenizer.decode(ids) == words and (padding == PAD).all()
         assert data.classes.names[batch.targets[i]] == ("1" if "good" in words else "0")
-    assert rows[Rows(torch.tensor([int(batch.lengths.argmin())]), 0)].inputs.shape == (1, 2)
+    assert rows[BatchIndices(torch.tensor([int(batch.lengths.argmin())]), 0)].inputs.shape == (1, 2)
 
 
 def test_lengths_are_those_of_the_rows(file):
     data = prepared(file)
     for split in ("train", "val", "test"):
         rows, count = data.rows(split)
-        assert torch.equal(data.lengths(split), rows[Rows(torch.arange(count), 0)].lengths)
+        assert torch.equal(data.lengths(split), rows[BatchIndices(torch.arange(count), 0)].lengths)
 
 
 def test_long_texts_lose_their_end(file):
     data = prepared(file, max_length=3)
     rows, count = data.rows("train")
-    batch = rows[Rows(torch.arange(count), 0)]
+    batch = rows[BatchIndices(torch.arange(count), 0)]
     assert batch.inputs.shape[1] == batch.lengths.max() == 3
     assert "what a bad" in {data.tokenizer.decode(row) for row in batch.inputs.tolist()}
     assert any(data.text("train", i).startswith("what a bad , bad film") for i in range(count))  # shown whole
@@ -73,10 +73,10 @@ def test_long_texts_lose_their_end(file):
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "character", "byte"])
 def test_facts_are_those_of_the_vocabulary(file, tokenizer):
     data = prepared(file, tokenizer=tokenizer, vocab_size=270, max_length=20)
-    tokens, classes = data.facts("classification")
+    tokens, classes = data.specs("classification")
     assert tokens == Tokens(len(data.tokenizer), 20) and classes == Classes(("0", "1"))
     rows, count = data.rows("train")
-    assert rows[Rows(torch.arange(count), 0)].inputs.max() < tokens.vocab_size
+    assert rows[BatchIndices(torch.arange(count), 0)].inputs.max() < tokens.vocab_size
 
 
 # -- splits ---------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_the_vocabulary_is_that_of_the_rows_learned_from(file):
     known = set(data.tokenizer.vocabulary.split("\n"))
     assert known == {word for i in range(4) for word in data.text("train", i).split()}
     rows, count = data.rows("test")
-    assert (rows[Rows(torch.arange(count), 0)].inputs == UNKNOWN).any()
+    assert (rows[BatchIndices(torch.arange(count), 0)].inputs == UNKNOWN).any()
 
 
 def test_another_set_is_read_with_this_ones_vocabulary(file, tmp_path):
@@ -126,10 +126,10 @@ def test_another_set_is_read_with_this_ones_vocabulary(file, tmp_path):
     rows = {"text": ["good grief", "bad luck"] * 10, "label": [0, 1] * 10}
     pq.write_table(pa.table(rows), tmp_path / "other.parquet")
     other = SentenceData(name="other", path=str(tmp_path / "other.parquet"), tokenizer="byte", batch_size=2)
-    other.adopt(json.loads(json.dumps(own.state())))
+    other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.facts("classification") == own.facts("classification")
-    first = other.rows("train")[0][Rows(torch.tensor([0]), 0)].inputs[0]
+    assert other.specs("classification") == own.specs("classification")
+    first = other.rows("train")[0][BatchIndices(torch.tensor([0]), 0)].inputs[0]
     assert other.tokenizer.decode(first[:1].tolist()) in ("good", "bad") and first[1] == UNKNOWN
 
 

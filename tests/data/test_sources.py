@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from epochal.core.errors import ConfigError
 from epochal.data import ImageData, TextData, sources
-from epochal.errors import ConfigError
 from samples import image_folder, image_npz, text_parquet
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import BEGIN, END, IGNORED, PAD, Numbers, Series, StepLabels, Tokens
 from epochal.data import Adding, Batch, Copy, Reverse
-from epochal.data.base import Rows
+from epochal.data.batching import BatchIndices
 from epochal.data.chance import uniform
 from epochal.data.synthetic import Synthetic
-from epochal.errors import ConfigError
-from epochal.facts import BEGIN, END, IGNORED, PAD, Numbers, Series, StepLabels, Tokens
 
 EACH = [
     (Copy, "sequence_labeling"),
@@ -31,7 +31,7 @@ def prepared(kind: type[Synthetic], task: str, **options: Any) -> Any:
 
 
 def batch(data: Any, split: str, *numbers: int, seed: int = 7) -> Batch:
-    return data.rows(split)[0][Rows(torch.tensor(numbers, dtype=torch.int64), seed)]
+    return data.rows(split)[0][BatchIndices(torch.tensor(numbers, dtype=torch.int64), seed)]
 
 
 def test_numbers_are_uniform_and_each_row_has_its_own():
@@ -74,7 +74,7 @@ def test_rows_that_are_not_fresh_are_the_same_in_each_epoch(kind, task):
 @pytest.mark.parametrize(("kind", "task"), EACH)
 def test_the_facts_hold_and_are_known_before_anything_is_made(kind, task):
     data = prepared(kind, task)
-    inputs, outputs = data.facts(task)
+    inputs, outputs = data.specs(task)
     made = batch(data, "val", *range(40))
     assert made.inputs.shape[1] == inputs.length
     if isinstance(inputs, Tokens):
@@ -84,7 +84,7 @@ def test_the_facts_hold_and_are_known_before_anything_is_made(kind, task):
     if isinstance(outputs, StepLabels):
         assert made.targets.max() == outputs.count - 1 and made.targets.shape == made.inputs.shape
     config = {"name": "made", "length": 6, "_target_": "epochal.data.Copy", "batch_size": 64, "split_seed": 0}
-    assert kind.likely(config, task) == [(inputs, outputs)]
+    assert kind.example_specs(config, task) == [(inputs, outputs)]
 
 
 def test_copy_asks_for_the_symbols_in_order_after_the_blanks():
@@ -101,7 +101,7 @@ def test_copy_asks_for_the_symbols_in_order_after_the_blanks():
 def test_copy_as_a_translation():
     data = prepared(Copy, "translation", length=5, symbols=3)
     made = batch(data, "val", 0, 1)
-    assert data.facts("translation") == (Tokens(14, 9), Tokens(14, 5))
+    assert data.specs("translation") == (Tokens(14, 9), Tokens(14, 5))
     assert torch.equal(made.targets[:, 1:-1], made.inputs[:, :3])
     assert (
         (made.targets[:, 0] == BEGIN).all() and (made.targets[:, -1] == END).all() and (made.inputs[:, -1] == END).all()
@@ -123,7 +123,7 @@ def test_reverse_asks_for_the_last_symbol_first_and_pads_on_the_right(task):
         assert (made.inputs != PAD).all()
         if task == "sequence_labeling":
             told = made.targets[0, made.targets[0] != IGNORED]
-            assert " ".join(data.facts(task)[1].names[label] for label in told) == answer
+            assert " ".join(data.specs(task)[1].names[label] for label in told) == answer
         else:
             assert data.target_tokenizer.decode(made.targets[0].tolist()) == answer
     assert counts == set(range(1, 7))
@@ -150,7 +150,7 @@ def test_how_long_a_row_is_stays_when_what_it_holds_is_fresh():
 def test_the_sum_is_that_of_the_two_marked_numbers_one_in_each_half():
     data = prepared(Adding, "regression", length=9)
     made = batch(data, "train", *range(300))
-    assert data.facts("regression") == (Series(9, 2), Numbers(1))
+    assert data.specs("regression") == (Series(9, 2), Numbers(1))
     values, marks = made.inputs.unbind(2)
     assert torch.equal((values * marks).sum(1, keepdim=True), made.targets)
     assert set(marks.unique().tolist()) == {0, 1}
@@ -185,7 +185,7 @@ def test_what_cannot_be_made_is_refused(kind, options, says):
 
 def test_more_kinds_than_letters_are_numbers():
     data = prepared(Copy, "translation", kinds=30)
-    assert data.facts("sequence_labeling")[1].names == tuple(map(str, range(30)))
+    assert data.specs("sequence_labeling")[1].names == tuple(map(str, range(30)))
     assert data.target_tokenizer.decode([BEGIN, 4, 33, END, 5]) == "0 29"
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from epochal.core.errors import ConfigError
 from epochal.data import PythonStdlib, TextData
-from epochal.data.base import Rows
+from epochal.data.batching import BatchIndices
 from epochal.data.tokenizers import REPLACEMENT
-from epochal.errors import ConfigError
 from samples import text_file, text_parquet
 
 
@@ -76,9 +76,9 @@ def test_another_set_can_be_read_with_this_ones_vocabulary(tmp_path):
     (tmp_path / "other.txt").write_text("THE QUICK brown fox € " * 100)
     own = prepared(tmp_path / "own.txt", tokenizer="character")
     other = TextData(name="text", path=str(tmp_path / "other.txt"), tokenizer="byte", context_length=16, batch_size=2)
-    other.adopt(own.state())
+    other.load_state(own.state())
     other.prepare()
-    assert other.facts("language_modeling") == own.facts("language_modeling")
+    assert other.specs("language_modeling") == own.specs("language_modeling")
     assert decoded(other, "train").startswith("  brown fox  ")  # what it does not know is left out
     assert other.characters_per_token["train"] == 1  # and flatters no bits per character
 
@@ -98,7 +98,7 @@ def test_byte_pairs_are_learned_from_train_and_keep_the_text(tmp_path):
     file = text_file(tmp_path / "text.txt", lines=400)
     data = prepared(file, tokenizer="bpe", vocab_size=300, validation=0.1, test=500)
     assert "".join(decoded(data, split) for split in ("train", "val", "test")) == file.read_text()
-    assert data.facts("language_modeling")[0].vocab_size == len(data.tokenizer) == 300
+    assert data.specs("language_modeling")[0].vocab_size == len(data.tokenizer) == 300
     for split in ("train", "val", "test"):
         each = len(decoded(data, split)) / len(data._tokens[split])
         assert data.characters_per_token[split] == pytest.approx(each)
@@ -117,9 +117,9 @@ def test_another_set_is_cut_by_this_ones_byte_pairs(tmp_path):
     own = prepared(text_file(tmp_path / "own.txt", lines=400), tokenizer="bpe", vocab_size=300)
     (tmp_path / "other.txt").write_text("ÄÖÜ, not as over there €. " * 100)
     other = TextData(name="text", path=str(tmp_path / "other.txt"), context_length=16, batch_size=2)
-    other.adopt(json.loads(json.dumps(own.state())))
+    other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.facts("language_modeling") == own.facts("language_modeling")
+    assert other.specs("language_modeling") == own.specs("language_modeling")
     assert decoded(other, "train").startswith("ÄÖÜ, not as over there €. ")
 
 
@@ -142,7 +142,7 @@ def test_targets_are_the_inputs_moved_on_by_one(tmp_path, split):
     rows, count = data.rows(split)
     text = data._tokens[split].tolist()
     for seed in (0, 5, 15):
-        batch = rows[Rows(torch.arange(count), seed)]
+        batch = rows[BatchIndices(torch.arange(count), seed)]
         assert batch.inputs.shape == batch.targets.shape == (count, 16)
         assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
         for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
@@ -152,19 +152,19 @@ def test_targets_are_the_inputs_moved_on_by_one(tmp_path, split):
 def test_validation_windows_cover_the_text_once_and_do_not_move(tmp_path):
     data = prepared(text_file(tmp_path / "text.txt"))
     rows, count = data.rows("val")
-    batch = rows[Rows(torch.arange(count), 3)]
+    batch = rows[BatchIndices(torch.arange(count), 3)]
     assert batch.inputs.flatten().tolist() == data._tokens["val"][: count * 16].tolist()
     assert len(data._tokens["val"]) - count * 16 <= 16
-    assert torch.equal(batch.inputs, rows[Rows(torch.arange(count), 99)].inputs)
+    assert torch.equal(batch.inputs, rows[BatchIndices(torch.arange(count), 99)].inputs)
 
 
 def test_training_windows_are_cut_elsewhere_in_each_batch(tmp_path):
     data = prepared(text_file(tmp_path / "text.txt"))
     rows, count = data.rows("train")
     text = data._tokens["train"]
-    beginnings = {tuple(rows[Rows(torch.tensor([0]), seed)].inputs[0].tolist()) for seed in range(16)}
+    beginnings = {tuple(rows[BatchIndices(torch.tensor([0]), seed)].inputs[0].tolist()) for seed in range(16)}
     assert beginnings == {tuple(text[at : at + 16].tolist()) for at in range(16)}
-    last = rows[Rows(torch.tensor([count - 1]), 15)]
+    last = rows[BatchIndices(torch.tensor([count - 1]), 15)]
     assert last.targets[0].tolist() == text[-16:].tolist()  # not beyond the end
 
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import epochal.data.tokenizers
+from epochal.core.errors import ConfigError
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN
 from epochal.data.tokenizers import REPLACEMENT, RESERVED, BytePairs, Bytes, Characters, Words, learn, restore
-from epochal.errors import ConfigError
-from epochal.facts import BEGIN, END, PAD, UNKNOWN
 
 VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
 LINES = ["the cat sat on the mat.", "The dog sat on the log!", "a cat and a dog"] * 20

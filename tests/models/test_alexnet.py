@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torchvision import models as torchvision
 
-from epochal.facts import Classes, Images
+from epochal.core.specs import Classes, Images
 from epochal.models import AlexNet, alexnet
-from epochal.models.pretrained import translate
+from epochal.models.pretrained.torchvision import translate
 from parity import check_parity
 
 TEN = Classes(tuple("0123456789"))

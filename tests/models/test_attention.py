@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from epochal.models.attention import (
+from epochal.models.common.attention import (
     Decoder,
     DecoderLayer,
     EncoderLayer,

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from epochal.facts import BEGIN, END, Images, Tokens
+from epochal.core.specs import BEGIN, END, Images, Tokens
 from epochal.models import Captioner
 
 DECODERS = [

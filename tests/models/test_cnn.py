@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from epochal.facts import Classes, Images
+from epochal.core.specs import Classes, Images
 from epochal.models import CNN
 
 TEN = Classes(tuple("0123456789"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from epochal.facts import BEGIN, END, PAD
-from epochal.models.decoding import generate
+from epochal.core.specs import BEGIN, END, PAD
+from epochal.models.common.beam_search import generate
 
 
 class Toy(nn.Module):

@@ -6,10 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
-from epochal.facts import Classes, Images
-from epochal.measure import count_flops
+from epochal.core.specs import Classes, Images
 from epochal.models import EfficientNet
 from epochal.models.efficientnet import STRIDES, VARIANTS, Block, size
+from epochal.training.cost import count_flops
 from parity import check_parity
 
 TEN = Classes(tuple("0123456789"))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from epochal.facts import Images
+from epochal.core.specs import Images
 from epochal.models import GAN
 
 

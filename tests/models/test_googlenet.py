@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import googlenet
 
+from epochal.core.specs import Classes, Images
 from epochal.data import Batch
-from epochal.facts import Classes, Images
 from epochal.models import GoogLeNet
 from epochal.models.googlenet import BRANCHES, INCEPTIONS
 from epochal.tasks import Classification

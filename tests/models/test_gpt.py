@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from epochal.facts import Tokens
+from epochal.core.specs import Tokens
 from epochal.models import GPT
 from epochal.models.gpt import PUBLISHED
 

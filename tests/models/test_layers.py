@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from epochal.models.layers import FrameEncoder, check_choice, check_dropout, check_sizes, next_token
+from epochal.models.common.layers import FrameEncoder, check_choice, check_dropout, check_sizes
+from epochal.models.common.sampling import next_token
 
 
 def draw(logits, count=4000, **options):

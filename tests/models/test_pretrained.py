@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import nn
 from torchvision import models as torchvision_models
 
-from epochal.cli import compose
-from epochal.errors import ConfigError
-from epochal.evaluation import evaluate
+from epochal.config.compose import compose
+from epochal.core.errors import ConfigError
+from epochal.inference.evaluate import evaluate
 from epochal.models import MLP, VGG, AlexNet, EfficientNet, GoogLeNet, ResNet, ViT
-from epochal.models.pretrained import load_pretrained, normalisation, translate
+from epochal.models.pretrained.torchvision import load_pretrained, normalisation, translate
 from parity import check_parity
 from training import CONF, train
 

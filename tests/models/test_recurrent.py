@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
+from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
 from epochal.models import RNN
 
 CELLS = ("rnn", "lstm", "gru")

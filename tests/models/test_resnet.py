@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from epochal.facts import Classes, Images
+from epochal.core.specs import Classes, Images
 from epochal.models import ResNet
 from epochal.models.resnet import IMAGENET, PUBLISHED
 from parity import check_parity

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from epochal.facts import BEGIN, END, PAD, Tokens
+from epochal.core.specs import BEGIN, END, PAD, Tokens
 from epochal.models import Seq2Seq
 
 LENGTHS = torch.tensor([6, 2, 4, 1])

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from epochal.errors import ConfigError
-from epochal.facts import Classes, Images
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Classes, Images
 from epochal.models import Timm
 from training import train
 

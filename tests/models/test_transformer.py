@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from epochal.facts import BEGIN, END, PAD, Tokens
+from epochal.core.specs import BEGIN, END, PAD, Tokens
 from epochal.models import Transformer
 
 VOCAB, LENGTHS = 13, torch.tensor([6, 2, 4])

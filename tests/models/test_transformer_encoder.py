@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
+from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
 from epochal.models import TransformerEncoder
 
 STEPS, LENGTHS = 6, torch.tensor([6, 2, 4])

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torchvision import models as torchvision
 
-from epochal.facts import Classes, Images
+from epochal.core.specs import Classes, Images
 from epochal.models import VGG, vgg
-from epochal.models.pretrained import translate
+from epochal.models.pretrained.torchvision import translate
 from epochal.models.vgg import PUBLISHED, kernels
 from parity import check_parity
 

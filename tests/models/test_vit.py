@@ -2,9 +2,9 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer, vit_b_16
 
-from epochal.facts import Classes, Images
+from epochal.core.specs import Classes, Images
 from epochal.models import ViT
-from epochal.models.pretrained import translate
+from epochal.models.pretrained.torchvision import translate
 from epochal.models.vit import VARIANTS, Block, attention_rollout
 from parity import check_parity
 

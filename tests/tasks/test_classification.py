@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from epochal.core.specs import Classes, Tokens
 from epochal.data import Batch
-from epochal.facts import Classes, Tokens
 from epochal.tasks import Classification
-from epochal.tasks.base import Shown
+from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.sequences import show_state_gradients
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
@@ -73,7 +73,7 @@ def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
     data = task.data
     for numbers in LENGTHS.argsort(stable=True).split(10):  # as the batches of a test come
         task.step(data[SimpleNamespace(numbers=numbers)])
-    shown = task.show_test()
+    shown = task.test_artifacts()
     mistakes = [line.strip() for line in shown.texts["mistakes"].splitlines() if "text" in line]
     assert mistakes == [f"text {number}" for number in range(3, 32, 4)]
     profile = shown.profiles["accuracy_by_length"]
@@ -82,7 +82,7 @@ def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
 
 
 def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):
-    shown = Shown()
+    shown = Artifacts()
     show_state_gradients(task, shown, lambda out, labels: out.sum())
     assert shown.profiles["state_gradient"].values == [1, 2, 3], "the longest of which there are enough"
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from epochal.core.specs import IGNORED
 from epochal.data import Batch
-from epochal.facts import IGNORED
 from epochal.tasks import SequenceLabeling
 from epochal.tasks.sequence_labeling import last_step_loss
 from training import train

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from epochal.core.specs import BEGIN, END, PAD
 from epochal.data import Batch, Reverse
-from epochal.facts import BEGIN, END, PAD
 from epochal.models import Seq2Seq, Transformer
 from epochal.tasks import Translation
+from epochal.tasks.seq2seq import records
 from epochal.tasks.sequences import bins
-from epochal.tasks.writing import records, scores
+from epochal.tasks.text_metrics import scores
 from training import train
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 100}

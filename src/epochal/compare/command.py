@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from epochal.compare import table
-from epochal.compare.definition import Comparison, Request
-from epochal.errors import ConfigError, EpochalError, did_you_mean
-from epochal.files import relative, write_atomically
+from epochal.compare.comparison import Comparison
+from epochal.compare.request import Request
+from epochal.core.errors import ConfigError, EpochalError, did_you_mean
+from epochal.core.files import relative, write_atomically
+from epochal.plots.vega import save
 
 HELP = """\
 Compares runs: a table (best first), figures, an HTML report, and a verdict where a claim is tested. Run folders are only read.
@@ -82,7 +84,7 @@ def run(arguments: Arguments, console: Console) -> None:
     """
     comparison = arguments.request.compare()
     if arguments.live:
-        from epochal.compare import live
+        from epochal.compare.report import live
 
         def refresh() -> Comparison:
             nonlocal comparison
@@ -94,9 +96,9 @@ def run(arguments: Arguments, console: Console) -> None:
     table.show(comparison, console)
     report(comparison, console)
     if arguments.publish:
-        from epochal.compare import publish
+        from epochal.compare.report import wandb_report
 
-        publish.publish(comparison, console)
+        wandb_report.publish(comparison, console)
 
 
 def compare_experiment(name: str, budget: str | None, output_dir: Path, console: Console) -> Comparison:
@@ -126,14 +128,15 @@ def report(comparison: Comparison, console: Console) -> None:
     Raises:
         ConfigError: If it cannot be written.
     """
-    from epochal.compare import figures, page
+    from epochal.compare import figures
+    from epochal.compare.report import page
 
     folder, pictures = comparison.folder, list[Path]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "table.csv", table.csv_text(comparison).encode(errors="replace"))
         for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
-            pictures += figures.save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
+            pictures += save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
         written = page.write(comparison, folder / "report.html")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with to=<folder>.") from error

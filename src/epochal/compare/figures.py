@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epochal.compare.groups import Group, grouped, key_text, label, together, value_text
-from epochal.compare.reading import larger_is_better
-from epochal.files import slug, write_atomically
-from epochal.words import count_text, is_share
+from epochal.compare.groups import Group, grouped, together
+from epochal.compare.labels import label, title, value_text
+from epochal.core.files import slug
+from epochal.core.format import count_text
+from epochal.core.metrics import is_share, larger_is_better
+from epochal.plots.vega import COLOURS, CONFIG, DASHES, HEIGHT, SERIES, SHAPES, WIDTH
 
 if TYPE_CHECKING:
-    from epochal.compare.definition import Comparison, Plot
-    from epochal.compare.reading import Record
+    from epochal.compare.comparison import Comparison, Plot
+    from epochal.compare.records import Record
 
 Row = dict[str, Any]
 Groups = Sequence[tuple["Series", Group]]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#808080")  # Okabe-Ito; grey for black
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2), (12, 3))
 PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of published points
 TONES = (0.85, 0.4, 0.1)  # opacity of bars side by side, which tells them apart without colour
 
-# pixels without axes: with them a column of a paper, 9 cm, at 10 pixels a millimetre and SCALE 2
-WIDTH, HEIGHT = 340, 220
 LETTERS = 62  # of a legend, in a line
-SCALE = 3
 POINTS = 200  # of a curve: more than a column's width can show
 LINES = 60  # curves of single runs in one plot; beyond, their bands say it better
-SERIES = 24  # groups in one plot
 DIGIT = "substring('⁰¹²³⁴⁵⁶⁷⁸⁹', {0}, {0} + 1)"
 BY_FACTORS = ("parameters", "flops", "optimizer.lr", "optimizer.weight_decay")  # seen on a logarithmic axis
 EXPONENT = "round(log(datum.value) / LN10)"
@@ -55,47 +48,6 @@ MARKS = 6  # on a curve
 DECADES = 1.5  # values that span more get a logarithmic axis
 DEPTH = 12  # decades of a logarithmic axis: a vanished gradient leaves below
 MEASURED = ("seconds", "examples_per_second", "peak_memory_mb")
-PARTS = {"train": "training", "val": "validation", "test": "test"}
-
-CONFIG: dict[str, Any] = {
-    "font": "Helvetica, Arial, sans-serif",
-    "background": "white",
-    "view": {"stroke": None},
-    "rule": {"color": "#444444"},
-    "axis": {
-        "labelFontSize": 10,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "gridColor": "#e4e4e4",
-        "domainColor": "#888888",
-        "tickColor": "#888888",
-        "labelColor": "#333333",
-        "titleColor": "#222222",
-        "labelOverlap": "greedy",
-        "titlePadding": 6,
-    },
-    "legend": {
-        "orient": "bottom",
-        "title": None,
-        "labelFontSize": 10,
-        "labelColor": "#222222",
-        "symbolSize": 70,
-        "symbolStrokeWidth": 1.6,
-        "rowPadding": 3,
-        "columnPadding": 14,
-        "symbolLimit": SERIES,
-    },
-    "title": {
-        "orient": "bottom",
-        "anchor": "start",
-        "frame": "bounds",
-        "fontSize": 8.5,
-        "fontWeight": "normal",
-        "color": "#666666",
-        "lineHeight": 11,
-        "offset": 10,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -157,40 +109,9 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     }
 
 
-def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
-    """Writes `<stem>.png`, three pixels to each of the specification's, and `<stem>.svg`; each whole or not at all."""
-    import vl_convert
-
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(spec, ensure_ascii=False).encode(errors="replace").decode()  # folders' names need not be Unicode
-    images = {
-        "png": vl_convert.vegalite_to_png(text, scale=SCALE),
-        "svg": vl_convert.vegalite_to_svg(text).encode(),
-    }
-    for suffix, content in images.items():
-        write_atomically(folder / f"{stem}.{suffix}", content)
-    return [folder / f"{stem}.{suffix}" for suffix in images]
-
-
 def stem(number: int, plot: Plot) -> str:
     """A figure's file name without its suffix: figure_1_train-error_by_model.depth."""
     return f"figure_{number}_{slug(plot.y)}_by_{slug(plot.x or ('position' if plot.kind == 'profile' else 'group'))}"
-
-
-def heading(plot: Plot) -> str:
-    """What the plot shows, in words: training error by depth."""
-    along = plot.x or ("position" if plot.kind == "profile" else "")
-    words = f"{title(plot.y)} by {' and '.join(map(title, [along] if along else plot.group or ('run',)))}"
-    where = f" ({label(dict(plot.where))})" if plot.where else ""
-    return words[0].upper() + words[1:] + where
-
-
-def title(name: str) -> str:
-    """A metric or config key in a reader's words: training error, depth, learning rate."""
-    part, _, rest = name.partition("/")
-    if rest:
-        return f"{PARTS.get(part, part)} {rest.replace('_', ' ')}"
-    return {"flops": "FLOPs of one example", "peak_memory_mb": "peak memory (MB)"}.get(name, key_text(name))
 
 
 def styles(groups: Sequence[Group]) -> list[Series]:
@@ -535,3 +456,11 @@ def _tips(plot: Plot, drawn: Drawn) -> dict[str, list[Row]]:
         "singles": [{"field": "run", "type": "nominal"}, x, y],
         "published": [group, x, y],
     }
+
+
+def heading(plot: Plot) -> str:
+    """What the plot shows, in words: training error by depth."""
+    along = plot.x or ("position" if plot.kind == "profile" else "")
+    words = f"{title(plot.y)} by {' and '.join(map(title, [along] if along else plot.group or ('run',)))}"
+    where = f" ({label(dict(plot.where))})" if plot.where else ""
+    return words[0].upper() + words[1:] + where

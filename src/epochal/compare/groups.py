@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epochal.compare.reading import Curve, Record, Value
+from epochal.compare.labels import label
+from epochal.compare.records import Curve, Record, Value
 
 PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "threads", "default_duration")  # not compared
-PLACE_GROUPS = ("logger.", "asked.", "claim.", "sweep.", "hydra.")
+PLACE_GROUPS = ("logger.", "requested.", "asked.", "claim.", "sweep.", "hydra.")
 ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of the keys found
 POINTS = 400  # of a mean curve, at most
 
@@ -119,41 +120,6 @@ def grouped(records: Iterable[Record], by: Sequence[str]) -> list[Group]:
         groups.setdefault(tuple(record.value(name) for name in by), []).append(record)
     ordered = sorted(groups, key=lambda values: [_order(value) for value in values])
     return [Group(dict(zip(by, values)), tuple(groups[values])) for values in ordered]
-
-
-def label(values: dict[str, Value]) -> str:
-    """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}."""
-    words = [_words(key, value) for key, value in values.items() if value is not None]
-    return ", ".join(words) or "all runs"
-
-
-def run_label(record: Record, keys: Sequence[str]) -> str:
-    """`resnet, depth 44, seed 3`, with the keys in which runs differ."""
-    return label({key: record.value(key) for key in (*keys, "seed")})
-
-
-def key_text(key: str) -> str:
-    """`model` for model.name, `depth` for model.depth, `train error` for train/error."""
-    parent, _, leaf = key.rpartition(".")
-    return (parent.rpartition(".")[2] if leaf == "name" and parent else leaf).replace("_", " ").replace("/", " ")
-
-
-def value_text(value: Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list):  # a claim's; records hold lists as texts
-        return ", ".join(map(str, value))
-    if isinstance(value, str) and value.startswith("["):
-        return value.strip("[]").replace('"', "")
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else value
-
-
-def _words(key: str, value: Value) -> str:
-    if isinstance(value, bool):
-        return key_text(key) if value else f"not {key_text(key)}"
-    return value_text(value) if key.endswith(".name") else f"{key_text(key)} {value_text(value)}"
 
 
 def _is_place(key: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from epochal.compare.groups import label, varying
-from epochal.compare.reading import Record, Value
-from epochal.words import count_text, difference_text
+from epochal.compare.groups import varying
+from epochal.compare.labels import label
+from epochal.compare.records import Record, Value
+from epochal.core.format import count_text, difference_text
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 

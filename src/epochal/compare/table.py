@@ -16,12 +16,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from epochal.compare.definition import Comparison
-from epochal.compare.groups import Group, Spread, grouped, key_text, label, run_label, value_text
-from epochal.compare.reading import Record, Value, larger_is_better
-from epochal.compare.sketch import sketch
-from epochal.files import relative
-from epochal.words import count_text, duration_text, short, spread_text
+from epochal.compare.comparison import Comparison
+from epochal.compare.groups import Group, Spread, grouped
+from epochal.compare.labels import key_text, label, run_label, value_text
+from epochal.compare.records import Record, Value
+from epochal.compare.text_plot import sketch
+from epochal.core.files import relative
+from epochal.core.format import count_text, duration_text, short, spread_text
+from epochal.core.metrics import larger_is_better
 
 PARTS = ("test", "val", "train")
 COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written
@@ -140,7 +142,7 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
         for key in comparison.keys
     ]
     metrics = [
-        Column(key_text(name), [spread_text(name, row.spreads.get(name)) for row in listed])
+        Column(key_text(name), [spread_cell(name, row.spreads.get(name)) for row in listed])
         for name in columns(comparison)
     ]
     if comparison.y in COST_COLUMNS:
@@ -232,3 +234,8 @@ def _numeric(key: str, listed: Sequence[Row]) -> bool:
 
 def _width(columns: Sequence[Column]) -> int:
     return sum(max(map(len, [column.head, *column.cells])) + 2 for column in columns)
+
+
+def spread_cell(name: str, spread: Spread | None) -> str:
+    """Mean and standard deviation, or nothing where no run has the value."""
+    return "" if spread is None else spread_text(name, spread.mean, spread.std)

@@ -1,7 +1,8 @@
-"""Data sets as LightningDataModules; each tells its facts (`epochal.facts`) and yields `Batch`es."""
+"""Data sets as LightningDataModules; each tells its facts (`epochal.core.specs`) and yields `Batch`es."""
 
-from epochal.data.base import Batch, Data
+from epochal.data.batching import Batch
 from epochal.data.captions import CaptionData
+from epochal.data.datamodule import DataModule
 from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.moving_digits import MovingDigits
@@ -15,7 +16,7 @@ __all__ = [
     "Batch",
     "CaptionData",
     "Copy",
-    "Data",
+    "DataModule",
     "DigitCaptions",
     "ImageData",
     "MovingDigits",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from epochal.errors import ConfigError
+from epochal.core.errors import ConfigError
 
 LAYOUT = 2  # raise it when the meaning of the arrays changes, so that old folders are not read
 

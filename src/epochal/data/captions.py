@@ -14,13 +14,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import BEGIN, END, Images, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tokenizers
-from epochal.data.base import Batch, Rows, count_of
+from epochal.data.batching import Batch, BatchIndices
 from epochal.data.chance import check_count
+from epochal.data.datamodule import count_of
 from epochal.data.images import ImageData, ImageRows, common_shape, decode_one, encoded_images
 from epochal.data.ragged import Ragged
-from epochal.errors import ConfigError
-from epochal.facts import BEGIN, END, Images, Inputs, Outputs, Tokens
 
 LISTS = ("captions.csv", "captions.txt")  # names of a list of files and captions; Flickr8k comes with the latter
 FOLDERS = (".", "images", "Images")  # where the files are that it names
@@ -35,7 +36,7 @@ class CaptionRows(Dataset[Batch]):
     def __init__(self, images: Tensor, image: Tensor, captions: Ragged) -> None:
         self.images, self.image, self.captions = images, image, captions  # image: which one a row has
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         images = self.images.index_select(0, self.image[batch.numbers])
         return Batch(images, self.captions.padded(batch.numbers)[0], batch.seed)
 
@@ -244,19 +245,19 @@ class CaptionData(ImageData):
         return captions
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         sizes = [config.get("vocab_size"), config.get("max_length")]
         vocab_size, length = (s if isinstance(s, int) and s > 0 else u for s, u in zip(sizes, (8000, 40), strict=True))
-        return [(images, Tokens(vocab_size, length)) for images, _ in super().likely(config, task)]
+        return [(images, Tokens(vocab_size, length)) for images, _ in super().example_specs(config, task)]
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "tokenizer": self.kind, "vocabulary": self.target_tokenizer.vocabulary}
 
-    def adopt(self, state: dict[str, Any]) -> None:
-        super().adopt(state)
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
         if "vocabulary" in state:  # a classifier's data has none
             self.kind, self._vocabulary = state["tokenizer"], state["vocabulary"]
 

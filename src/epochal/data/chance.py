@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from epochal.errors import ConfigError
+from epochal.core.errors import ConfigError
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Images, Inputs, Outputs, Tokens
 from epochal.data import tokenizers
-from epochal.data.base import Batch, Rows
+from epochal.data.batching import Batch, BatchIndices
 from epochal.data.chance import uniform
 from epochal.data.digits import MadeOfDigits
-from epochal.facts import BEGIN, END, PAD, UNKNOWN, Images, Inputs, Outputs, Tokens
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIRST = END + 1  # id of "zero"
@@ -85,10 +85,10 @@ class DigitCaptions(MadeOfDigits):
         )
         self.target_tokenizer = DigitWords()
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return Images(1, self.side, self.side * self.length), Tokens(len(self.target_tokenizer), self.length + 2)
 
-    def make(self, split: str, batch: Rows) -> Batch:
+    def make(self, split: str, batch: BatchIndices) -> Batch:
         images, labels = self.digits[split]
         most, side = self.length, self.side
         drawn = uniform(self.chance(split, batch), batch.numbers, 3 * most + 2)
@@ -122,5 +122,5 @@ class DigitCaptions(MadeOfDigits):
 
     def references(self, split: str) -> list[str]:
         """The captions, row by row, as text."""
-        rows = Rows(torch.arange(self._counts[split]), 0)
+        rows = BatchIndices(torch.arange(self._counts[split]), 0)
         return [self.target_tokenizer.decode(ids) for ids in self.make(split, rows).targets.tolist()]

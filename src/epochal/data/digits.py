@@ -6,10 +6,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from epochal.data.base import Batch
+from epochal.core.errors import ConfigError
+from epochal.data.batching import Batch
 from epochal.data.images import PACKAGED, ImageData
 from epochal.data.synthetic import SPLITS, Synthetic
-from epochal.errors import ConfigError
 
 
 class Source(NamedTuple):
@@ -63,8 +63,8 @@ class MadeOfDigits(Synthetic):
     def state(self) -> dict[str, Any]:
         return self._images.state()
 
-    def adopt(self, state: dict[str, Any]) -> None:
-        self._images.adopt(state)
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._images.load_state(state)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(inputs=self.normalise(batch.inputs))

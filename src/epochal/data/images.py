@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Classes, Images, Inputs, Outputs
 from epochal.data import cache, sources
-from epochal.data.base import Batch, Data, Rows, count_of, stratified_order
-from epochal.errors import ConfigError
-from epochal.facts import Classes, Images, Inputs, Outputs
+from epochal.data.batching import Batch, BatchIndices
+from epochal.data.datamodule import DataModule, count_of, stratified_order
 
 PACKAGED = "package:"  # a path of this kind names a file beside this one
 
@@ -32,13 +33,13 @@ class ImageRows(Dataset[Batch]):
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor) -> None:
         self.images, self.labels, self.rows = images, labels, rows
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         index = self.rows[batch.numbers]
         # index_select copies whole images at a time, plain indexing byte by byte
         return Batch(self.images.index_select(0, index), self.labels.index_select(0, index), batch.seed)
 
 
-class ImageData(Data):
+class ImageData(DataModule):
     """Images of one shape in classes, from the Hub, a folder, or a `.npz` file with `images` and `labels`.
 
     Without a test split of its own, part of train becomes it; the same for validation. What is held out depends
@@ -130,7 +131,7 @@ class ImageData(Data):
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         size = config.get("image_size")
         sides = [size] if isinstance(size, int) and size > 0 else [32, 28, 64, 224, 8]
         images = [Images(3, side, side) for side in sides]
@@ -151,13 +152,13 @@ class ImageData(Data):
         splits["train"] = ImageRows(images, labels, order[:kept].sort().values)
         return splits
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, self.classes if task == "classification" else self.inputs
 
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self._adopted = torch.tensor(state["mean"]), torch.tensor(state["std"])
 
     def rows(self, split: str) -> tuple[ImageRows, int]:

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from epochal.data.base import Batch, Rows
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Frames, Inputs, Outputs, StepLabels
+from epochal.data.batching import Batch, BatchIndices
 from epochal.data.chance import check_count, uniform, whole
 from epochal.data.digits import SOURCES, MadeOfDigits
-from epochal.errors import ConfigError
-from epochal.facts import Frames, Inputs, Outputs, StepLabels
 
 DIGIT = {"mnist": 14, "digits": 16}  # side of a digit in a film: MNIST's halved, the packaged ones doubled
 FASTEST = 3  # pixels from frame to frame, in each direction
@@ -89,10 +89,10 @@ class MovingDigits(MadeOfDigits):
         fours = [images[:, row::2, column::2].to(torch.int16) for row in (0, 1) for column in (0, 1)]
         return (sum(fours[1:], fours[0]) // 4).to(torch.uint8), labels
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return Frames(self.length, 1, self.size, self.size), StepLabels(self.names)
 
-    def make(self, split: str, batch: Rows) -> Batch:
+    def make(self, split: str, batch: BatchIndices) -> Batch:
         images, labels = self.digits[split]
         films, length, size = len(batch.numbers), self.length, self.size
         drawn = uniform(self.chance(split, batch), batch.numbers, 4 * length + 4)
@@ -120,4 +120,4 @@ class MovingDigits(MadeOfDigits):
 
     def frames(self, split: str, rows: Tensor) -> Tensor:
         """The films of these rows as pixels, uint8 (N, T, 1, H, W)."""
-        return self.make(split, Rows(rows, self.split_chance(split))).inputs
+        return self.make(split, BatchIndices(rows, self.split_chance(split))).inputs

@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.specs import BEGIN, END, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tokenizers
-from epochal.data.base import Batch, Data, Rows, count_of
+from epochal.data.batching import Batch, BatchIndices
+from epochal.data.datamodule import DataModule, count_of
 from epochal.data.ragged import Ragged
 from epochal.data.tokenizers import size_of
-from epochal.errors import ConfigError, did_you_mean
-from epochal.facts import BEGIN, END, Inputs, Outputs, Tokens
 
 TOKENIZERS = ("bpe", "word", "character", "byte")
 SPLITS = ("train", "val", "test")
@@ -29,12 +30,12 @@ class PairRows(Dataset[Batch]):
     def __init__(self, source: Ragged, target: Ragged) -> None:
         self.source, self.target = source, target
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         inputs, lengths = self.source.padded(batch.numbers)
         return Batch(inputs, self.target.padded(batch.numbers)[0], batch.seed, lengths)
 
 
-class PairData(Data):
+class PairData(DataModule):
     """Texts and their translations, from the Hub, or a folder with a file for each language: train.de and train.en,
     validation.de and so on, line by line.
 
@@ -163,12 +164,12 @@ class PairData(Data):
         return {"left_out": left_out, "vocabularies": vocabularies[:1] if self.joint else vocabularies}
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         vocab_size, length = size_of(config, "vocab_size", 8000), size_of(config, "max_length", 128)
         # two vocabularies are seldom of one size, so a model that wants one for both is told here
         return [(Tokens(vocab_size, length), Tokens(vocab_size + (not config.get("joint", True)), length))]
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         sizes = len(self.source_tokenizer), len(self.target_tokenizer)
         return Tokens(sizes[0], self.max_length), Tokens(sizes[1], self.max_length)
 
@@ -182,7 +183,7 @@ class PairData(Data):
         made = (self.source_tokenizer,) if self.joint else (self.source_tokenizer, self.target_tokenizer)
         return {"tokenizer": self.kind, "vocabularies": [tokenizer.vocabulary for tokenizer in made]}
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.kind, self._vocabularies = state["tokenizer"], list(state["vocabularies"])
         self.joint = len(self._vocabularies) == 1
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from epochal.core.specs import PAD
 from epochal.data import cache
-from epochal.facts import PAD
 
 
 class Ragged:

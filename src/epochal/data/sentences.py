@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Classes, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tokenizers
-from epochal.data.base import Batch, Data, Rows, count_of, stratified_order
+from epochal.data.batching import Batch, BatchIndices
+from epochal.data.datamodule import DataModule, count_of, stratified_order
 from epochal.data.ragged import Ragged
 from epochal.data.tokenizers import size_of
-from epochal.errors import ConfigError
-from epochal.facts import Classes, Inputs, Outputs, Tokens
 
 TOKENIZERS = ("word", "bpe", "character", "byte")
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -30,12 +31,12 @@ class SentenceRows(Dataset[Batch]):
     def __init__(self, tokens: Ragged, labels: Tensor) -> None:
         self.tokens, self.labels = tokens, labels
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         inputs, lengths = self.tokens.padded(batch.numbers)
         return Batch(inputs, self.labels[batch.numbers], batch.seed, lengths)
 
 
-class SentenceData(Data):
+class SentenceData(DataModule):
     """Texts in classes, from the Hub, a folder or a file (CSV, JSON lines, Parquet).
 
     Without a test split of its own, part of train becomes it; the same for validation. What is held out depends on
@@ -135,11 +136,11 @@ class SentenceData(Data):
         return {"classes": classes, "vocabulary": tokenizer.vocabulary}
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         tokens = Tokens(size_of(config, "vocab_size", 20_000), size_of(config, "max_length", 256))
         return [(tokens, Classes(("negative", "positive")))]
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return Tokens(len(self.tokenizer), self.max_length), self.classes
 
     def lengths(self, split: str) -> Tensor:
@@ -148,7 +149,7 @@ class SentenceData(Data):
     def state(self) -> dict[str, Any]:
         return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.kind, self._vocabulary = state["tokenizer"], state["vocabulary"]
 
     def rows(self, split: str) -> tuple[SentenceRows, int]:

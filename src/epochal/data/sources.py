@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.errors import ConfigError, did_you_mean
-from epochal.hub import hub_is_reachable
+from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.hub import hub_is_reachable
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from epochal.data.base import Batch, Data, Rows, mix
+from epochal.core.seeds import mix
+from epochal.core.specs import BEGIN, END, IGNORED, PAD, Inputs, Numbers, Outputs, Series, StepLabels, Tokens
+from epochal.data.batching import Batch, BatchIndices
 from epochal.data.chance import check_count, uniform, whole
-from epochal.facts import BEGIN, END, IGNORED, PAD, Inputs, Numbers, Outputs, Series, StepLabels, Tokens
+from epochal.data.datamodule import DataModule
 
 SPLITS = ("train", "val", "test")
 FIRST = END + 1  # id of the first symbol
@@ -32,11 +34,11 @@ class MadeRows(Dataset[Batch]):
     def __init__(self, data: Synthetic, split: str) -> None:
         self.data, self.split = data, split
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         return self.data.make(self.split, batch)
 
 
-class Synthetic(Data):
+class Synthetic(DataModule):
     """Rows made in memory. Those of validation and test are a function of (split_seed, split, row).
 
     Rows to learn from are made anew at each step, of (run's seed, epoch, step, row): as the literature does, so that
@@ -89,11 +91,11 @@ class Synthetic(Data):
         return {*inspect.signature(cls).parameters} - {"name", "batch_size", "eval_batch_size", "seed"}
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         options = {str(key): value for key, value in config.items() if str(key) in cls._options()}
-        return [cls(name=str(config["name"]), **options).facts(task)]
+        return [cls(name=str(config["name"]), **options).specs(task)]
 
-    def make(self, split: str, batch: Rows) -> Batch:
+    def make(self, split: str, batch: BatchIndices) -> Batch:
         """The rows of a batch."""
         raise NotImplementedError  # each problem does
 
@@ -104,7 +106,7 @@ class Synthetic(Data):
         """The seed of what does not change from epoch to epoch, nor from run to run."""
         return mix(self.split_seed, SPLITS.index(split))
 
-    def chance(self, split: str, batch: Rows) -> int:
+    def chance(self, split: str, batch: BatchIndices) -> int:
         """The seed of what rows hold."""
         return batch.seed if self.fresh and split == "train" else self.split_chance(split)
 
@@ -167,13 +169,13 @@ class Recall(Synthetic):
         """(B,) symbols in each row."""
         return torch.full_like(rows, self.most)
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         kinds = len(self.source_tokenizer)
         if task == "translation":
             return Tokens(kinds, self.most + self.blanks + 1), Tokens(kinds, self.most + 2)
         return Tokens(kinds, 2 * self.most + self.blanks), StepLabels(self.source_tokenizer.names)
 
-    def make(self, split: str, batch: Rows) -> Batch:
+    def make(self, split: str, batch: BatchIndices) -> Batch:
         symbols, counts = self._draw(split, batch)
         arrange = self._translation if self.task == "translation" else self._labeling
         inputs, targets = arrange(symbols, counts)
@@ -183,7 +185,7 @@ class Recall(Synthetic):
     def _lengths(self, counts: Tensor) -> Tensor:
         return self.blanks + (counts + 1 if self.task == "translation" else 2 * counts)
 
-    def _draw(self, split: str, batch: Rows) -> tuple[Tensor, Tensor]:
+    def _draw(self, split: str, batch: BatchIndices) -> tuple[Tensor, Tensor]:
         """(B, N) symbols, of which the first (B,) count, for the most N."""
         counts = self.counts(split, batch.numbers)
         most = int(counts.max()) if len(counts) else 0
@@ -221,7 +223,9 @@ class Recall(Synthetic):
         return [self.target_tokenizer.decode(row) for row in self._texts(split)[1].tolist()]
 
     def _texts(self, split: str) -> tuple[Tensor, Tensor]:
-        return self._translation(*self._draw(split, Rows(torch.arange(self._counts[split]), self.split_chance(split))))
+        return self._translation(
+            *self._draw(split, BatchIndices(torch.arange(self._counts[split]), self.split_chance(split)))
+        )
 
 
 class Copy(Recall):
@@ -341,10 +345,10 @@ class Adding(Synthetic):
     yields: ClassVar = Series
     shortest: ClassVar = 2
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return Series(self.length, 2), Numbers(1)
 
-    def make(self, split: str, batch: Rows) -> Batch:
+    def make(self, split: str, batch: BatchIndices) -> Batch:
         drawn = uniform(self.chance(split, batch), batch.numbers, self.length + 2)
         values, half = drawn[:, 2:].float(), self.length // 2
         first = (drawn[:, :1] * half).long()

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Inputs, Outputs, Tokens
 from epochal.data import cache, sources, tokenizers
-from epochal.data.base import Batch, Data, Rows, count_of
+from epochal.data.batching import Batch, BatchIndices
+from epochal.data.datamodule import DataModule, count_of
 from epochal.data.ragged import smallest
 from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
-from epochal.errors import ConfigError
-from epochal.facts import Inputs, Outputs, Tokens
 
 TOKENIZERS = ("character", "byte", "bpe")
 
@@ -30,7 +31,7 @@ class TextRows(Dataset[Batch]):
         self.tokens, self.length, self.shift = tokens, length, shift
         self.span = torch.arange(length + 1)
 
-    def __getitem__(self, batch: Rows) -> Batch:
+    def __getitem__(self, batch: BatchIndices) -> Batch:
         starts = batch.numbers * self.length
         if self.shift:  # other cuts in each batch, so that no token is always first
             starts = (starts + batch.seed % self.length).clamp(max=len(self.tokens) - self.length - 1)
@@ -38,7 +39,7 @@ class TextRows(Dataset[Batch]):
         return Batch(windows[:, :-1], windows[:, 1:], batch.seed)
 
 
-class TextData(Data):
+class TextData(DataModule):
     """A running text, from the Hub, a folder or a text file.
 
     Without a validation or test split of its own, the end of train becomes it.
@@ -159,19 +160,19 @@ class TextData(Data):
         return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
 
     @classmethod
-    def likely(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         vocab_size = size_of(config, "vocab_size", 8000) if config.get("tokenizer") == "bpe" else 256
         tokens = Tokens(vocab_size, size_of(config, "context_length", 64))
         return [(tokens, tokens)]
 
-    def facts(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, task: str) -> tuple[Inputs, Outputs]:
         tokens = Tokens(vocab_size=len(self.tokenizer), length=self.context_length)
         return tokens, tokens
 
     def state(self) -> dict[str, Any]:
         return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
 
-    def adopt(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.kind, self._vocabulary = state["tokenizer"], state["vocabulary"]
 
     def rows(self, split: str) -> tuple[TextRows, int]:

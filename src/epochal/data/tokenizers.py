@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from epochal.errors import ConfigError, did_you_mean
-from epochal.facts import END, UNKNOWN
+from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.specs import END, UNKNOWN
 
 RESERVED = END + 1  # ids that are no token of a text, where texts are padded
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for what the vocabulary has not

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from epochal.facts import Images, Tokens
-from epochal.models import decoding
-from epochal.models.attention import Decoder, add_positions
-from epochal.models.layers import check_choice, check_dropout, check_sizes
-from epochal.models.recurrent_decoder import CELLS, RecurrentDecoder
+from epochal.core.specs import Images, Tokens
+from epochal.models.common import beam_search
+from epochal.models.common.attention import Decoder, add_positions
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes
+from epochal.models.common.recurrent_decoder import CELLS, RecurrentDecoder
 
 State = dict[str, Any]  # what a writer keeps from token to token; batch first
 
@@ -212,8 +212,8 @@ class Captioner(nn.Module):
         beam_size: int = 1,
         length_penalty: float = 0.0,
     ) -> Tensor:  # (B, C, H, W) -> (B, T)
-        """Writes a caption for each image; see `decoding.generate`."""
-        return decoding.generate(
+        """Writes a caption for each image; see `beam_search.generate`."""
+        return beam_search.generate(
             self, images, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
         )
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "none": None}
 

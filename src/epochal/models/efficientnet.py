@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_sizes, choose_input
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_sizes, choose_input
 
 
 class Stage(NamedTuple):

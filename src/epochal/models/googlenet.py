@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
 
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's

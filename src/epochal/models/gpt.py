@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Tokens
-from epochal.models.layers import check_dropout, check_generation, check_sizes, next_token
+from epochal.core.specs import Tokens
+from epochal.models.common.kv_cache import KVCache
+from epochal.models.common.layers import check_dropout, check_sizes
+from epochal.models.common.sampling import check_generation, next_token
 
 # Published GPT-2 sizes: 124, 355, 774 and 1,558 million parameters with vocab_size=50257, context_length=1024, bias=True
 PUBLISHED = {
@@ -23,24 +25,6 @@ PUBLISHED = {
     "gpt2-large": {"depth": 36, "num_heads": 20, "embed_dim": 1280},
     "gpt2-xl": {"depth": 48, "num_heads": 25, "embed_dim": 1600},
 }
-
-
-class Memory:
-    """The keys and values of all steps read so far, of one attention layer (the KV cache)."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.used = steps, 0
-
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new steps (B, heads, T, D) and return all."""
-        if self.used == 0:
-            batch, heads, _, size = key.shape
-            self.key = key.new_empty(batch, heads, self.steps, size)
-            self.value = torch.empty_like(self.key)
-        start, self.used = self.used, self.used + key.shape[2]
-        self.key[:, :, start : self.used] = key
-        self.value[:, :, start : self.used] = value
-        return self.key[:, :, : self.used], self.value[:, :, : self.used]
 
 
 class Attention(nn.Module):
@@ -52,7 +36,7 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, memory: KVCache | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
             for part in self.query_key_value(x).chunk(3, dim=-1)
@@ -81,7 +65,7 @@ class Block(nn.Module):
         self.narrow = nn.Linear(4 * embed_dim, embed_dim, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, memory: KVCache | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
         x = x + self.dropout(self.attention(self.norm1(x), memory))
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)))))
 
@@ -149,7 +133,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, vocab_size)
         return F.linear(self._read(tokens), self.embed.weight)
 
-    def _read(self, tokens: Tensor, memories: list[Memory] | None = None) -> Tensor:  # (B, T) -> (B, T, C)
+    def _read(self, tokens: Tensor, memories: list[KVCache] | None = None) -> Tensor:  # (B, T) -> (B, T, C)
         start = memories[0].used if memories else 0
         stop = start + tokens.shape[1]
         if stop > self.context_length:
@@ -193,7 +177,7 @@ class GPT(nn.Module):
         self.eval()
         start, stop = prompt.shape[1], prompt.shape[1] + length
         text = torch.cat((prompt, prompt.new_empty(prompt.shape[0], length)), dim=1)
-        memories = [Memory(min(stop, self.context_length)) for _ in self.blocks]
+        memories = [KVCache(min(stop, self.context_length)) for _ in self.blocks]
         for end in range(start, stop):
             if end <= self.context_length:
                 x = self._read(text[:, memories[0].used : end], memories)

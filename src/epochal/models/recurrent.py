@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
-from epochal.models.layers import FrameEncoder, check_choice, check_dropout, check_generation, check_sizes, next_token
+from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
+from epochal.models.common.layers import FrameEncoder, check_choice, check_dropout, check_sizes
+from epochal.models.common.sampling import check_generation, next_token
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 FORGET = 1  # which of torch's four LSTM gates (input, forget, candidate, output) forgets
@@ -50,7 +51,7 @@ class SigmoidRNN(nn.Module):
         return (g + 1) / 2, (last + 1) / 2
 
 
-class BothWays(nn.Module):
+class Bidirectional(nn.Module):
     """Recurrent layers that read from the beginning and from the end; each layer reads what both of the one below found.
 
     A row is turned around from where it ends, so that its padding is never read. (torch's packed sequences do the same,
@@ -69,11 +70,11 @@ class BothWays(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, F) -> (B, T, 2 * hidden)
         for number, (forward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             x = self.dropout(x) if number else x
-            x = torch.cat((forward(x)[0], turned(backward(turned(x, lengths))[0], lengths)), dim=-1)
+            x = torch.cat((forward(x)[0], reverse_padded(backward(reverse_padded(x, lengths))[0], lengths)), dim=-1)
         return x
 
 
-def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
+def reverse_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
     """The first lengths steps of each row of (B, T, F) in the other order, the rest where it was."""
     if lengths is None:
         return x.flip(1)
@@ -181,7 +182,7 @@ class RNN(nn.Module):
         make: Callable[..., nn.Module] = SigmoidRNN if activation == "sigmoid" else CELLS[cell]
         options = {"nonlinearity": activation} if make is nn.RNN else {}
         if bidirectional:
-            make = partial(BothWays, make)
+            make = partial(Bidirectional, make)
         self.recurrent = make(features, hidden_size, num_layers, batch_first=True, dropout=between, **options)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size * (2 if bidirectional else 1), out_features)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_sizes, choose_input, start_for_relu
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_sizes, choose_input, start_for_relu
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
 IMAGENET = {  # depth: blocks of the four stages, and by how much a block's last convolution widens (4: a bottleneck)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from epochal.facts import Tokens
-from epochal.models import decoding
-from epochal.models.layers import check_choice, check_dropout, check_sizes
-from epochal.models.recurrent_decoder import CELLS, RecurrentDecoder, State, batch_first
+from epochal.core.specs import Tokens
+from epochal.models.common import beam_search
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes
+from epochal.models.common.recurrent_decoder import CELLS, RecurrentDecoder, State, batch_first
 
 
 class Seq2Seq(nn.Module):
@@ -156,8 +156,8 @@ class Seq2Seq(nn.Module):
         beam_size: int = 1,
         length_penalty: float = 0.0,
     ) -> Tensor:  # (B, S) -> (B, T)
-        """Writes a target for each source; see `decoding.generate`."""
-        return decoding.generate(
+        """Writes a target for each source; see `beam_search.generate`."""
+        return beam_search.generate(
             self, source, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
         )
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Tokens
-from epochal.models import decoding
-from epochal.models.attention import Decoder, Encoder, add_positions, padding_mask
-from epochal.models.layers import check_choice, check_dropout, check_sizes
+from epochal.core.specs import Tokens
+from epochal.models.common import beam_search
+from epochal.models.common.attention import Decoder, Encoder, add_positions, padding_mask
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes
 
 # base and big are table 3's, with 65 and 213 million parameters for 37,000 tokens; small is ours, for a CPU and some
 # ten thousand pairs of sentences
@@ -140,8 +140,8 @@ class Transformer(nn.Module):
         beam_size: int = 1,
         length_penalty: float = 0.0,
     ) -> Tensor:  # (B, S) -> (B, T)
-        """Writes a target for each source; see `decoding.generate`."""
-        return decoding.generate(
+        """Writes a target for each source; see `beam_search.generate`."""
+        return beam_search.generate(
             self, source, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
         )
 

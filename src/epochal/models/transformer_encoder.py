@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
-from epochal.models.attention import Encoder, add_positions, padding_mask
-from epochal.models.layers import FrameEncoder, check_choice, check_dropout, check_sizes
+from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
+from epochal.models.common.attention import Encoder, add_positions, padding_mask
+from epochal.models.common.layers import FrameEncoder, check_choice, check_dropout, check_sizes
 
 
 class TransformerEncoder(nn.Module):

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
 
 VARIANTS = {  # depth: convolutions of each stage (table 1)
     11: (1, 1, 2, 2, 2),  # A

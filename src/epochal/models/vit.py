@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.facts import Classes, Images
-from epochal.models.layers import check_choice, check_dropout, check_sizes, choose_input
+from epochal.core.specs import Classes, Images
+from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input
 
 # B and L are the paper's; Ti and S are of Touvron et al. 2020 (arXiv 2012.12877), who learnt from ImageNet alone.
 # With 16x16 patches of 224x224 pixels and 1,000 classes: 5.7, 22.1, 86.6 and 304.3 million parameters.
@@ -54,7 +54,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention between the tokens, then a perceptron in each; both add to the residual stream, if not skipped."""
 
-    def __init__(self, *, embed_dim: int, num_heads: int, dropout: float, skipped: float) -> None:
+    def __init__(self, *, embed_dim: int, num_heads: int, dropout: float, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads)
@@ -62,7 +62,7 @@ class Block(nn.Module):
         self.widen = nn.Linear(embed_dim, 4 * embed_dim)
         self.narrow = nn.Linear(4 * embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
-        self.skipped = skipped
+        self.drop_path = drop_path
 
     def forward(self, x: Tensor, *, causal: bool, maps: list[Tensor] | None) -> Tensor:  # (B, T, C) -> (B, T, C)
         x = x + self._skip(self.dropout(self.attention(self.norm1(x), causal=causal, maps=maps)))
@@ -71,10 +71,10 @@ class Block(nn.Module):
 
     def _skip(self, x: Tensor) -> Tensor:
         """Stochastic depth: zero for a share of the images, in training; the others make up for it."""
-        if not self.training or not self.skipped:
+        if not self.training or not self.drop_path:
             return x
-        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.skipped
-        return x * kept / (1 - self.skipped)
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
+        return x * kept / (1 - self.drop_path)
 
 
 class ViT(nn.Module):
@@ -189,7 +189,7 @@ class ViT(nn.Module):
                 embed_dim=embed_dim,
                 num_heads=num_heads,
                 dropout=dropout,
-                skipped=stochastic_depth * i / max(depth - 1, 1),
+                drop_path=stochastic_depth * i / max(depth - 1, 1),
             )
             for i in range(depth)
         )

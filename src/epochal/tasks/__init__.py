@@ -1,7 +1,8 @@
 """Objectives as LightningModules, one each; the architecture is the network inside."""
 
 from epochal.tasks.adversarial import Adversarial
-from epochal.tasks.base import Shown, Task
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Task
 from epochal.tasks.captioning import Captioning
 from epochal.tasks.classification import Classification
 from epochal.tasks.language_modeling import LanguageModeling
@@ -12,6 +13,7 @@ from epochal.tasks.translation import Translation
 
 __all__ = [
     "Adversarial",
+    "Artifacts",
     "Captioning",
     "Classification",
     "LanguageModeling",
@@ -19,7 +21,6 @@ __all__ = [
     "NextPatch",
     "Regression",
     "SequenceLabeling",
-    "Shown",
     "Task",
     "Translation",
 ]

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Batch, mix
-from epochal.tasks.base import Metrics, Shown, Task
+from epochal.core.seeds import mix
+from epochal.data.batching import Batch
+from epochal.plots.images import image_grid, to_uint8
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Metrics, Task
 
 SHOWN = 64  # pictures in a grid
 
@@ -89,13 +92,12 @@ class Adversarial(Task):
             self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip_val, gradient_clip_algorithm="norm")
 
     @torch.no_grad()
-    def show(self) -> Shown:
-        from epochal import pictures
+    def show(self) -> Artifacts:
 
         random = torch.Generator(self.device).manual_seed(mix(self.data.seed, 7))  # the same noise each time
         drawn = self.model.generator(self.model.sample_noise(SHOWN, generator=random))
-        pixels = pictures.to_uint8(drawn.float().cpu().numpy(), low=-1.0, high=1.0)
-        return Shown(pictures={"samples": pictures.grid(pixels, columns=8)})
+        pixels = to_uint8(drawn.float().cpu().numpy(), low=-1.0, high=1.0)
+        return Artifacts(pictures={"samples": image_grid(pixels, columns=8)})
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         return self.show()

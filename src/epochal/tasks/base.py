@@ -14,36 +14,17 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from epochal.data.base import Batch, mix
-from epochal.errors import DivergedError
+from epochal.core.errors import DivergedError
+from epochal.core.seeds import mix
+from epochal.data.batching import Batch
+from epochal.tasks.artifacts import Artifacts
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 Metrics = dict[str, Tensor]  # means over a batch; or, where a task's `weight` counts rows, a value a row
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
-
-
-@dataclass
-class Profile:
-    """One number for each position, such as the gradient by time step."""
-
-    position: str  # what it is a position of
-    value: str
-    values: list[float]
-    positions: list[float] | None = None  # None: 1, 2, ...
-
-
-@dataclass
-class Shown:
-    """What a person looks at: pictures, texts and profiles by file stem, and a table whose first row is its head."""
-
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    profiles: dict[str, Profile] = field(default_factory=dict)
-    table: list[tuple[str, ...]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)  # found while looking; logged with those of the validation
 
 
 @dataclass
@@ -73,7 +54,7 @@ class Task(pl.LightningModule):
     reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
     example_metric: ClassVar[str] = "loss"  # shown in the progress bar
     model: Any  # its contract depends on the objective
-    shown: Shown
+    artifacts: Artifacts
 
     def __init__(
         self,
@@ -88,7 +69,7 @@ class Task(pl.LightningModule):
         self.model = model
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.total_steps, self.log_every = total_steps, log_every
-        self.shown = Shown()
+        self.artifacts = Artifacts()
         self._shown_at = -total_steps
         self.measured: dict[str, float] = {}  # by the newest validation or test
         self._row = Row()
@@ -121,13 +102,13 @@ class Task(pl.LightningModule):
         """Metrics that follow from the means over a whole split, such as a perplexity."""
         return means
 
-    def show(self) -> Shown:
+    def show(self) -> Artifacts:
         """What to look at while it learns; called at each validation, with the weights that are validated."""
-        return Shown()
+        return Artifacts()
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         """What to look at after a test."""
-        return Shown()
+        return Artifacts()
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -265,11 +246,11 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._means = {}
         self._validation_started = time.perf_counter()
-        self.shown = Shown()
+        self.artifacts = Artifacts()
         # some twenty looks are enough for a run, however often it is validated
         due = self.global_step - self._shown_at >= self.total_steps / 20 or self.global_step >= self.total_steps
         if due and self.trainer.is_global_zero:
-            self.shown, self._shown_at = self.show(), self.global_step
+            self.artifacts, self._shown_at = self.show(), self.global_step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch)
@@ -287,7 +268,7 @@ class Task(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._record_means("test")
         if self.trainer.is_global_zero:
-            self.shown = self.show_test()
+            self.artifacts = self.test_artifacts()
 
     def _measure(self, batch: Batch) -> None:
         count = self.weight(batch)
@@ -304,7 +285,7 @@ class Task(pl.LightningModule):
 
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}
-        metrics = self.derive(means, split) | (self.shown.metrics if split == "val" else {})
+        metrics = self.derive(means, split) | (self.artifacts.metrics if split == "val" else {})
         self.measured = {f"{split}/{name}": value for name, value in metrics.items()}
         self.record(split, metrics)
 

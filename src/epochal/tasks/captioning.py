@@ -9,17 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Rows
-from epochal.tasks.base import Shown
+from epochal.data.batching import BatchIndices
+from epochal.plots.heatmaps import video_strips
+from epochal.plots.images import heat_colors, image_grid
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.seq2seq import Seq2SeqTask, names, padded
 from epochal.tasks.sequences import gather
-from epochal.tasks.writing import Writing, names, padded
 
 SHOWN = 24  # images in a grid
 SHOWN_ATTENTION = 4
 SIDE = 160  # pixels of the longer side of an image
 
 
-class Captioning(Writing):
+class Captioning(Seq2SeqTask):
     """Writes a sentence about an image; see `Writing`. Where an image has several captions, each counts as right."""
 
     writes: ClassVar = "caption"
@@ -43,45 +45,43 @@ class Captioning(Writing):
 
     def look(
         self,
-        shown: Shown,
+        artifacts: Artifacts,
         split: str,
         numbers: Tensor,
         written: list[list[int]],
         texts: list[str],
         references: list[list[str]],
     ) -> None:
-        from epochal import pictures
 
         few = numbers[:SHOWN]
         rows, _ = self.data.rows(split)
-        images = rows[Rows(few, 0)].inputs  # uint8 (N, C, H, W)
+        images = rows[BatchIndices(few, 0)].inputs  # uint8 (N, C, H, W)
         wrong = [text not in those for text, those in zip(texts[:SHOWN], references)]
         captions = [f"{text}\nnot: {those[0]}" if bad else text for text, those, bad in zip(texts, references, wrong)]
-        shown.pictures["captions"] = pictures.grid(
+        artifacts.pictures["captions"] = image_grid(
             images.numpy(), captions, highlight=wrong, side=SIDE, title="Captions; in red the wrong ones"
         )
         if hasattr(self.model, "attention"):
             picture = self._attention(split, few[:SHOWN_ATTENTION], written)
-            shown.pictures |= {} if picture is None else {"attention": picture}
+            artifacts.pictures |= {} if picture is None else {"attention": picture}
 
     @torch.no_grad()
     def _attention(self, split: str, numbers: Tensor, written: list[list[int]]) -> Any:
         """Each image, and over it where each word of its caption came from: yellow most, black least."""
-        from epochal import heatmaps, pictures
 
         batch, sentences = gather(self, split, numbers), written[: len(numbers)]
         weights = self.model.attention(batch.inputs, padded(sentences, self.device))  # (N, T, rows, columns)
         if weights is None:
             return None
         rows, _ = self.data.rows(split)
-        images = rows[Rows(numbers, 0)].inputs.expand(-1, 3, -1, -1).numpy()
+        images = rows[BatchIndices(numbers, 0)].inputs.expand(-1, 3, -1, -1).numpy()
         films, captions = [], []
         for image, looks, ids in zip(images, weights.float().cpu(), sentences, strict=True):
             heat = F.interpolate(looks[: len(ids)][:, None], image.shape[1:], mode="bilinear")[:, 0]
             heat = heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
-            over = image.mean(0) / 2 + pictures.heat(heat.numpy()).transpose(0, 3, 1, 2) / 2  # (T, 3, H, W)
+            over = image.mean(0) / 2 + heat_colors(heat.numpy()).transpose(0, 3, 1, 2) / 2  # (T, 3, H, W)
             films.append(np.concatenate((image[None], over.astype(np.uint8))))
             captions.append(["", *names(self.data.target_tokenizer, ids)])
-        return heatmaps.films(
+        return video_strips(
             films, captions, side=SIDE, title="Attention: where in the image each token of its caption comes from"
         )

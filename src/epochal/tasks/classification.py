@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Batch
-from epochal.facts import Images
-from epochal.tasks import image_classes
-from epochal.tasks.base import Metrics, Profile, Shown, Task
-from epochal.tasks.checks import check_number
+from epochal.core.checks import check_number
+from epochal.core.specs import Images
+from epochal.data.batching import Batch
+from epochal.plots.heatmaps import confusion_matrix
+from epochal.tasks import robustness
+from epochal.tasks.artifacts import Artifacts, Profile
+from epochal.tasks.base import Metrics, Task
 from epochal.tasks.sequences import bins, gather, reads, show_state_gradients, tested_order, tokens_of
 
 LISTED = 12  # texts
@@ -81,47 +83,45 @@ class Classification(Task):
         self._outputs = []
 
     @torch.no_grad()
-    def show(self) -> Shown:
-        shown = Shown()
+    def show(self) -> Artifacts:
+        artifacts = Artifacts()
         if self._sees_images:
-            image_classes.show(self, shown)
+            robustness.show(self, artifacts)
         else:
             numbers = torch.arange(min(LISTED, self.data.rows("val")[1]))
             batch = gather(self, "val", numbers)
             confidence, prediction = self.model(*reads(batch)).softmax(1).max(1)
-            self._list(shown, "predictions", "val", numbers, prediction, confidence, batch.targets)
-        show_state_gradients(self, shown, lambda out, labels: F.cross_entropy(out, labels, reduction="sum"))
-        return shown
+            self._list(artifacts, "predictions", "val", numbers, prediction, confidence, batch.targets)
+        show_state_gradients(self, artifacts, lambda out, labels: F.cross_entropy(out, labels, reduction="sum"))
+        return artifacts
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         if self.trainer.world_size > 1:  # this process saw only its part
-            return Shown()
+            return Artifacts()
         from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-        from epochal import pictures
 
         names = self.data.classes.names
         prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
         counts = multiclass_confusion_matrix(prediction, labels, len(names)).numpy()
-        shown = Shown(table=_per_class(counts, names, "images" if self._sees_images else "texts"))
-        shown.pictures["confusion"] = pictures.confusion_matrix(
+        artifacts = Artifacts(table=_per_class(counts, names, "images" if self._sees_images else "texts"))
+        artifacts.pictures["confusion"] = confusion_matrix(
             counts, names, title="Test set: truth by row, prediction by column"
         )
         wrong = torch.nonzero(prediction != labels).flatten()
         wrong = wrong[confidence[wrong].argsort(descending=True)]
         if self._sees_images:
-            image_classes.show_test(self, shown, prediction, confidence, labels, wrong)
-            return shown
+            robustness.test_artifacts(self, artifacts, prediction, confidence, labels, wrong)
+            return artifacts
         numbers, wrong = tested_order(self.data, "test"), wrong[:LISTED]
         if len(wrong):
             found = (prediction[wrong], confidence[wrong], labels[wrong])
-            self._list(shown, "mistakes", "test", numbers[wrong], *found)
+            self._list(artifacts, "mistakes", "test", numbers[wrong], *found)
         if (lengths := self.data.lengths("test")) is not None:
             lengths, right = lengths[numbers].numpy(), (prediction == labels).float().numpy()
             groups = bins(lengths)
             values, positions = ([float(of[group].mean()) for group in groups] for of in (right, lengths))
-            shown.profiles["accuracy_by_length"] = Profile("tokens", "test accuracy", values, positions)
-        return shown
+            artifacts.profiles["accuracy_by_length"] = Profile("tokens", "test accuracy", values, positions)
+        return artifacts
 
     @property
     def _sees_images(self) -> bool:
@@ -129,7 +129,7 @@ class Classification(Task):
 
     def _list(
         self,
-        shown: Shown,
+        artifacts: Artifacts,
         name: str,
         split: str,
         numbers: Tensor,
@@ -143,7 +143,7 @@ class Classification(Task):
         for number, guess, sure, truth in found:
             verdict = "right" if guess == truth else f"wrong: it is {names[truth]}"
             blocks.append(f"{names[guess]}, {sure:.0%} sure, {verdict}\n    {self.data.text(split, number)}")
-        shown.texts[name] = "\n\n".join(blocks)
+        artifacts.texts[name] = "\n\n".join(blocks)
 
 
 def _check_amounts(name: str, amounts: Any, kind: Any, example: str) -> None:

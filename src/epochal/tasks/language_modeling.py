@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Batch, mix
-from epochal.tasks.base import Metrics, Shown, Task
-from epochal.tasks.checks import check_number, check_whole
+from epochal.core.checks import check_number, check_whole
+from epochal.core.seeds import mix
+from epochal.data.batching import Batch
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Metrics, Task
 from epochal.tasks.sequences import prompt_ids, show_state_gradients, tokens_of
 
 LOOKED_AT = 8  # windows whose gradients are averaged: step by step, a long one takes its time
@@ -67,13 +69,13 @@ class LanguageModeling(Task):
         bits = loss / math.log(2) / self.data.characters_per_token[split]
         return {**means, "perplexity": math.exp(min(loss, 700)), "bits_per_character": bits}
 
-    def show(self) -> Shown:
-        shown = self.show_test()
-        show_state_gradients(self, shown, last_step_loss, examples=LOOKED_AT)
-        return shown
+    def show(self) -> Artifacts:
+        artifacts = self.test_artifacts()
+        show_state_gradients(self, artifacts, last_step_loss, examples=LOOKED_AT)
+        return artifacts
 
-    def show_test(self) -> Shown:
-        return Shown(texts={"samples": "\n\n----\n\n".join(self.sample())})
+    def test_artifacts(self) -> Artifacts:
+        return Artifacts(texts={"samples": "\n\n----\n\n".join(self.sample())})
 
     def sample(self, prompt: str | None = None) -> list[str]:
         """Texts that begin with the prompt, the same ones for the same weights and seed.

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from epochal.data.base import Batch
-from epochal.tasks.base import Metrics, Shown, Task
+from epochal.data.batching import Batch
+from epochal.plots.images import image_grid
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Metrics, Task
 
 SHOWN = 8  # images in a picture
 
@@ -37,16 +39,15 @@ class PatchPrediction(Task):
         explained = 1 - loss.detach() / variance.clamp_min(1e-6)
         return loss, {"loss": loss.detach(), "explained": explained}
 
-    def show(self) -> Shown:
+    def show(self) -> Artifacts:
         return self._look("val")
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         return self._look("test")
 
     @torch.no_grad()
-    def _look(self, split: str) -> Shown:
+    def _look(self, split: str) -> Artifacts:
         """The same images each time: as they are, what is seen of them, and with the prediction in place of the rest."""
-        from epochal import pictures
 
         rows, _ = self.data.rows(split)
         images = self.data.normalise(rows.images[rows.rows[:SHOWN]].to(self.device))
@@ -60,12 +61,12 @@ class PatchPrediction(Task):
         kinds = [patches, guess] if wanted.all() else [patches, seen, guess]
         pixels = self.data.pixels(self.model.assemble(torch.cat(kinds)))
         title = ", ".join(("image", "what is seen", "prediction") if len(kinds) == 3 else ("image", "prediction"))
-        picture = pictures.grid(
+        picture = image_grid(
             pixels.numpy(),
             columns=len(images),
             title=f"{title.capitalize()} (each patch in its true mean and contrast)",
         )
-        return Shown(pictures={"patches": picture})
+        return Artifacts(pictures={"patches": picture})
 
 
 class NextPatch(PatchPrediction):

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Batch
-from epochal.tasks.base import Metrics, Shown, Task
+from epochal.data.batching import Batch
+from epochal.plots.charts import line_chart
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Metrics, Task
 from epochal.tasks.sequences import gather, reads, show_state_gradients
 
 SOLVED = 0.04  # the error below which the adding problem counts as solved: Hochreiter, Schmidhuber 1997, section 5.4
@@ -32,27 +34,26 @@ class Regression(Task):
         off = (outputs.detach() - batch.targets).abs()
         return loss, {"loss": loss.detach(), "mae": off.mean(), "solved": (off < SOLVED).float().mean()}
 
-    def show(self) -> Shown:
-        shown = self._look("val")
-        show_state_gradients(self, shown, lambda out, targets: F.mse_loss(out, targets, reduction="sum"))
-        return shown
+    def show(self) -> Artifacts:
+        artifacts = self._look("val")
+        show_state_gradients(self, artifacts, lambda out, targets: F.mse_loss(out, targets, reduction="sum"))
+        return artifacts
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         return self._look("test")
 
     @torch.no_grad()
-    def _look(self, split: str) -> Shown:
-        from epochal import pictures
+    def _look(self, split: str) -> Artifacts:
 
         batch = gather(self, split, torch.arange(min(SHOWN, self.data.rows(split)[1])))
         outputs = self.model(*reads(batch)).flatten().tolist()
         targets = batch.targets.flatten().tolist()
         ends = [min(targets), max(targets)]
-        picture = pictures.curves(
+        picture = line_chart(
             {"predictions": (targets, outputs), "the truth": (ends, ends)},
             title="Predictions against the truth",
             x_label="truth",
             y_label="prediction",
             dots=("predictions",),
         )
-        return Shown(pictures={"predictions": picture})
+        return Artifacts(pictures={"predictions": picture})

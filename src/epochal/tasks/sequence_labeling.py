@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.data.base import Batch
-from epochal.facts import IGNORED
-from epochal.tasks.base import Metrics, Shown, Task
+from epochal.core.specs import IGNORED
+from epochal.data.batching import Batch
+from epochal.plots.heatmaps import video_strips
+from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.base import Metrics, Task
+from epochal.tasks.seq2seq import names, records
 from epochal.tasks.sequences import gather, reads, show_state_gradients, tokens_of
-from epochal.tasks.writing import names, records
 
 FILMS = 6
 TEXTS = 10
@@ -47,39 +49,37 @@ class SequenceLabeling(Task):
             "whole": means["whole"] / sequences
         }
 
-    def show(self) -> Shown:
-        shown = self._look("val")
-        show_state_gradients(self, shown, last_step_loss)
-        return shown
+    def show(self) -> Artifacts:
+        artifacts = self._look("val")
+        show_state_gradients(self, artifacts, last_step_loss)
+        return artifacts
 
-    def show_test(self) -> Shown:
+    def test_artifacts(self) -> Artifacts:
         return self._look("test")
 
     @torch.no_grad()
-    def _look(self, split: str) -> Shown:
+    def _look(self, split: str) -> Artifacts:
         films = hasattr(self.data, "frames")
         numbers = torch.arange(min(FILMS if films else TEXTS, self.data.rows(split)[1]))
         batch = gather(self, split, numbers)
         prediction, targets = self.model(*reads(batch)).argmax(2).cpu(), batch.targets.cpu()  # (N, T)
-        kinds = self.data.facts(self.data.task)[1].names
+        kinds = self.data.specs(self.data.task)[1].names
         if films:
-            from epochal import heatmaps
-
             frames = self.data.frames(split, numbers)  # uint8 (N, T, C, H, W)
-            picture = heatmaps.films(
+            picture = video_strips(
                 [film[:length].numpy() for film, length in zip(frames, _lengths(batch), strict=True)],
                 [_captions(*row, kinds) for row in zip(prediction.tolist(), targets.tolist(), strict=True)],
                 [(wrong & (truth != IGNORED)).tolist() for wrong, truth in zip(prediction != targets, targets)],
                 title="Films, frame by frame, with the predicted labels; in red the wrong ones",
             )
-            return Shown(pictures={"films": picture})
+            return Artifacts(pictures={"films": picture})
         columns: dict[str, list[str]] = {"sequence": [], "truth": [], "prediction": []}
         for ids, guess, truth in zip(batch.inputs.tolist(), prediction, targets, strict=True):
             asked = truth != IGNORED
             columns["sequence"].append(" ".join(names(self.data.source_tokenizer, ids)))
             columns["truth"].append(" ".join(kinds[label] for label in truth[asked].tolist()))
             columns["prediction"].append(" ".join(kinds[label] for label in guess[asked].tolist()))
-        return Shown(texts={"predictions": records(columns)})
+        return Artifacts(texts={"predictions": records(columns)})
 
 
 def last_step_loss(logits: Tensor, targets: Tensor) -> Tensor:

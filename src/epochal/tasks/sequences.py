@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from epochal.data.base import Batch, Rows
-from epochal.tasks.base import Profile, Shown, Task
+from epochal.data.batching import Batch, BatchIndices
+from epochal.plots.charts import line_chart
+from epochal.tasks.artifacts import Artifacts, Profile
+from epochal.tasks.base import Task
 
 LOOKED_AT = 64  # examples whose gradients are averaged
 ENOUGH = 16  # so many rows of one length say how far back a loss reaches
@@ -52,7 +54,7 @@ def prompt_ids(tokenizer: Any, prompt: str, longest: int | None) -> list[int]:
 def gather(task: Task, split: str, numbers: Tensor) -> Batch:
     """These rows of a split as the network reads them, on its device."""
     rows, _ = task.data.rows(split)
-    batch = task.data.transfer_batch_to_device(rows[Rows(numbers, 0)], task.device, 0)
+    batch = task.data.transfer_batch_to_device(rows[BatchIndices(numbers, 0)], task.device, 0)
     return task.data.on_after_batch_transfer(batch, 0)
 
 
@@ -70,7 +72,7 @@ def bins(lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def show_state_gradients(
-    task: Task, shown: Shown, loss: Callable[[Tensor, Tensor], Tensor], examples: int = LOOKED_AT
+    task: Task, artifacts: Artifacts, loss: Callable[[Tensor, Tensor], Tensor], examples: int = LOOKED_AT
 ) -> None:
     """How far back the loss of a network's answer reaches: the long-term dependency, looked at.
 
@@ -83,7 +85,6 @@ def show_state_gradients(
         loss: Of what the network gives and the targets, a sum over examples.
         examples: How many are looked at.
     """
-    from epochal import pictures
 
     if not getattr(task.model, "shows_state_gradients", False):
         return
@@ -91,14 +92,14 @@ def show_state_gradients(
         batch = gather(task, "val", _of_one_length(task.data)[:examples])
         norms = task.model.state_gradients(batch.inputs, lambda out: loss(out, batch.targets))
     exponents = norms.clamp_min(1e-38).log10().tolist()  # float32 ends there
-    shown.profiles["state_gradient"] = Profile("time step", "gradient norm", norms.tolist())
-    shown.pictures["state_gradient"] = pictures.curves(
+    artifacts.profiles["state_gradient"] = Profile("time step", "gradient norm", norms.tolist())
+    artifacts.pictures["state_gradient"] = line_chart(
         {"after training so far": (list(range(1, len(exponents) + 1)), exponents)},
         title="Gradient of the loss by each state",
         x_label="time step",
         y_label="norm, power of ten",
     )
-    shown.metrics["gradient_decades_lost"] = exponents[-1] - exponents[0]
+    artifacts.metrics["gradient_decades_lost"] = exponents[-1] - exponents[0]
 
 
 def _of_one_length(data: Any) -> Tensor:

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from epochal.data.base import Batch
-from epochal.facts import END, PAD
-from epochal.tasks.base import Profile, Shown
+from epochal.core.specs import END, PAD
+from epochal.data.batching import Batch
+from epochal.plots.heatmaps import attention_heatmap
+from epochal.tasks.artifacts import Artifacts, Profile
+from epochal.tasks.seq2seq import Seq2SeqTask, names, padded
 from epochal.tasks.sequences import bins, gather, prompt_ids
-from epochal.tasks.writing import Writing, bleu, names, padded
+from epochal.tasks.text_metrics import bleu
 
 SHOWN = 4  # sentences whose attention is drawn
 DRAWN = 18  # tokens of the longest source of them
 
 
-class Translation(Writing):
+class Translation(Seq2SeqTask):
     """Writes a sentence about a sentence; see `Writing`.
 
     The test also logs the BLEU of sources of up to the median length in words, bleu_short, and of longer ones,
@@ -37,7 +39,7 @@ class Translation(Writing):
 
     def look(
         self,
-        shown: Shown,
+        artifacts: Artifacts,
         split: str,
         numbers: Tensor,
         written: list[list[int]],
@@ -46,24 +48,24 @@ class Translation(Writing):
     ) -> None:
         if hasattr(self.model, "attention"):
             picture = self._attention(split, numbers, written)
-            shown.pictures |= {} if picture is None else {"attention": picture}
+            artifacts.pictures |= {} if picture is None else {"attention": picture}
         if split == "test":
-            self._score_by_length(shown, texts, references)
+            self._score_by_length(artifacts, texts, references)
 
-    def _score_by_length(self, shown: Shown, texts: list[str], references: list[list[str]]) -> None:
+    def _score_by_length(self, artifacts: Artifacts, texts: list[str], references: list[list[str]]) -> None:
         lengths = np.array([len(source.split()) for source in self.data.sources("test")])
 
         def score(places: np.ndarray) -> float:
             return bleu([texts[place] for place in places], [references[place] for place in places])
 
         short = lengths <= np.median(lengths)
-        shown.metrics["bleu_short"] = score(np.flatnonzero(short))
+        artifacts.metrics["bleu_short"] = score(np.flatnonzero(short))
         if not short.all():
-            shown.metrics["bleu_long"] = score(np.flatnonzero(~short))
-            if shown.metrics["bleu_short"] > 0:
-                shown.metrics["bleu_kept"] = shown.metrics["bleu_long"] / shown.metrics["bleu_short"]
+            artifacts.metrics["bleu_long"] = score(np.flatnonzero(~short))
+            if artifacts.metrics["bleu_short"] > 0:
+                artifacts.metrics["bleu_kept"] = artifacts.metrics["bleu_long"] / artifacts.metrics["bleu_short"]
         groups = bins(lengths)
-        shown.profiles["bleu_by_length"] = Profile(
+        artifacts.profiles["bleu_by_length"] = Profile(
             "words in the source",
             "BLEU",
             [score(places) for places in groups],
@@ -73,7 +75,6 @@ class Translation(Writing):
     @torch.no_grad()
     def _attention(self, split: str, numbers: Tensor, written: list[list[int]]) -> Any:
         """Where each written token came from, for the longest of the first sources that are not too long."""
-        from epochal import heatmaps
 
         batch = gather(self, split, numbers[: 10 * SHOWN])
         lengths = (batch.inputs != PAD).sum(1) if batch.lengths is None else batch.lengths
@@ -88,7 +89,7 @@ class Translation(Writing):
         sources = [
             ids[:length] for ids, length in zip(batch.inputs[chosen].tolist(), lengths[chosen].tolist(), strict=True)
         ]
-        return heatmaps.attention(
+        return attention_heatmap(
             [
                 weight[: len(row), : len(source)].float().cpu().numpy()
                 for weight, row, source in zip(weights, rows, sources, strict=True)
@@ -105,7 +106,7 @@ class Translation(Writing):
         Raises:
             ValueError: If it is empty, longer than the texts of the data, or has characters that the vocabulary lacks.
         """
-        ids = prompt_ids(self.data.source_tokenizer, source, longest=self.data.facts(self.data.task)[0].length - 1)
+        ids = prompt_ids(self.data.source_tokenizer, source, longest=self.data.specs(self.data.task)[0].length - 1)
         tokens = torch.tensor([[*ids, END]], device=self.device)
         found = self.model.generate(
             tokens, max_length=self.longest, beam_size=self.beam_size, length_penalty=self.length_penalty

@@ -34,7 +34,7 @@ class GridSweeper(BasicSweeper):
         self.before, self.along = before or [], along or {}
 
     def sweep(self, arguments: list[str]) -> Any:
-        from epochal import grid, launchers  # only now, since Hydra imports every plugin at each start
+        from epochal.experiments import grid, launchers
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
@@ -81,7 +81,7 @@ class GridSweeper(BasicSweeper):
         Raises:
             ConfigError: If the grid itself is to be several.
         """
-        from epochal.errors import ConfigError
+        from epochal.core.errors import ConfigError
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -96,7 +96,7 @@ class GridSweeper(BasicSweeper):
 
     def compose(self, job: Sequence[str]) -> DictConfig:
         """The config of a run, to be looked at before it starts."""
-        from epochal.launchers import elsewhere
+        from epochal.experiments.launchers import elsewhere
 
         assert self.config is not None and self.hydra_context is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))

@@ -12,9 +12,9 @@ class SearchSweeper(GridSweeper):
     """Looks for good values of the keys that have a range; `sweep` in the config says how."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from epochal import launchers  # only now, since Hydra imports every plugin at each start
-        from epochal.errors import ConfigError
-        from epochal.sweeps.search import search
+        from epochal.core.errors import ConfigError
+        from epochal.experiments import launchers  # only now, since Hydra imports every plugin at each start
+        from epochal.experiments.sweeps.search import search
 
         if self.before or self.along:
             raise ConfigError(

@@ -1,0 +1,135 @@
+"""The claim of an experiment: read, checked, and which runs test it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from epochal.compare.records import Record
+from epochal.core.errors import ConfigError, did_you_mean
+
+# what may be typed with a claim and leaves its runs what they are
+FREE = {"experiment", "budget", "seed", "output_dir", "resume", "launcher", "threads", "allow"}
+
+
+FREE_GROUPS = ("hydra", "logger", "trainer", "callbacks")
+
+
+@cache
+def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
+    """An experiment's claim, resolved, and its budget, None if it has none; (None, budget) where it makes no claim.
+
+    Raises:
+        ConfigError: If there is no such experiment, it has no such budget, or its claim is wrong.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from epochal.config.compose import compose, conf_folder
+
+    there = experiments()
+    if experiment not in there:
+        listed = f" There are: {' '.join(there)}" if there else " There are none."
+        raise ConfigError(f"experiment={experiment} is no experiment.{did_you_mean(experiment, there)}{listed}")
+    try:
+        config = compose([f"experiment={experiment}"], "train", conf_folder())
+        budgets = [str(name) for name in config.get("budgets") or {}]
+        if budget is not None and budget not in budgets:
+            listed = f" There are: {' '.join(budgets)}" if budgets else " It has none."
+            raise ConfigError(
+                f"budget={budget} is no budget of experiment={experiment}.{did_you_mean(budget, budgets)}{listed}"
+            )
+        if budget is not None:
+            config = compose([f"experiment={experiment}", f"budget={budget}"], "train", conf_folder())
+        claim: Any = config.get("claim")
+        if claim is None:
+            return None, budget
+        claim = OmegaConf.to_container(claim, resolve=True) if OmegaConf.is_config(claim) else claim
+        chosen = None if config.budget is None else str(config.budget)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"experiment={experiment} cannot be read: {' '.join(str(error).split())}") from error
+    check_claim(experiment, claim)
+    return claim, chosen
+
+
+def check_claim(experiment: str, claim: Any) -> None:
+    """Says what is wrong with an experiment's claim before hours are spent on its runs.
+
+    Raises:
+        ConfigError: With the first thing that is wrong.
+    """
+
+    def require(right: bool, problem: str) -> None:
+        if not right:
+            raise ConfigError(f"The claim of experiment={experiment} is wrong: {problem}")
+
+    def keys(what: str, entry: Any, needed: Sequence[str], others: Sequence[str] = ()) -> None:
+        known = [*needed, *others]
+        require(isinstance(entry, dict), f"{what} has no keys; it needs {' '.join(needed)}.")
+        for key in entry:
+            require(key in known, f"{what} has {key}.{did_you_mean(str(key), known)} There are: {' '.join(known)}")
+        for key in needed:
+            require(entry.get(key) is not None, f"{what} has no {key}.")
+
+    def values(what: str, entry: Any) -> None:
+        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | list | None) for v in entry.values())
+        require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
+
+    def entries(name: str) -> Iterable[tuple[str, Any]]:
+        listed = claim.get(name) or []
+        require(isinstance(listed, list), f"{name} is no list.")
+        return ((f"{name}, number {number},", entry) for number, entry in enumerate(listed, start=1))
+
+    keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "tests"))
+    for what, entry in entries("plots"):
+        drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
+        keys(what, entry, drawn, ("group", "where"))
+        values(f"where of {what}", entry.get("where") or {})
+    for what, entry in entries("published"):
+        keys(what, entry, ("label", "x", "y", "points"))
+        pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
+        require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
+    for what, entry in entries("tests"):
+        keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin"))
+        require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
+        for side in {"more", "not_more", "than"} & entry.keys():
+            values(f"{side} of {what}", entry[side])
+        require(isinstance(entry.get("margin", 0), int | float), f"{what} has a margin that is no number.")
+
+
+@cache
+def grid_keys(experiment: str) -> frozenset[str]:
+    """What an experiment's grid gives values."""
+    from omegaconf import OmegaConf
+
+    from epochal.config.compose import conf_folder
+
+    config = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
+    sweeper: Any = OmegaConf.to_container(
+        OmegaConf.select(config, "hydra.sweeper") or OmegaConf.create(), resolve=False
+    )
+    budgets: Any = OmegaConf.to_container(OmegaConf.select(config, "budgets") or OmegaConf.create(), resolve=False)
+    grids = [sweeper.get("params") or {}, *(sweeper.get("before") or [])]
+    brought = [budget.get("along") or {} for budget in budgets.values()]
+    keys = [
+        *(key for grid in grids for key in grid),
+        *(o for along in brought for many in along.values() for o in many),
+    ]
+    return frozenset(str(key).partition("=")[0].lstrip("+~") for key in keys)
+
+
+def has_own_settings(record: Record, grid: Iterable[str]) -> bool:
+    """Whether a person gave it a value that neither the grid gives nor leaves what is learned as it is."""
+    others = record.typed - FREE - set(grid)
+    return any(re.split("[./@]", key)[0] not in FREE_GROUPS for key in others)
+
+
+def experiments() -> list[str]:
+    """The names in conf/experiment."""
+    from epochal.config.compose import conf_folder
+
+    return sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))

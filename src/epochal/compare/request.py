@@ -1,0 +1,219 @@
+"""What a person asks to compare."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from epochal.compare.claims import grid_keys, has_own_settings, load_claim
+from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
+from epochal.compare.groups import varying
+from epochal.compare.labels import value_text
+from epochal.compare.records import COSTS, Record, Skipped, read
+from epochal.compare.statistics import judge
+from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.files import AXES, expanded, slug
+from epochal.core.format import count_text
+
+USUAL = ("val/loss", "test/loss", "train/loss")  # what runs are ranked by that do not share a best metric
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks to compare; `compare` looks, as often as it is called.
+
+    Attributes:
+        paths: Run folders, folders of them, patterns; none means the experiment's folder, or `runs`, in `output_dir`.
+        x, y, group: Of the plot; None chooses what fits the runs.
+        experiment, budget: A claim and the size of its runs; budget None is the experiment's own.
+        output_dir: Where runs are.
+        to: Where the report goes; None: a folder in `output_dir`/comparisons, named after all this.
+    """
+
+    paths: tuple[str, ...] = ()
+    x: str | None = None
+    y: str | None = None
+    group: tuple[str, ...] | None = None
+    experiment: str | None = None
+    budget: str | None = None
+    output_dir: str = "outputs"
+    to: str | None = None
+
+    def compare(self, known: Iterable[Record] = ()) -> Comparison:
+        """Reads the runs; those of an earlier call that did not change since are not read again.
+
+        Raises:
+            ConfigError: If no run is found, or a name is none of theirs.
+        """
+        experiment = self.experiment
+        claim, budget = load_claim(experiment, self.budget) if experiment else (None, self.budget)
+        records, skipped = self._read(known, budget)
+        if experiment is None:
+            experiment, claim, budget = self._shared(records) or (None, None, budget)
+        keys = varying(records)
+        y = self._y(records, claim)
+        counted = records
+        if experiment is not None and claim is not None:
+            counted = [record for record in records if not has_own_settings(record, grid_keys(experiment))]
+        plots = self._plots(records, keys, y) if claim is None or self._chooses else []
+        if claim is not None and not self._chooses:
+            plots = [claimed_plot(entry, counted) for entry in claim["plots"]]
+            plots = [plot for plot in plots if plot.has_values(counted)]  # early on, no run has been tested
+        verdict = judge(claim, counted) if claim is not None and claim.get("tests") else None
+        if verdict is not None and any(record.shown_status == "running" for record in counted):
+            verdict = replace(verdict, sentence=f"Runs are still going on. {verdict.sentence}")
+        if verdict is not None and budget == "smoke":
+            sentence = (
+                "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
+            )
+            verdict = replace(verdict, verdict="inconclusive", sentence=sentence)
+        drawn = records if self._chooses else counted
+        return Comparison(
+            records=records,
+            skipped=skipped,
+            drawn=drawn,
+            keys=keys,
+            y=y,
+            plots=plots,
+            title=claim["sentence"] if claim is not None else described(records),
+            folder=self._folder((experiment, budget) if experiment else None),
+            footnote=footnote(drawn, claim, budget, verdict, left_out=len(records) - len(counted)),
+            claim=claim,
+            published=[published(entry) for entry in (claim or {}).get("published") or []],
+            verdict=verdict,
+        )
+
+    @property
+    def _chooses(self) -> bool:
+        return (self.x, self.y, self.group) != (None, None, None)
+
+    def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
+        place = Path(self.output_dir) / (self.experiment or "runs")
+        if not self.paths and not os.path.isdir(place):
+            size = f" budget={budget}" if budget else ""
+            command = f"experiment={self.experiment}{size}" if self.experiment else ""
+            raise ConfigError(
+                f"There are no runs in {place} yet; make some with python train.py {command}".rstrip()
+                + ", or give their folders."
+            )
+        records, skipped = read(self.paths or (str(place),), known)
+        if not records:
+            where = " ".join(self.paths) or str(place)
+            raise ConfigError(f"There is no run in {where}{_why(skipped)}.")
+        wanted = {"experiment": self.experiment, "budget": budget} if self.experiment else {"budget": budget}
+        chosen = [
+            r for r in records if all(r.value(key) == value for key, value in wanted.items() if value is not None)
+        ]
+        if not chosen:
+            asked = " ".join(f"{key}={value}" for key, value in wanted.items() if value is not None)
+            raise ConfigError(
+                f"None of {count_text(len(records), 'run')} is of {asked}; there {_present(records, tuple(wanted))}."
+            )
+        return chosen, skipped
+
+    def _shared(self, records: Sequence[Record]) -> tuple[str, dict[str, Any] | None, str | None] | None:
+        """The experiment that all runs belong to, its claim and budget, if these are still there: nobody typed them."""
+        pairs = {(record.value("experiment"), record.value("budget")) for record in records}
+        experiment, budget = pairs.pop()
+        if pairs or not isinstance(experiment, str):
+            return None
+        try:
+            return experiment, *load_claim(experiment, None if budget is None else str(budget))
+        except ConfigError:
+            return None
+
+    def _y(self, records: Sequence[Record], claim: Mapping[str, Any] | None) -> str:
+        if self.y is not None:
+            return known_name(self.y, records, "y")
+        if claim is not None:
+            return next((plot["y"] for plot in claim["plots"] if "y" in plot), USUAL[0])
+        best = {str((record.summary.get("best") or {}).get("metric") or "") for record in records} - {""}
+        if len(best) == 1:
+            return best.pop()
+        return next((name for name in USUAL if any(r.value(name) is not None for r in records)), USUAL[0])
+
+    def _plots(self, records: Sequence[Record], keys: Sequence[str], y: str) -> list[Plot]:
+        """The plot asked for, or those that fit: y by the one number in which the runs differ, and learning curves."""
+        group = None if self.group is None else tuple(known_name(name, records, "group") for name in self.group)
+        if self.x is not None:
+            return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
+        finished = [record for record in records if record.status == "finished"] or records
+        differing = [key for key in keys if len({record.value(key) for record in finished}) > 1]
+        numbers = [key for key in differing if is_numeric(key, finished)]
+        plots = [plot(numbers[0], y, group, records, keys)] if len(numbers) == 1 else []
+        if any((curve := record.curve(y)) is not None and len(curve[0]) > 1 for record in records):
+            plots.append(plot("step", y, group, records, keys))
+        return plots or [Plot("", y, tuple(keys) if group is None else group, "bars")]
+
+    def _folder(self, experiment: tuple[str, str | None] | None) -> Path:
+        if self.to is not None:
+            folder = expanded(self.to)
+            if os.path.exists(folder) and not os.path.isdir(folder):
+                raise ConfigError(f"to={self.to} is a file; the report goes into a folder.")
+            if any(os.path.isfile(place / "config.yaml") for place in (folder.absolute(), *folder.absolute().parents)):
+                raise ConfigError(f"to={self.to} is in a run folder, and these are only read; choose another.")
+            return folder
+        parts = ["_".join(part for part in experiment if part)] if experiment else _short(self.paths)
+        parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
+        return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
+
+
+def known_name(name: str, records: Sequence[Record], role: str) -> str:
+    """A name that some run has a value by; `model` stands for model.name.
+
+    Raises:
+        ConfigError: If none has.
+    """
+    names = {known for record in records for known in record.names}
+    if role == "x":
+        names |= set(AXES)
+    if name not in names and f"{name}.name" in names:
+        name = f"{name}.name"
+    if role == "y" and not is_numeric(name, records):
+        names = {known for known in names if "/" in known or known in COSTS}
+    if name not in names:
+        metrics = " ".join(sorted(known for known in names if "/" in known))
+        has = f" They logged: {metrics}." if role == "y" and metrics else ""
+        raise ConfigError(f"{role}={name}: no run has {name}.{did_you_mean(name, sorted(names))}{has}")
+    return name
+
+
+def described(records: Sequence[Record]) -> str:
+    """`lenet and mlp on digits`."""
+    models, datasets = (_listed({str(r.value(f"{g}.name")) for r in records}) for g in ("model", "dataset"))
+    return f"{models} on {datasets}"
+
+
+def _why(skipped: Sequence[Skipped]) -> str:
+    """The first reason."""
+    if not skipped:
+        return ""
+    if len(skipped) == 1:
+        return f": {skipped[0].path.name} is {skipped[0].reason}"
+    return f": {skipped[0].path.name} is {skipped[0].reason}; and {len(skipped) - 1} more"
+
+
+def _present(records: Sequence[Record], keys: Sequence[str]) -> str:
+    """`are 12 of budget=smoke`."""
+    counts = Counter(" ".join(f"{key}={value_text(record.value(key)) or 'null'}" for key in keys) for record in records)
+    return "are " + " and ".join(f"{count} of {what}" for what, count in counts.most_common(3))
+
+
+def _listed(words: Iterable[str], most: int = 4) -> str:
+    ordered = sorted(words)
+    if len(ordered) > most:
+        ordered = [*ordered[: most - 1], f"{len(ordered) - most + 1} others"]
+    return " and ".join([", ".join(ordered[:-1]), ordered[-1]]) if len(ordered) > 1 else ordered[0]
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """A few names as they are, many by their number and what tells them from other lists as long."""
+    names = [Path(path).name for path in paths]
+    if len(names) <= 2 and not any(sign in name for name in names for sign in "*?["):
+        return names
+    return [f"{count_text(len(names), 'path')}", hashlib.sha256("\n".join(paths).encode()).hexdigest()[:6]]

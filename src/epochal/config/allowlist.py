@@ -1,0 +1,74 @@
+"""Which classes a config read back from a run folder may make."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from epochal.config.instantiate import resolve
+from epochal.core.errors import ConfigError
+
+ALLOWED = ("epochal.models", "epochal.tasks", "epochal.data", "epochal.optim", "pytorch_lightning.trainer.trainer")
+
+
+def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
+    """Refuses a config that would make anything but the classes and functions of the allowed packages.
+
+    A config of somebody's run folder is data, not trust: a name such as `epochal.training.run_folder.os.system` begins well and
+    ends badly, so the object is looked at, not the name.
+
+    Raises:
+        ConfigError: Naming the target.
+    """
+    content = OmegaConf.to_container(config, resolve=False)
+    if hidden := next((text for text in _texts(content) if "${" in text), None):
+        # a run's config is resolved; an interpolation could make a target, or read this machine's environment
+        raise ConfigError(f"The run's config is refused: it holds the interpolation {hidden}, which no run writes.")
+    for target in _targets(content):
+        refusal = ConfigError(
+            f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
+            "If you trust the run and its package, add allow=[package]."
+        )
+        if not isinstance(target, str) or any(part.startswith("_") for part in target.split(".")):
+            raise refusal
+        if not _inside(target, (*allowed, "pytorch_lightning")):
+            raise refusal  # before anything of it is imported
+        found = resolve(target)
+        owner = getattr(found, "__self__", found) if inspect.ismethod(found) else found
+        # a class, a method that makes one, or a function of those whose purpose is to make something
+        makers = ("epochal.optim", *(p for p in allowed if p not in ALLOWED))
+        if not inspect.isclass(owner) and not (inspect.isfunction(owner) and _inside(owner.__module__, makers)):
+            raise refusal
+        if not _inside(getattr(owner, "__module__", None) or "", allowed):
+            raise refusal
+
+
+def _inside(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """Every string in it, keys too."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            yield from _texts(key)
+            yield from _texts(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _texts(child)
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for child in node.values():
+            yield from _targets(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _targets(child)

@@ -1,0 +1,34 @@
+"""The length of a training as it is typed: epochs, steps, examples, minutes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from epochal.core.errors import ConfigError
+
+UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
+
+
+def parse_duration(text: Any) -> tuple[float, str]:
+    """'5epochs', '2000 steps', '1e6examples', '10minutes' or '2hours' as amount and unit: epoch, step, example, minute.
+
+    Raises:
+        ConfigError: If it is none of them, or not above zero.
+    """
+    match = re.fullmatch(r"\s*([\d._]+(?:e\d+)?)\s*(epoch|step|example|minute|min|hour)s?\s*", str(text), re.IGNORECASE)
+    try:
+        amount = float(match[1].replace("_", "")) if match else 0.0
+    except ValueError:
+        amount = 0.0
+    if not match or amount <= 0:
+        raise ConfigError(f"duration={text} is no duration; give e.g. 5epochs, 2000steps, 1e6examples or 10minutes.")
+    unit = {"min": "minute"}.get(match[2].lower(), match[2].lower())
+    return (amount * 60, "minute") if unit == "hour" else (amount, unit)
+
+
+def parse_unit(duration: Any) -> str | None:
+    try:
+        return parse_duration(duration)[1]
+    except ConfigError:
+        return None

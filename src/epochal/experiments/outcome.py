@@ -1,0 +1,95 @@
+"""How one of several runs ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+
+from epochal.config.messages import sentence
+from epochal.core.errors import EpochalError
+from epochal.core.format import print_anything
+from epochal.core.multirun import GRID, end_with_parent
+
+SIGNS = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]"}
+
+
+class Outcome(TypedDict):
+    """What a run tells the grid it belongs to."""
+
+    overrides: list[str]
+    status: str  # finished, already, failed, pruned
+    error: str | None
+    exit_status: int
+    folder: str | None
+    summary: dict[str, Any]
+
+
+def tell(outcome: Outcome, seconds: float) -> None:
+    """Prints the run's line."""
+    Console().print(line(outcome, seconds), soft_wrap=True, highlight=False)
+
+
+def line(outcome: Outcome, seconds: float) -> str:
+    """One line for a run that has ended, with rich's markup."""
+    from epochal.core.format import duration_text, metric_text
+
+    varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
+    shown = [o for o in outcome["overrides"] if varying is None or split(o)[0] in varying]
+    words = [f"{SIGNS.get(outcome['status'], SIGNS['failed'])} {escape(' '.join(shown))} "]
+    metrics = outcome["summary"].get("metrics", {})
+    best = outcome["summary"].get("best", {})
+    if metrics.get("train/loss") is not None:
+        words.append(f"train/loss [bold]{metric_text('train/loss', metrics['train/loss'])}[/]")
+    if best.get("value") is not None:  # the table after the grid has the last one
+        words.append(f"best {best['metric']} [bold]{metric_text(best['metric'], best['value'])}[/]")
+    if outcome["status"] == "already":
+        words.append("[dim]finished before[/]")
+    elif outcome["status"] == "failed":
+        words.append(f"[red]failed:[/] {escape(str(outcome['error']))}")
+    else:
+        words.append(f"[dim]{duration_text(seconds)}[/]")
+    return "  ".join(words)
+
+
+def split(override: str) -> tuple[str, str]:
+    """Key and value of an override, without the signs in front of the key."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overrides: list[str]) -> Any:
+    """Runs a job of a grid; tells how it ended in one line and in its outcome."""
+    from hydra.core.hydra_config import HydraConfig
+
+    print_anything()
+    if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
+        end_with_parent()
+    outcome: Outcome = {
+        "overrides": overrides,
+        "status": "failed",
+        "error": None,
+        "exit_status": 0,
+        "folder": None,
+        "summary": {},
+    }
+    started = time.perf_counter()
+    try:
+        run, before = function(config)
+        outcome["folder"], outcome["summary"] = str(run.folder), run.summary()
+        outcome["status"] = "already" if before else outcome["summary"].get("status", "failed")
+    except Exception as error:  # told in the outcome, and with its traceback where it is a bug: the other runs go on
+        if not isinstance(error, EpochalError | OmegaConfBaseException):
+            traceback.print_exception(error)
+        outcome["error"] = sentence(error)
+        outcome["exit_status"] = error.exit_status if isinstance(error, EpochalError) else 1
+    tell(outcome, time.perf_counter() - started)
+    return outcome

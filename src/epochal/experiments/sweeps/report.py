@@ -1,0 +1,251 @@
+"""What a search found: a table, and pictures of its history, its front and what mattered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from epochal.core.files import relative, write_atomically
+from epochal.core.format import metric_text
+from epochal.core.metrics import is_share
+from epochal.experiments.sweeps import JOURNAL
+from epochal.experiments.sweeps.settings import Objective
+from epochal.experiments.sweeps.space import shown
+from epochal.experiments.sweeps.study import Study
+from epochal.plots.vega import COLOURS, CONFIG, save
+
+BEST = 10  # trials in the table
+FEWEST = 8  # finished trials that tell which parameter mattered
+WORDS = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+Row = dict[str, Any]
+
+
+def report(study: Study, console: Console) -> None:
+    """Prints the best trials and the failed ones; writes `trials.csv`, `history`, `importance` and, of several
+    objectives, `front` into the study's folder."""
+    trials = study.trials()
+    counts = {word: sum(trial.state == state for trial in trials) for state, word in WORDS.items()}
+    console.print()
+    if best := study.best(BEST):
+        console.print(table(study, best))
+    console.print(", ".join(f"{count} {word}" for word, count in counts.items() if count) + ".", highlight=False)
+    for trial in study.trials(TrialState.FAIL):
+        values = " ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
+        console.print(
+            f"[red]✗[/] trial {trial.number}  {escape(values)}  {escape(str(trial.user_attrs.get('error')))}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    write_atomically(study.folder / "trials.csv", as_csv(study, trials))
+    pictures = draw(study)
+    folder = relative(study.folder)
+    if pictures:
+        console.print(f"\nPictures of the search: {folder}/{', '.join(pictures)} (.png, .svg).", soft_wrap=True)
+    if best and (run := best[0].user_attrs.get("run")):
+        console.print(f"The best run:  [bold]python evaluate.py run={relative(study.folder / run)}[/]", soft_wrap=True)
+    console.print(f"All of them:   [bold]python compare.py {folder}[/]", soft_wrap=True)
+    console.print(f"In a browser:  [bold]optuna-dashboard {folder}/{JOURNAL}[/]", soft_wrap=True)
+
+
+def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
+    """A row a trial."""
+    front = len(study.objectives) > 1
+    title = "The Pareto front: no trial is better in one and as good in the other." if front else "The best trials"
+    made = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
+    made.add_column("trial", justify="right")
+    for objective in study.objectives:
+        made.add_column(objective.name, justify="right")
+    names = [parameter.name for parameter in study.space]
+    for name in names:
+        made.add_column(name, justify="right")
+    for trial in trials:
+        values = [value_text(o, v) for o, v in zip(study.objectives, trial.values, strict=True)]
+        made.add_row(str(trial.number), *values, *(shown(trial.params[name]) for name in names))
+    return made
+
+
+def value_text(objective: Objective, value: float) -> str:
+    return metric_text(objective.name, value) if "/" in objective.name else f"{value:,.6g}"
+
+
+def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """A row a trial: number, state, run, the objectives and the parameters."""
+    text = io.StringIO()
+    names = [parameter.name for parameter in study.space]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "run", *(objective.name for objective in study.objectives), *names])
+    for trial in trials:
+        values = trial.values if trial.values is not None else [""] * len(study.objectives)
+        writer.writerow(
+            [
+                trial.number,
+                WORDS.get(trial.state, "waiting"),
+                trial.user_attrs.get("run", ""),
+                *values,
+                *(trial.params.get(name, "") for name in names),
+            ]
+        )
+    return text.getvalue()
+
+
+def draw(study: Study) -> list[str]:
+    """The names of the pictures that could be drawn."""
+    specs = {
+        "history": history(study) if len(study.objectives) == 1 else front(study),
+        "importance": importance(study),
+    }
+    if len(study.objectives) > 1:
+        specs["front"] = specs.pop("history")
+    drawn = {name: spec for name, spec in specs.items() if spec is not None}
+    for name, spec in drawn.items():
+        save(spec, study.folder, name)
+    return list(drawn)
+
+
+def history(study: Study) -> Row | None:
+    """Each trial's value, pruned ones as far as they came, and the best so far as a line."""
+    objective = study.objectives[0]
+    trials = [trial for trial in study.trials(TrialState.COMPLETE, TrialState.PRUNED) if trial.values]
+    if not trials:
+        return None
+    better = max if objective.direction == "maximize" else min
+    rows: list[Row] = []
+    steps: list[Row] = []
+    for trial in trials:
+        value = trial.values[0]
+        rows.append({"trial": trial.number, "value": value, "state": WORDS[trial.state]})
+        if trial.state == TrialState.COMPLETE:
+            steps.append({"trial": trial.number, "value": better(value, steps[-1]["value"]) if steps else value})
+    if steps:
+        steps.append({"trial": trials[-1].number, "value": steps[-1]["value"]})
+    x = {
+        "field": "trial",
+        "type": "quantitative",
+        "scale": {"padding": 8, "nice": False},
+        "axis": {"title": "trial", "tickMinStep": 1, "grid": False},
+    }
+    y = {"field": "value", **axis(objective)}
+    kinds = [WORDS[TrialState.COMPLETE], WORDS[TrialState.PRUNED]]
+    legend = {
+        "shape": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": ["circle", "cross"]}},
+        "color": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": [COLOURS[0], COLOURS[6]]}},
+    }
+    return figure(
+        [
+            {
+                "data": {"values": steps},
+                "mark": {"type": "line", "interpolate": "step-after", "color": COLOURS[1]},
+                "encoding": {"x": x, "y": y},
+            },
+            {
+                "data": {"values": rows},
+                "mark": {"type": "point", "filled": True, "size": 45},
+                "encoding": {"x": x, "y": y, **legend},
+            },
+        ],
+        "Line: the best so far. A pruned trial stands at its last validation.",
+    )
+
+
+def front(study: Study) -> Row | None:
+    """The first objective against the second; the trials of the Pareto front are joined."""
+    x_name, y_name = study.objectives[1], study.objectives[0]
+    trials = study.trials(TrialState.COMPLETE)
+    if not trials:
+        return None
+    best = {trial.number for trial in study.best(BEST)}
+    rows = [
+        {"trial": t.number, "x": t.values[1], "y": t.values[0], "front": "front" if t.number in best else "others"}
+        for t in trials
+    ]
+    x = {"field": "x", **axis(x_name, log=min(row["x"] for row in rows) > 0)}
+    y = {"field": "y", **axis(y_name)}
+    kinds = {"domain": ["front", "others"], "range": [COLOURS[1], COLOURS[6]]}
+    return figure(
+        [
+            {
+                "data": {"values": [row for row in rows if row["front"] == "front"]},
+                "mark": {"type": "line", "color": COLOURS[1]},
+                "encoding": {"x": x, "y": y},
+            },
+            {
+                "data": {"values": rows},
+                "mark": {"type": "point", "filled": True, "size": 45},
+                "encoding": {"x": x, "y": y, "color": {"field": "front", "type": "nominal", "scale": kinds}},
+            },
+        ],
+        "No trial is better than one of the front in one objective and as good in the others.",
+    )
+
+
+def importance(study: Study) -> Row | None:
+    """How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al. 2023)."""
+    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < FEWEST:
+        return None
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)  # of few trials a tenth is none
+    target = None
+    if len(study.objectives) > 1:
+        sign = -1 if study.objectives[0].direction == "maximize" else 1
+
+        def target(trial: FrozenTrial) -> float:
+            return sign * trial.values[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that low is good: target sees to it
+        try:
+            found = get_param_importances(study.optuna, evaluator=evaluator, target=target)
+        except ValueError:  # every trial has the same value
+            return None
+    if not all(math.isfinite(share) for share in found.values()) or sum(found.values()) == 0:
+        return None
+    rows = [{"parameter": name, "share": share} for name, share in found.items()]
+    bars = {
+        "data": {"values": rows},
+        "mark": {"type": "bar", "color": COLOURS[0]},
+        "encoding": {
+            "y": {"field": "parameter", "type": "nominal", "sort": None, "axis": {"title": None, "labelLimit": 200}},
+            "x": {"field": "share", "type": "quantitative", "axis": {"title": "importance", "format": "~%"}},
+        },
+    }
+    trials = len(study.trials(TrialState.COMPLETE))
+    caption = f"What sets the best quarter of {trials} finished trials apart by {study.objectives[0].name} (PED-ANOVA)."
+    return figure([bars], caption, height=30 * len(rows) + 10)
+
+
+def axis(objective: Objective, *, log: bool = False) -> Row:
+    """Of an objective's values; shares in percent."""
+    scale = {"type": "log", "nice": False} if log else {"zero": False}
+    share = is_share(objective.name)
+    return {
+        "type": "quantitative",
+        "scale": scale,
+        "axis": {"title": objective.name, "format": "~%" if share else "~s" if log else "~g", "tickCount": 5},
+    }
+
+
+def figure(layers: list[Row], caption: str, *, height: int = 220) -> Row:
+    """A Vega-Lite specification that holds its numbers, in the style of the comparisons."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": caption,
+        "title": {"text": caption},
+        "width": 340,
+        "height": height,
+        "layer": layers,
+        "config": CONFIG,
+    }

@@ -1,0 +1,43 @@
+"""Pictures of how the network sees, after the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from epochal.tasks import Artifacts, Task
+from epochal.training.loggers import log_artifacts
+from epochal.training.loggers.wandb import Wandb
+
+
+class Explain(pl.Callback):
+    """Shows the filters, feature maps and Grad-CAM or attention of the weights that were tested; see `epochal.tasks.visuals.explain`.
+
+    They go where the test's other pictures go; in W&B they have a panel of their own.
+
+    Args:
+        task: Around the network.
+
+    Raises:
+        ConfigError: If there is nothing to show of it, or a package is missing.
+    """
+
+    def __init__(self, task: Task) -> None:
+        from epochal.tasks.visuals import explain
+
+        explain.check(task, option="callbacks.explain")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        from epochal.tasks.visuals import explain
+
+        found = explain.explain(pl_module.model, pl_module.data, explain.chosen(pl_module.data))
+        others = [logger for logger in trainer.loggers if not isinstance(logger, Wandb)]
+        log_artifacts(others, Artifacts(pictures=found), trainer.global_step, final=True)
+        for logger in trainer.loggers:
+            if isinstance(logger, Wandb):
+                for name, picture in found.items():
+                    key = name.replace("explain_", "explain/")
+                    logger.open().log_image(key=key, images=[picture], step=trainer.global_step)

@@ -1,0 +1,149 @@
+"""`summary.json` as the run goes on, and the pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from epochal.core.errors import PrunedError
+from epochal.training.callbacks.checkpoints import Checkpoints
+from epochal.training.cost import peak_memory_mb
+from epochal.training.loggers import log_artifacts
+from epochal.training.loggers.files import RunLogger
+from epochal.training.loggers.wandb import Wandb
+from epochal.training.run_folder import Run
+
+
+class Record(pl.Callback):
+    """Keeps `summary.json` true, the clock running, and stops at the last step with a validation.
+
+    Args:
+        run: Where to.
+        logger: Its metrics.
+        checkpoints: Know what was best.
+        facts: What is known before the training: model, dataset, parameters ...
+        total_steps: The training's length.
+        resumed_step: Where it goes on, 0 for a new run.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        logger: RunLogger,
+        checkpoints: Checkpoints,
+        known: dict[str, Any],
+        *,
+        total_steps: int,
+        resumed_step: int = 0,
+    ) -> None:
+        self.run, self.logger, self.checkpoints, self.specs = run, logger, checkpoints, known
+        self.total_steps, self.resumed_step = total_steps, resumed_step
+        self._mark: float | None = None  # when this stretch of training began
+        self._marked_step = 0
+        self._trained = {"seconds": 0.0, "steps": 0}  # without validations, all processes of this run together
+        self._seconds = 0.0
+        self._opened = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if trainer.world_size > 1:  # rank zero made the folder
+            self.run.move(Path(trainer.strategy.broadcast(str(self.run.folder))))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.logger.start(self.resumed_step, self._seconds)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._begin(trainer)
+        self.write(trainer, "running")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
+        if not self._opened:
+            self._open_loggers(trainer, pl_module)
+        pl_module.end_row()
+        if trainer.global_step >= self.total_steps:
+            trainer.should_stop = True  # unlike max_steps, this makes Lightning validate once more
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._end(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if trainer.is_global_zero:
+            log_artifacts(trainer.loggers, pl_module.artifacts, trainer.global_step)
+            self.write(trainer, "running")
+        self._begin(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._end(trainer)
+        self._seconds = self.logger.seconds
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            log_artifacts(trainer.loggers, pl_module.artifacts, trainer.global_step, final=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, PrunedError):
+            return  # no failure; the job says so
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.logger.seconds, **{f"trained_{k}": v for k, v in self._trained.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._seconds = state["seconds"]
+        self._trained = {"seconds": state["trained_seconds"], "steps": state["trained_steps"]}
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """In training, validations not counted."""
+        seconds, steps = self._trained["seconds"], self._trained["steps"]
+        if self._mark is not None:
+            seconds += time.perf_counter() - self._mark
+        return steps * self.logger.examples_per_step / seconds if steps and seconds else None
+
+    def write(self, trainer: pl.Trainer, status: str, error: str | None = None) -> None:
+        """Writes `summary.json` as of now."""
+        if not trainer.is_global_zero:
+            return
+        step = min(trainer.global_step, self.total_steps)
+        self.run.write_summary(
+            {
+                "status": status,
+                "error": error,
+                **self.specs,
+                "metrics": dict(self.logger.last),
+                "best": dict(self.checkpoints.best),
+                "examples_per_second": self.examples_per_second,
+                "seconds": self._seconds if self._mark is None else self.logger.seconds,
+                "peak_memory_mb": peak_memory_mb(),
+                "steps": step,
+                "total_steps": self.total_steps,
+                "epochs": step / self.logger.steps_per_epoch,
+            }
+        )
+
+    def _open_loggers(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Opens W&B after the first step, which need not wait for it; its second is no part of the training's time."""
+        self._opened, started = True, time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, Wandb) and trainer.is_global_zero:
+                logger.open()
+        took = time.perf_counter() - started
+        self.logger.pause(took)
+        pl_module.pause(took)
+        if self._mark is not None:
+            self._mark += took
+
+    def _begin(self, trainer: pl.Trainer) -> None:
+        self._mark, self._marked_step = time.perf_counter(), trainer.global_step
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        if self._mark is not None:
+            self._trained["seconds"] += time.perf_counter() - self._mark
+            self._trained["steps"] += trainer.global_step - self._marked_step
+            self._mark = None

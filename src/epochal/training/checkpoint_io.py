@@ -1,0 +1,64 @@
+"""Checkpoint files: written whole or not at all, read without running anything in them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from epochal.core.errors import ConfigError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file, syncs, then renames: a kill leaves the old checkpoint or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        part = Path(path).with_name(f".{Path(path).name}.part")
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Its tensors and plain containers; nothing in it is run.
+
+    Raises:
+        ConfigError: If it is missing, damaged, or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch reads on where a bit of a weight was flipped
+                raise ValueError("a checksum is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        complete = {"state_dict", "epochal", "global_step"} <= set(content)
+        if not complete or not {"config", "data", "facts"} <= set(content["epochal"]):
+            raise ValueError("not ours")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no checkpoint {path}.") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder, not a checkpoint; a run's folder is given as run={path}.") from error
+    except Exception as error:  # whatever zip, the unpickler and torch make of other bytes, the file is at fault
+        raise ConfigError(f"{path} is no checkpoint of Epochal, or it is damaged.") from error
+    return content
+
+
+def load_weights(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Puts a checkpoint's weights into the task's network.
+
+    Raises:
+        ConfigError: If they are those of another architecture.
+    """
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error

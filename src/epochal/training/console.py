@@ -1,0 +1,134 @@
+"""What a person reads in the terminal before and after a run."""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from epochal.core.files import relative as relative
+from epochal.core.format import duration_text, metric_text, short
+from epochal.data import DataModule
+from epochal.plots.charts import line_chart
+from epochal.plots.terminal import grid_in_terminal
+from epochal.training.run_folder import Run
+
+if TYPE_CHECKING:
+    from epochal.training.job import Job
+
+UNITS = {"Images": "images", "Frames": "films", "Series": "series", "Tokens": "texts"}  # of data, by what it yields
+LINES = 24  # of a text in the terminal
+
+
+def panel(
+    console: Console,
+    config: DictConfig,
+    run: Run,
+    known: dict[str, Any],
+    data: DataModule,
+    *,
+    total_steps: int,
+    resumed_step: int,
+) -> None:
+    """What is about to run, in five lines."""
+    rows = Table.grid(padding=(0, 2))
+    sizes = data.sizes()
+    flops = f", {short(known['flops'])} FLOPs an example" if known["flops"] else ""
+    rows.add_row("network", f"{short(known['parameters'])} parameters{flops}")
+    unit = "windows" if config.task.name == "language_modeling" else UNITS[data.yields.__name__]
+    rows.add_row(
+        "data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
+    )
+    if note := getattr(data, "note", ""):  # what was left out
+        rows.add_row("", note)
+    where = f", going on from step {resumed_step:,}" if resumed_step else ""
+    rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
+    rows.add_row("kept in", relative(run.folder))
+    title = f"[bold]{config.model.name}[/] × [bold]{config.dataset.name}[/] × {config.task.name.replace('_', ' ')}"
+    console.print(Panel(rows, title=title, title_align="left", expand=False, border_style="cyan"))
+
+
+def report(job: Job) -> None:
+    """How it went, as a table and as curves, and the line to type next."""
+    console, summary = job.console, job.run.summary()
+    save_curves(job.run)
+    table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, value in summary["metrics"].items():
+        if name.startswith("test/"):
+            table.add_row(name, f"[bold]{metric_text(name, value)}[/]")
+    if "train/loss" in summary["metrics"]:
+        table.add_row("train/loss", metric_text("train/loss", summary["metrics"]["train/loss"]))
+    if best := summary["best"].get("metric"):
+        value, step = summary["best"]["value"], summary["best"]["step"]
+        table.add_row(best, f"{metric_text(best, value)} (best, at step {step:,})")
+    table.add_row("parameters", f"{summary['parameters']:,}")
+    if summary["flops"]:
+        table.add_row("FLOPs", f"{summary['flops']:,} an example, forward")
+    if summary["examples_per_second"]:
+        table.add_row("speed", f"{summary['examples_per_second']:,.0f} examples/s")
+    table.add_row("time", f"{duration_text(summary['seconds'])}, {summary['epochs']:.1f} epochs")
+    console.print()
+    console.print(table)
+    show_examples(console, job.task)
+    show_texts(console, job.task.artifacts.texts)
+    folder = relative(job.run.folder)
+    console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
+    console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)
+
+
+def save_curves(run: Run) -> None:
+    """Draws every metric that was both trained and validated, or validated alone, against the step."""
+
+    with run.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for metric in {name.removeprefix("val/") for name in rows[0] if name.startswith("val/")}:
+        series = {}
+        for split, label in (("train", "training"), ("val", "validation")):
+            points = [(int(row["step"]), float(v)) for row in rows if (v := row.get(f"{split}/{metric}"))]
+            if points:
+                series[label] = ([step for step, _ in points], [value for _, value in points])
+        picture = line_chart(series, title=metric.replace("_", " "), x_label="step", y_label=metric.replace("_", " "))
+        picture.save(run.pictures / f"curve_{metric}.png")
+
+
+def show_examples(console: Console, task: Any) -> None:
+    """A few test images with what they are taken for, where the terminal has colours."""
+    examples = getattr(task, "examples", None)
+    if examples is None or console.color_system is None or max(examples[0].shape[2:]) > 32:
+        return
+
+    images, predictions, labels = examples
+    names = task.data.classes.names
+    few = 8 if images.shape[3] <= 8 else 4
+    captions = [names[p] if p == t else f"{names[p]} not {names[t]}" for p, t in zip(predictions, labels, strict=True)]
+    wrong = [p != t for p, t in zip(predictions, labels, strict=True)]
+    console.print()
+    console.print(grid_in_terminal(images[:few], captions[:few], columns=few, highlight=wrong[:few]))
+
+
+def show_texts(console: Console, texts: dict[str, str]) -> None:
+    """The beginning of each, up to an empty line; all of it is in a file."""
+    for name, text in texts.items():
+        lines = text.splitlines()
+        if len(lines) > LINES:
+            end = max((number for number, line in enumerate(lines[:LINES]) if not line), default=LINES)
+            left = len(lines) - end
+            lines = [*lines[:end], "", f"and {left:,} more lines in the file {name}.txt"]
+        panel = Panel(Text("\n".join(lines)), title=name, title_align="left", border_style="dim")
+        console.print(panel)
+
+
+def rows_table(rows: list[tuple[str, ...]]) -> Table:
+    """A table whose first row is its head; all columns but the first and last are numbers."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for number, head in enumerate(rows[0]):
+        table.add_column(head, justify="right" if 0 < number < len(rows[0]) - 1 else "left")
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,66 @@
+"""How long a training is, in optimiser steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from statistics import median
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from torch import nn
+
+from epochal.config.duration import parse_duration
+from epochal.data import DataModule
+from epochal.training.factories import make_task
+from epochal.training.trainer import make_trainer
+
+
+def steps_of(config: DictConfig, data: DataModule, model: nn.Module, steps_per_epoch: int, console: Console) -> int:
+    """The training's length in optimiser steps. Minutes are measured, and the steps they make kept in the config."""
+    amount, unit = parse_duration(config.duration)
+    if unit == "epoch":
+        return max(1, math.ceil(amount * steps_per_epoch))
+    if unit == "step":
+        return max(1, int(amount))
+    if unit == "example":
+        return max(1, math.ceil(amount / (config.dataset.batch_size * config.trainer.accumulate_grad_batches)))
+    steps = measure_steps(config, data, model, seconds=60 * amount, steps_per_epoch=steps_per_epoch)
+    console.print(f"{config.duration} are about {steps:,} steps here; duration={steps}steps repeats this run.")
+    with open_dict(config):
+        config.requested.duration = config.duration
+        config.duration = f"{steps}steps"
+    return steps
+
+
+def measure_steps(
+    config: DictConfig, data: DataModule, model: nn.Module, *, seconds: float, steps_per_epoch: int
+) -> int:
+    """How many steps, validations among them, fit into so many seconds: by training a copy for a moment."""
+
+    class Clock(pl.Callback):
+        def __init__(self) -> None:
+            self.ends: list[float] = []
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+            self.ends.append(time.perf_counter())
+            if len(self.ends) > 5 and self.ends[-1] - self.ends[2] > min(5.0, seconds / 10):
+                trainer.should_stop = True
+
+    clock = Clock()
+    task = make_task(config, copy.deepcopy(model), total_steps=10**6)
+    task.show = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not what is measured
+    trainer = make_trainer(config, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
+    trainer.fit(task, datamodule=data)
+    started = time.perf_counter()
+    trainer.validate(task, datamodule=data, verbose=False)
+    a_validation = time.perf_counter() - started
+    # the first batches warm up; the usual one has no validation in it
+    a_batch = median(end - start for start, end in zip(clock.ends[2:], clock.ends[3:], strict=False))
+    every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
+    between = every / batches if isinstance(every, int) else max(1, every * steps_per_epoch)
+    pl.seed_everything(config.seed, verbose=False)  # as if nothing had been measured
+    return max(1, int((seconds - a_validation) / (a_batch * batches + a_validation / between)))

@@ -1,0 +1,96 @@
+"""A run that is ready to go, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from rich.console import Console
+
+from epochal.core.errors import DivergedError, PrunedError
+from epochal.core.files import relative
+from epochal.data import DataModule
+from epochal.tasks import Task
+from epochal.training.callbacks.record import Record
+from epochal.training.checkpoint_io import load_weights, read_checkpoint
+from epochal.training.console import report
+from epochal.training.loggers.wandb import Wandb
+from epochal.training.run_folder import Run
+
+
+@dataclass
+class Job:
+    """All that a run needs."""
+
+    config: DictConfig
+    run: Run
+    data: DataModule
+    task: Task
+    trainer: pl.Trainer
+    record: Record
+    console: Console
+    checkpoint: Path | None  # to go on from
+
+    def fit(self) -> None:
+        """Trains to the end, or on from the checkpoint.
+
+        Raises:
+            EpochalError: If the loss is lost.
+        """
+        with self._interruptible():
+            self.trainer.fit(self.task, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
+
+    def test(self) -> None:
+        """Tests the best weights, once, on data that nothing before has seen."""
+        load_weights(self.task, read_checkpoint(self.run.best))
+        with self._interruptible():
+            self.trainer.test(self.task, datamodule=self.data, verbose=False)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lightning makes an exit of Ctrl-C; whoever called shall see what it was."""
+        try:
+            yield
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+
+    def report(self) -> None:
+        """Says that the run is finished, to the summary and to the person."""
+        self.record.write(self.trainer, "finished")
+        if self.trainer.is_global_zero:
+            report(self)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        """Lets go of the run's folder and its W&B run, however it ended; tells how to go on if it did not finish.
+
+        A run that its search stopped early has ended well: no error leaves here.
+        """
+        pruned = isinstance(error, PrunedError)
+        if pruned:
+            self.record.write(self.trainer, "pruned")
+        elif error is not None and self.trainer.is_global_zero:
+            if self.run.summary().get("status") == "running":
+                self.record.write(self.trainer, "failed", error=str(error))
+            if isinstance(error, DivergedError) and self.run.last.exists():
+                kept = relative(self.run.last)
+                self.console.print(f"\nThe last good checkpoint is kept: {kept}", soft_wrap=True)
+            elif self.run.last.exists():
+                folder = relative(self.run.folder)
+                self.console.print(
+                    f"\nTo go on from the last checkpoint: python train.py resume={folder}", soft_wrap=True
+                )
+        self.run.release()
+        for logger in self.trainer.loggers:
+            if isinstance(logger, Wandb):
+                logger.close("finished" if error is None or pruned else "failed")
+        return pruned

@@ -1,0 +1,128 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlparse
+
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from epochal.config.compose import plain
+from epochal.training.run_folder import VOLATILE, Run
+
+
+class Wandb(Logger):
+    """Lightning's WandbLogger, opened after the first step, which need not wait the second that it takes.
+
+    Args:
+        config: All of it goes into the run's record.
+        run: Whose folder holds what is not sent.
+        wandb_id: The same one again where a run is resumed.
+        resuming: Whether it is.
+    """
+
+    name, version = "wandb", None
+
+    def __init__(self, config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> None:
+        super().__init__()
+        self.config, self.run, self.wandb_id, self.resuming = config, run, wandb_id, resuming
+        self._logger: WandbLogger | None = None
+
+    def open(self) -> WandbLogger:
+        """The logger itself, with its W&B run as `experiment`."""
+        if self._logger is None:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            import wandb
+
+            mode = wandb_mode()
+            try:
+                experiment = self._init(mode)
+            except wandb.Error as error:
+                if mode != "online":
+                    raise
+                print(f"W&B cannot be reached ({error}); this run is logged into its own folder.", file=sys.stderr)
+                experiment = self._init("offline")
+            experiment.define_metric("step")
+            experiment.define_metric("*", step_metric="step")
+            self._logger = WandbLogger(experiment=experiment)
+        return self._logger
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.open().log_metrics({**metrics, "step": step or 0}, step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's record has the whole config from its start."""
+
+    def close(self, status: str) -> None:
+        """Ends the W&B run; else the next job of a multirun would go on in the same one."""
+        if self._logger is not None:
+            self._logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+            self._logger = None
+
+    def _init(self, mode: str) -> Any:
+        import wandb
+
+        model, dataset = self.config.model.name, self.config.dataset.name
+        return wandb.init(
+            project=self.config.logger.project,
+            entity=self.config.logger.entity,
+            name=self.run.folder.name,
+            group=self.config.logger.group or group_of(self.config, self.run.overrides()),
+            tags=[t for t in (model, dataset, self.config.task.name, self.config.experiment, self.config.budget) if t]
+            + list(self.config.logger.tags),
+            job_type="sweep" if self.config.get("sweep") else "train",
+            id=self.wandb_id,
+            resume="allow" if self.resuming else None,
+            dir=self.run.folder,
+            mode=mode,  # type: ignore[arg-type]
+            config=plain(self.config),  # in the init record, where `wandb leet` can filter by it
+            settings=wandb.Settings(console="off", init_timeout=30),
+        )
+
+
+def group_of(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The W&B group of a run: it and those that differ from it in their seed alone.
+
+    runs/lenet-mnist optimizer.lr=0.1
+    """
+    alike = {"model", "dataset", "trainer", "callbacks", "logger", "hydra", "seed", "experiment", "budget", *VOLATILE}
+    words = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
+    others = sorted(word for key, word in words if key not in alike and key.split(".")[0] not in ("hydra", "logger"))
+    name = f"{config.experiment or 'runs'}/{config.model.name}-{config.dataset.name}"
+    return " ".join([name, *others])[:128]  # W&B takes no longer one
+
+
+def wandb_mode(environment: Any = os.environ) -> str:
+    """`WANDB_MODE` if it is set; else online if there is a key and the server answers, else offline.
+
+    W&B itself asks for a login where there is no key, and fails after 26 seconds where there is no network.
+    """
+    if mode := environment.get("WANDB_MODE"):
+        return mode
+    url = urlparse(environment.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    if not environment.get("WANDB_API_KEY") and not _has_netrc_key(url.hostname or "", environment.get("NETRC")):
+        return "offline"
+    if any(environment.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return "online"  # only the proxy can tell
+    try:
+        socket.create_connection(
+            (url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), timeout=3
+        ).close()
+    except OSError:
+        return "offline"
+    return "online"
+
+
+def _has_netrc_key(host: str, file: str | None) -> bool:
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

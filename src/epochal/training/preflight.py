@@ -1,0 +1,42 @@
+"""Finds what is wrong with a config and with its model on its data, without a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from epochal.config.compose import plain
+from epochal.config.finalize import finalize
+from epochal.config.instantiate import make_model
+from epochal.config.validate import validate
+from epochal.models.pretrained.torchvision import normalisation
+from epochal.training.factories import make_data
+from epochal.training.trainer import check_lengths, quiet
+from epochal.training.warm_start import beginning, is_task, load_matching_weights
+
+
+def check(config: DictConfig, seen: dict[str, Any]) -> None:
+    """Finds what is wrong with a config and with its model on its data, without a run.
+
+    Args:
+        config: As composed.
+        seen: The data of configs that were checked before, by their settings; the same set is not read again.
+
+    Raises:
+        ConfigError: With every conflict in one message.
+    """
+    quiet()
+    validate(config)
+    config = finalize(config)
+    parent = None if is_task(str(config.init_from)) else beginning(config)  # a task's run may be one of this grid
+    key = str((plain(config.dataset), config.task.name, config.init_from))
+    data = seen[key] = seen.get(key) or make_data(config, parent.data if parent is not None else None)
+    with torch.device("meta"):
+        model = make_model(config, *data.specs(config.task.name))
+    if parent is not None:
+        load_matching_weights(model, parent, config)
+    if config.model.get("pretrained"):
+        normalisation(model)  # says so if there are no weights for it
+    check_lengths(config, data)

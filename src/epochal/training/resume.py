@@ -1,0 +1,73 @@
+"""Which folder a run has: a new one, or that of a run to go on with."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from epochal.config.allowlist import ALLOWED, check_targets
+from epochal.core.errors import ConfigError, EpochalError
+from epochal.core.files import relative
+from epochal.core.multirun import in_grid
+from epochal.training.run_folder import (
+    Run,
+    newest_finished,
+    newest_unfinished,
+    rank,
+    run_name,
+    runs_folder,
+)
+
+
+def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run | None]:
+    """The config and the run to go on with, if that was asked for.
+
+    Raises:
+        ConfigError: If there is nothing to resume there, or the run is another one than asked for.
+    """
+    if config.resume is None:
+        return config, None
+    if config.resume == "auto":
+        run = newest_unfinished(runs_folder(config), config, claim=rank() == 0)
+        if run is None:
+            if in_grid() and (held := newest_unfinished(runs_folder(config), config, claim=False)):
+                raise EpochalError(f"{relative(held.folder)} is being trained by another process.")
+            return config, None
+        saved = run.config()
+        saved.setdefault("init_from", None)  # runs of before have no such key
+        check_targets(saved, (*ALLOWED, *config.allow))
+        if "sweep" in config:
+            saved.sweep = config.sweep  # a run that another trial left belongs to this one now
+        return saved, run
+    run = Run.open(config.resume)
+    saved = run.config()
+    saved.setdefault("init_from", None)
+    check_targets(saved, (*ALLOWED, *config.allow))
+    others = [o for o in overrides if not o.startswith(("resume=", "allow=", "hydra."))]
+    if others:
+        raise ConfigError(f"resume={config.resume} goes on with that run as it was; leave out {' '.join(others)}.")
+    if run.summary().get("status") == "finished":
+        raise ConfigError(f"{config.resume} is finished: there is nothing to resume.")
+    if rank() == 0 and not run.claim():
+        raise ConfigError(f"{config.resume} is being trained by another process.")
+    return saved, run
+
+
+def finished_before(config: DictConfig) -> Run | None:
+    """With `resume=auto`, the run that has already done all that is asked for."""
+    run = newest_finished(runs_folder(config), config) if config.resume == "auto" else None
+    if run is not None:
+        Console(quiet=in_grid()).print(f"Finished before: {relative(run.folder)}", soft_wrap=True)
+    return run
+
+
+def new_run(config: DictConfig, overrides: list[str]) -> Run:
+    """A folder of its own with the config in it; on other ranks a stand-in, until rank zero tells them its folder."""
+    parent = runs_folder(config)
+    if rank() != 0:
+        return Run(parent / "of-rank-zero")
+    run = Run.create(parent, run_name(config))
+    run.claim()
+    OmegaConf.save(config, run.folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create(overrides), run.folder / "overrides.yaml")
+    return run

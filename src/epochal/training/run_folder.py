@@ -1,0 +1,199 @@
+"""The run folder: what is written there while a run goes on, and reading it back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from epochal.config.compose import plain
+from epochal.core.errors import ConfigError
+from epochal.core.files import slug as slug
+from epochal.core.files import write_atomically as write_atomically
+
+GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+ENDED = ("finished", "pruned")
+# what a config may differ in and still be the same run
+VOLATILE = ("resume", "allow", "logger", "output_dir", "threads", "launcher", "sweep", "claim", "budgets")
+
+
+class Run:
+    """One folder: `config.yaml`, `overrides.yaml`, `metrics.csv`, `summary.json`, `checkpoints/`, `pictures/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock: Any = None
+        self.move(folder)
+
+    def move(self, folder: Path) -> None:
+        """Takes another folder for this run's."""
+        self.folder = folder
+        self.best, self.last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+        self.metrics, self.pictures = folder / "metrics.csv", folder / "pictures"
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> Run:
+        """A new folder, and nobody else's: the second run of one second gets `_2`.
+
+        Raises:
+            ConfigError: If the outputs folder cannot be written.
+        """
+        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 10_000):
+                folder = parent / (stem if number == 1 else f"{stem}_{number}")
+                try:
+                    folder.mkdir()  # fails if it is there, so that two processes cannot both have it
+                except FileExistsError:
+                    continue
+                run = cls(folder)
+                run.pictures.mkdir()
+                run.best.parent.mkdir()
+                return run
+        except OSError as error:
+            raise ConfigError(
+                f"The outputs folder {parent} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
+            ) from error
+        raise ConfigError(f"{parent} has ten thousand runs of this second.")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A folder that a run left.
+
+        Raises:
+            ConfigError: If it is not one.
+        """
+        folder = Path(str(path)).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"There is no run folder {path}.")
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{folder} is not a run folder: it has no config.yaml.")
+        return cls(folder)
+
+    def discard(self) -> None:
+        """Takes a new folder away again, if the run cannot start."""
+        self.release()
+        shutil.rmtree(self.folder)
+
+    def claim(self) -> bool:
+        """Whether no other living process has this run; holds it as long as this process lives."""
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        return True
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def config(self) -> DictConfig:
+        """The resolved config.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
+        try:
+            config = OmegaConf.load(self.folder / "config.yaml")
+        except Exception as error:  # whatever YAML's parser raises, the file is at fault
+            raise ConfigError(f"{self.folder / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}.") from error
+        for group in GROUPS:
+            if not isinstance(config, DictConfig) or not isinstance(config.get(group), DictConfig):
+                raise ConfigError(f"{self.folder} is not a run folder: its config.yaml has no {group}.")
+        assert isinstance(config, DictConfig)  # the loop has looked
+        return config
+
+    def overrides(self) -> list[str]:
+        """What was typed for it, or nothing where that is missing."""
+        file = self.folder / "overrides.yaml"
+        return [str(override) for override in OmegaConf.load(file)] if file.is_file() else []
+
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`, or nothing where it is missing or broken."""
+        try:
+            return json.loads((self.folder / "summary.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+
+
+def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
+    """The newest run of the same config that did not finish and that no living process has; claims it if told to."""
+    for run in same_runs(parent, config):
+        if run.summary().get("status") in ENDED or (claim and not run.claim()):
+            continue
+        if run.summary().get("status") not in ENDED:  # who had it until now may just have finished
+            return run
+        run.release()
+    return None
+
+
+def newest_finished(parent: Path, config: DictConfig) -> Run | None:
+    """The newest run of the same config that has nothing left to do."""
+    return next((run for run in same_runs(parent, config) if run.summary().get("status") in ENDED), None)
+
+
+def same_runs(parent: Path, config: DictConfig) -> Iterator[Run]:
+    """Runs of the same config, the newest first."""
+    wanted = comparable(config)
+    folders = parent.glob(f"*_{run_name(config)}*/config.yaml")  # reading every config of a large grid would take long
+    for folder in sorted(folders, key=lambda f: f.parent.name, reverse=True):
+        run = Run(folder.parent)
+        try:
+            if comparable(run.config()) == wanted:
+                yield run
+        except ConfigError:
+            continue
+
+
+def run_name(config: DictConfig) -> str:
+    """What a run's folder is called, the time left out."""
+    return f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}"
+
+
+def comparable(config: DictConfig) -> dict[str, Any]:
+    """What makes two configs the same run."""
+    keys = plain(config)
+    requested = keys.pop(
+        "requested", keys.pop("asked", {})
+    )  # before it was resolved: minutes, task=auto; "asked" in 0.1
+    keys = {key: requested.get(key, value) for key, value in keys.items() if key not in VOLATILE}
+    return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
+
+
+def rank() -> int:
+    """Of this process among those that train together, 0 if alone; known before they meet."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def runs_folder(config: DictConfig) -> Path:
+    """Where the runs of this experiment are."""
+    return sweep_folder(config) or Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+
+
+def sweep_folder(config: DictConfig) -> Path | None:
+    """The folder of the study and its runs, `outputs/sweeps/<study>`; None for a run of no search."""
+    from epochal.core.files import slug
+
+    sweep = config.get("sweep")
+    return Path(config.output_dir).absolute() / "sweeps" / slug(str(sweep.study)) if sweep else None

@@ -1,0 +1,116 @@
+"""Lightning's trainer, and the process it runs in: threads, devices, warnings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.profilers import PassThroughProfiler
+from torch import nn
+
+from epochal.config.compose import plain
+from epochal.config.finalize import PLUMBING
+from epochal.core.errors import ConfigError
+from epochal.data import DataModule
+from epochal.tasks import Task
+from epochal.training.checkpoint_io import AtomicCheckpointIO
+
+SMALL = 2e8  # FLOPs of a forward step, below which one thread is about as quick as two
+
+
+NOTHING = nullcontext()
+
+
+class SilentProfiler(PassThroughProfiler):
+    """Lightning asks its profiler 40 times a step; this one answers without making a context manager each time."""
+
+    def profile(self, action_name: str) -> Any:
+        return NOTHING
+
+
+def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
+    """Lightning's trainer with the arguments of the config's group."""
+    arguments = {k: v for k, v in plain(config.trainer).items() if k not in PLUMBING}
+    if not task.automatic_optimization:
+        task.gradient_clip_val = arguments.pop("gradient_clip_val")
+        if arguments["strategy"] == "ddp":  # each of the two backwards leaves the other's parameters out
+            arguments["strategy"] = "ddp_find_unused_parameters_true"
+    arguments["profiler"] = arguments.get("profiler") or SilentProfiler()
+    try:
+        return pl.Trainer(
+            **arguments,
+            **rest,
+            max_epochs=-1,
+            plugins=[AtomicCheckpointIO()],
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer={config.trainer.name}: {str(error).splitlines()[0]}") from error
+
+
+def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:
+    """Small networks run on one thread: a second gains little alone, and costs much beside another busy process."""
+    there, work = available_threads(), flops or sum(p.numel() for p in model.parameters())
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+    else:
+        torch.set_num_threads(1 if work * config.dataset.batch_size < SMALL else there)
+
+
+@cache
+def available_threads() -> int:
+    """What torch would take: all cores, or the share that OMP_NUM_THREADS or the launcher gives this process."""
+    return torch.get_num_threads()
+
+
+def check_lengths(config: DictConfig, data: DataModule) -> None:
+    """Raises ConfigError where an epoch has fewer batches than lie between two validations."""
+    every, batches = config.trainer.val_check_interval, data.batches_per_epoch()
+    if config.trainer.check_val_every_n_epoch is not None and isinstance(every, int) and every > batches:
+        raise ConfigError(
+            f"trainer.val_check_interval={every} is more than the {batches:,} batches of an epoch; "
+            "to count across epochs add trainer.check_val_every_n_epoch=null."
+        )
+
+
+def check_world(config: DictConfig, data: DataModule, world: int) -> None:
+    """Raises ConfigError where the processes cannot share the batches out evenly."""
+    if config.dataset.batch_size % world:
+        raise ConfigError(
+            f"dataset.batch_size={config.dataset.batch_size} is that of all {world} devices together: make it a multiple."
+        )
+    if world > 1 and (config.task.get("shifts") or config.task.get("noises")):
+        raise ConfigError("task.shifts and task.noises are tested on one device; leave them out, or trainer.devices=1.")
+    if small := [split for split, count in data.sizes().items() if count < world]:
+        raise ConfigError(
+            f"The {small[0]} part of dataset={config.dataset.name} has fewer rows than there are devices."
+        )
+
+
+def quiet() -> None:
+    """The libraries' hints are for those who write loops, not for those who watch one."""
+    if not torch.cuda.is_available():
+        # Lightning sets it, and then every optimiser step asks the driver for GPUs again, at 0.2 ms
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in (
+        "pytorch_lightning",
+        "lightning_fabric",
+        "torchmetrics",
+        "wandb",
+        "datasets",
+        "torch.optim",
+        "torch.jit",
+    ):
+        warnings.filterwarnings("ignore", module=rf"{module.replace('.', '[.]')}.*")

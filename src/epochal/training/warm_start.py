@@ -1,0 +1,119 @@
+"""Weights to begin with: those of another run (`init_from`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from epochal.config.compose import conf_folder
+from epochal.config.instantiate import target_class
+from epochal.core.errors import ConfigError
+from epochal.core.files import relative
+from epochal.core.specs import from_plain
+from epochal.training.checkpoint_io import read_checkpoint
+from epochal.training.run_folder import Run, runs_folder
+
+# how the names of a network's last layers begin, where its class does not say it in `heads`
+HEADS = ("head.", "auxiliary.")
+NAMED = 4  # weights in a message
+
+
+class Beginning(NamedTuple):
+    """A run, and the checkpoint of its best weights."""
+
+    run: Run
+    checkpoint: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """How it normalised pixels or cut text into tokens: its weights expect that."""
+        return self.checkpoint["epochal"]["data"]
+
+
+def beginning(config: DictConfig) -> Beginning | None:
+    """What `init_from` names, if anything.
+
+    Raises:
+        ConfigError: If there is no such run, its checkpoint is damaged, or it learned from another kind of data.
+    """
+    if config.init_from is None:
+        return None
+    run = source(config)
+    checkpoint = read_checkpoint(run.best if run.best.exists() else run.last)
+    reads, yields = type(from_plain(checkpoint["epochal"]["facts"][0])), target_class(config.dataset._target_).yields
+    if reads is not yields:
+        raise ConfigError(
+            f"init_from={config.init_from} learned from {reads.__name__.lower()}, but dataset={config.dataset.name} yields "
+            f"{yields.__name__.lower()}."
+        )
+    return Beginning(run, checkpoint)
+
+
+def source(config: DictConfig) -> Run:
+    """The run that `init_from` names: by its folder, or by the task that it learned.
+
+    Of a task it is the newest finished run in this run's folder with the same model and seed on the same data set.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    name = str(config.init_from)
+    if not is_task(name):
+        run = Run.open(name)
+        run.config()
+        return run
+    parent = runs_folder(config)
+    wanted = (name, config.model.name, config.dataset.name, config.seed)
+    for file in sorted(parent.glob(f"*_s{config.seed}*/summary.json"), reverse=True):
+        summary = Run(file.parent).summary()
+        found = tuple(summary.get(key) for key in ("task", "model", "dataset", "seed"))
+        run = Run(file.parent)
+        if found == wanted and summary.get("status") == "finished" and run.config().model == config.model:
+            return run
+    raise ConfigError(
+        f"init_from={name}: there is no finished run of it with this model={config.model.name}, "
+        f"dataset={config.dataset.name} and seed={config.seed} in {parent}. Train it first with task={name}, or give a run's folder."
+    )
+
+
+def is_task(name: str) -> bool:
+    """Whether `init_from` gives a task instead of a folder."""
+    return (conf_folder() / "task" / f"{name}.yaml").is_file() and not Path(name).is_dir()
+
+
+def load_matching_weights(model: nn.Module, beginning: Beginning, config: DictConfig) -> str:
+    """Puts another run's weights into a network, and tells so; a head that learned something else keeps its fresh start.
+
+    Raises:
+        ConfigError: If the two are not the same network up to their heads, naming what does not fit.
+    """
+    prefix = "model."
+    state_dict = beginning.checkpoint["state_dict"]
+    state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    own = model.state_dict()
+    heads = tuple(getattr(model, "heads", HEADS))
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    wrong = [
+        _misfit(k, own.get(k), state.get(k)) for k in {**own, **state} if k not in fitting and not k.startswith(heads)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
+        raise ConfigError(
+            f"init_from={config.init_from} holds weights of model={beginning.checkpoint['epochal']['config']['model']['name']} that do not "
+            f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
+        )
+    if not next(model.parameters()).is_meta:
+        model.load_state_dict(fitting, strict=False)
+    fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in fitting))
+    return f"Weights: those of {relative(beginning.run.folder)}" + (f"; {fresh} begins afresh." if fresh else ".")
+
+
+def _misfit(name: str, here: Tensor | None, there: Tensor | None) -> str:
+    if there is None:
+        return f"{name} is missing there"
+    if here is None:
+        return f"{name} is missing here"
+    return f"{name} is {tuple(there.shape)} there, {tuple(here.shape)} here"
