@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from samples import image_folder, text_file
+from helpers.samples import image_folder, text_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,7 +101,7 @@ def files(folder: Path) -> set[Path]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run folders of two small finished runs, "images" and "text"; to be copied, not changed."""
-    from training import train
+    from helpers.training import train
 
     folder = tmp_path_factory.mktemp("trained")
     runs = {}

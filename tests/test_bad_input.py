@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from conftest import ROOT
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.core.errors import ConfigError
-from samples import image_folder, image_npz, text_file, text_parquet
+from helpers.samples import image_folder, image_npz, text_file, text_parquet
 
 IMAGES = ("dataset=images", "dataset.batch_size=2", "duration=2steps")
 TEXT = ("model=gpt", "dataset=text", "duration=2steps")

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import test_configs
-import training
+
 from conftest import ROOT
-from training import CONF
+from helpers import training
+from helpers.training import CONF
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PACKAGE = ROOT / "src" / "epochal"

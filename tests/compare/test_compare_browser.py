@@ -17,7 +17,7 @@ from PIL import Image
 from epochal.compare.comparison import Comparison
 from epochal.compare.report import live, page
 from epochal.compare.request import Request
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 pytestmark = pytest.mark.browser
 

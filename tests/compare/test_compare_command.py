@@ -12,7 +12,7 @@ from rich.console import Console
 
 from conftest import files
 from epochal.compare.command import compare_experiment, compare_runs, parse
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 ERRORS = {("plain", 8): [0.2, 0.21], ("resnet", 8): [0.1, 0.12]}
 

@@ -15,7 +15,7 @@ from epochal.compare.figures import figure, heading, stem, styles
 from epochal.compare.groups import Group
 from epochal.compare.request import Request
 from epochal.plots.vega import SCALE, SERIES, save
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 DEPTH = Plot("model.depth", "train/error", ("model.name",), "points")
 CURVES = Plot("epoch", "train/error", ("model.name", "model.depth"), "curves")

@@ -8,7 +8,7 @@ import pytest
 from epochal.compare.groups import Group, grouped, together, varying
 from epochal.compare.labels import label
 from epochal.compare.records import read
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 
 def records_in(folder):

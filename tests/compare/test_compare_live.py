@@ -18,7 +18,7 @@ from epochal.compare.comparison import Comparison
 from epochal.compare.report import live, page
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError
-from folders import run_folder
+from helpers.run_folders import run_folder
 
 
 class Runs:

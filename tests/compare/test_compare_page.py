@@ -16,7 +16,7 @@ from PIL import Image
 from epochal.compare.comparison import Comparison
 from epochal.compare.report import page
 from epochal.compare.request import Request
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 EVIL = "</script><img src=x onerror=alert(1)><!--"
 

@@ -10,7 +10,7 @@ import pytest
 
 from epochal.compare.records import read
 from epochal.compare.statistics import bootstrap_interval, holm, judge, sign_flip_p
-from folders import grid, run_folder
+from helpers.run_folders import grid, run_folder
 
 WORSE = {"says": "deep is worse", "y": "train/error", "more": {"model.depth": 44}, "than": {"model.depth": 8}}
 NO_WORSE = {**{k: v for k, v in WORSE.items() if k != "more"}, "not_more": {"model.depth": 44}, "margin": 0.02}

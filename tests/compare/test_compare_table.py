@@ -12,7 +12,7 @@ from epochal.compare import table
 from epochal.compare.comparison import Plot
 from epochal.compare.text_plot import sketch
 from epochal.core.format import difference_text, duration_text, number_text, short, spread_text
-from folders import ERRORS, compare, grid, run_folder
+from helpers.run_folders import ERRORS, compare, grid, run_folder
 
 
 def shown(comparison, width=100):

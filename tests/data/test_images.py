@@ -15,7 +15,7 @@ from epochal.core.specs import Images
 from epochal.data import ImageData
 from epochal.data.batching import BatchIndices
 from epochal.data.images import augment
-from samples import image_folder, image_npz, image_parquet, pixels
+from helpers.samples import image_folder, image_npz, image_parquet, pixels
 
 PLAIN = {"crop_padding": 0, "flip": False, "cutout": 0}
 

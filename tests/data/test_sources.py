@@ -11,7 +11,7 @@ import pytest
 
 from epochal.core.errors import ConfigError
 from epochal.data import ImageData, TextData, sources
-from samples import image_folder, image_npz, text_parquet
+from helpers.samples import image_folder, image_npz, text_parquet
 
 
 def test_the_copy_in_epochal_data_comes_first(tmp_path, monkeypatch):

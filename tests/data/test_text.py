@@ -15,7 +15,7 @@ from epochal.core.errors import ConfigError
 from epochal.data import PythonStdlib, TextData
 from epochal.data.batching import BatchIndices
 from epochal.data.tokenizers import REPLACEMENT
-from samples import text_file, text_parquet
+from helpers.samples import text_file, text_parquet
 
 
 def prepared(path: Path | str, **options: Any) -> TextData:

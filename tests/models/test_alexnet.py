@@ -6,7 +6,7 @@ from torchvision import models as torchvision
 from epochal.core.specs import Classes, Images
 from epochal.models import AlexNet, alexnet
 from epochal.models.pretrained.torchvision import translate
-from parity import check_parity
+from helpers.parity import check_parity
 
 TEN = Classes(tuple("0123456789"))
 

@@ -10,7 +10,7 @@ from epochal.core.specs import Classes, Images
 from epochal.models import EfficientNet
 from epochal.models.efficientnet import STRIDES, VARIANTS, Block, size
 from epochal.training.cost import count_flops
-from parity import check_parity
+from helpers.parity import check_parity
 
 TEN = Classes(tuple("0123456789"))
 THOUSAND = Classes(tuple(map(str, range(1000))))

@@ -12,7 +12,7 @@ from epochal.data import Batch
 from epochal.models import GoogLeNet
 from epochal.models.googlenet import BRANCHES, INCEPTIONS
 from epochal.tasks import Classification
-from parity import check_parity
+from helpers.parity import check_parity
 
 TEN = Classes(tuple("0123456789"))
 

@@ -16,8 +16,8 @@ from epochal.core.errors import ConfigError
 from epochal.inference.evaluate import evaluate
 from epochal.models import MLP, VGG, AlexNet, EfficientNet, GoogLeNet, ResNet, ViT
 from epochal.models.pretrained.torchvision import load_pretrained, normalisation, translate
-from parity import check_parity
-from training import CONF, train
+from helpers.parity import check_parity
+from helpers.training import CONF, train
 
 
 class Small(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 from epochal.core.specs import Classes, Images
 from epochal.models import ResNet
 from epochal.models.resnet import IMAGENET, PUBLISHED
-from parity import check_parity
+from helpers.parity import check_parity
 
 TEN = Classes(tuple("0123456789"))
 

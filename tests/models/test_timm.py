@@ -8,7 +8,7 @@ import torch
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Classes, Images
 from epochal.models import Timm
-from training import train
+from helpers.training import train
 
 timm = pytest.importorskip("timm")
 TEN = Classes(tuple("0123456789"))

@@ -7,7 +7,7 @@ from epochal.core.specs import Classes, Images
 from epochal.models import VGG, vgg
 from epochal.models.pretrained.torchvision import translate
 from epochal.models.vgg import PUBLISHED, kernels
-from parity import check_parity
+from helpers.parity import check_parity
 
 TEN = Classes(tuple("0123456789"))
 

@@ -6,7 +6,7 @@ from epochal.core.specs import Classes, Images
 from epochal.models import ViT
 from epochal.models.pretrained.torchvision import translate
 from epochal.models.vit import VARIANTS, Block, attention_rollout
-from parity import check_parity
+from helpers.parity import check_parity
 
 SMALL = {"image_shape": (3, 8, 12), "embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4}  # 2x3 patches
 TEN = Classes(tuple("0123456789"))

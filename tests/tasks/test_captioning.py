@@ -5,7 +5,7 @@ from PIL import Image
 
 from epochal.data import Batch
 from epochal.tasks import Captioning
-from training import train
+from helpers.training import train
 
 OPTIONS = {"model": torch.nn.Identity(), "optimizer": None, "scheduler": None, "total_steps": 1}
 

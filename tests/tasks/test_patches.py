@@ -5,7 +5,7 @@ from epochal.data import Batch
 from epochal.models import ViT
 from epochal.tasks import MaskedPatch, NextPatch
 from epochal.tasks.patches import standardised
-from training import train
+from helpers.training import train
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
 TASKS = {"next_patch": NextPatch, "masked_patch": MaskedPatch}

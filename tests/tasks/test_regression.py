@@ -4,7 +4,7 @@ from PIL import Image
 
 from epochal.data import Batch
 from epochal.tasks import Regression
-from training import train
+from helpers.training import train
 
 
 def test_an_answer_less_than_0_04_off_is_solved():

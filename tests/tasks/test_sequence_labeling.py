@@ -7,7 +7,7 @@ from epochal.core.specs import IGNORED
 from epochal.data import Batch
 from epochal.tasks import SequenceLabeling
 from epochal.tasks.sequence_labeling import last_step_loss
-from training import train
+from helpers.training import train
 
 TARGETS = torch.tensor([[1, 0, IGNORED], [IGNORED, 2, 1]])
 BATCH = Batch(torch.zeros(2, 3, 1), TARGETS, 0, torch.tensor([2, 3]))

@@ -16,7 +16,7 @@ from epochal.tasks import Translation
 from epochal.tasks.seq2seq import records
 from epochal.tasks.sequences import bins
 from epochal.tasks.text_metrics import scores
-from training import train
+from helpers.training import train
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 100}
 SOURCE = torch.tensor([[5, 6, END], [7, END, PAD]])

@@ -14,7 +14,7 @@ from epochal.compare.records import read
 from epochal.compare.request import Request
 from epochal.config.compose import conf_folder
 from epochal.core.errors import ConfigError
-from folders import ERRORS, compare, grid, run_folder
+from helpers.run_folders import ERRORS, compare, grid, run_folder
 
 
 def test_runs_that_differ_in_one_number_are_drawn_over_it_and_as_learning_curves(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from samples import pixels
-from training import train
+from helpers.samples import pixels
+from helpers.training import train
 
 SMALL = ("model=cnn", "model.filters=[4]", "model.hidden=8", "dataset=digits", "duration=2steps", "logger=none")
 VIT = ("model=vit", "model.embed_dim=8", "model.depth=1", "model.num_heads=1", "dataset=digits", "logger=none")
@@ -23,7 +23,7 @@ def weights(job):
 def beginning(*overrides):
     """The weights before the first step."""
     from epochal.training.build import build
-    from training import composed
+    from helpers.training import composed
 
     with build(composed(*overrides)) as job:
         state = {name: tensor.clone() for name, tensor in weights(job).items()}

@@ -22,8 +22,8 @@ from epochal.training.callbacks.explain import Explain
 from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import Wandb
 from epochal.training.run_folder import Run
-from samples import pixels
-from training import composed, train
+from helpers.samples import pixels
+from helpers.training import composed, train
 
 
 class Corners(nn.Module):

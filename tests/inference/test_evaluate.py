@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from samples import pixels
-from training import train
+from helpers.samples import pixels
+from helpers.training import train
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from conftest import ROOT
 from epochal.experiments.outcome import line
-from training import CONF
+from helpers.training import CONF
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 

@@ -20,8 +20,8 @@ from conftest import ROOT
 from epochal.core.errors import DivergedError
 from epochal.core.files import AXES
 from epochal.training.trainer import available_threads
-from samples import text_file
-from training import in_new_process, train, train_until_killed
+from helpers.samples import text_file
+from helpers.training import in_new_process, train, train_until_killed
 
 SMALL = ("model=mlp", "model.hidden=[32]", "dataset=digits", "logger=none", "trainer=cpu", "dataset.batch_size=32")
 

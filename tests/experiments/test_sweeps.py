@@ -28,7 +28,7 @@ from epochal.experiments.sweeps.settings import Objective, Settings
 from epochal.experiments.sweeps.space import Parameter, read_space
 from epochal.experiments.sweeps.study import Asked, Study, mend
 from epochal.tasks.classification import Classification
-from training import composed, in_new_process
+from helpers.training import composed, in_new_process
 
 LR = Parameter("optimizer.lr", low=1e-4, high=1e-1, log=True)
 SEARCH = ("sweep=cnn", "logger=none", "trainer=cpu", "duration=2epochs", "model.filters=[4]", "model.hidden=16")

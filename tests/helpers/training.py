@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from training import train
+from helpers.training import train
 
 SMALL = {  # choices that make each family quick, in its form for ImageNet
     "alexnet": ("model.width=0.1",),

@@ -14,7 +14,7 @@ import pytest
 from epochal.compare.records import read, read_columns
 from epochal.core.errors import ConfigError
 from epochal.core.metrics import larger_is_better
-from folders import run_folder
+from helpers.run_folders import run_folder
 
 
 def test_a_run_tells_its_config_metrics_costs_and_errors(tmp_path):

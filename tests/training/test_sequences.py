@@ -17,7 +17,7 @@ from epochal.data import Batch
 from epochal.data.batching import BatchIndices
 from epochal.tasks import Task
 from epochal.training.factories import make_data, make_task
-from training import CONF, composed, train
+from helpers.training import CONF, composed, train
 
 TASKS = ("classification", "sequence_labeling", "regression", "translation", "captioning", "language_modeling")
 WORDS = ["the", "a", "good", "bad", "dull", "fine", "film", "story", "actor", "scene", "and", "but", "not", "very"]

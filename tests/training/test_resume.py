@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import in_new_process, train_until_killed
+from helpers.training import in_new_process, train_until_killed
 
 HOOKS = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
 RUNS = {

@@ -10,7 +10,7 @@ from rich.console import Console
 from epochal.compare.report import wandb_report
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError
-from folders import run_folder
+from helpers.run_folders import run_folder
 
 W_AND_B = {"logger.name": "wandb", "logger.project": "course", "logger.entity": "team"}
 

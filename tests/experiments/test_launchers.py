@@ -21,7 +21,7 @@ from epochal.config.messages import explain
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.experiments import launchers
 from epochal.training.run_folder import Run
-from training import CONF
+from helpers.training import CONF
 
 MLP = ("model=mlp", "model.hidden=[8]", "optimizer=sgd", "trainer=cpu", "logger=none", "duration=20steps")
 FOUR = (*MLP, "optimizer.lr=1e-3,1e30", "seed=1,2")  # two of them diverge

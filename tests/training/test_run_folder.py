@@ -9,7 +9,7 @@ from pathlib import Path
 from epochal.core.files import slug
 from epochal.training.loggers.files import RunLogger
 from epochal.training.run_folder import Run, newest_unfinished
-from training import composed
+from helpers.training import composed
 
 
 def test_runs_of_the_same_second_never_share_a_folder(tmp_path):

@@ -14,7 +14,7 @@ from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Classes, Images, Tokens
 from epochal.training.factories import make_data, make_task
-from training import CONF, composed
+from helpers.training import CONF, composed
 
 PACKAGES = {  # of the extra "cluster"
     "slurm": "hydra_submitit_launcher",
