@@ -134,6 +134,7 @@ class RNN(nn.Module):
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression", "language_modeling")
     reads: ClassVar[tuple[type, ...]] = (Images, Tokens, Series, Frames)
+    context_length: ClassVar[None] = None  # a language model reads any number of tokens
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class Seq2Seq(nn.Module):
 
     tasks: ClassVar[tuple[str, ...]] = ("translation",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
+    scheduled_sampling: ClassVar[bool] = True  # forward takes teacher_forcing
 
     def __init__(
         self,
