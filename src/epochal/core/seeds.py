@@ -1,10 +1,13 @@
-"""Seeds: one out of several numbers."""
+"""Derived seeds."""
 
 from __future__ import annotations
 
 
 def mix(*numbers: int) -> int:
-    """One seed out of several numbers, by SplitMix64: near numbers give unlike seeds."""
+    """Hashes several integers, in order, into one seed in [0, 2**63) by SplitMix64: similar numbers give unrelated seeds.
+
+    Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+    """
     state = 0
     for number in numbers:
         state = (state + number * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64

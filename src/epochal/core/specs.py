@@ -1,27 +1,31 @@
-"""What data yields, told once: models take their sizes from it, so no config repeats a number of classes."""
+"""Specs: what a data set yields and what a model must return. Models take their sizes from them, not from the config.
+
+B is the batch size, T the length of a sequence.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# The first ids of every vocabulary whose texts begin, end and are padded to one length: all but running text.
+# The reserved first ids of every vocabulary whose texts are padded to one length: padding, unknown token, begin and end
+# of the text. The vocabularies of language models, whose running text needs no padding, reserve none.
 PAD, UNKNOWN, BEGIN, END = range(4)
-IGNORED = -100  # a label that nothing is learned from
+IGNORED = -100  # the label of positions that count neither in the loss nor in the metrics (PyTorch's ignore_index)
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures of one shape; a model is given them as float tensors (B, channels, height, width)."""
+    """Images of one shape. A model reads them as float tensors (B, channels, height, width)."""
 
-    channels: int
-    height: int
-    width: int
+    channels: int  # 1: grey, 3: RGB
+    height: int  # in pixels
+    width: int  # in pixels
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Text as ids below vocab_size, at most length of them at a time; a model is given int64 tensors (B, T)."""
+    """Text as token ids in [0, vocab_size). A model reads it as int64 tensors (B, T), T at most length."""
 
     vocab_size: int
     length: int
@@ -29,17 +33,17 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Frames:
-    """Films of at most length pictures; a model is given them as float tensors (B, T, channels, height, width)."""
+    """Videos. A model reads them as float tensors (B, T, channels, height, width), T at most length."""
 
-    length: int
-    channels: int
-    height: int
-    width: int
+    length: int  # in frames
+    channels: int  # 1: grey, 3: RGB
+    height: int  # in pixels
+    width: int  # in pixels
 
 
 @dataclass(frozen=True)
 class Series:
-    """Steps of a few numbers each; a model is given them as float tensors (B, T, channels)."""
+    """Series of vectors. A model reads them as float tensors (B, T, channels), T at most length."""
 
     length: int
     channels: int
@@ -47,9 +51,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Classes:
-    """One label out of several, by name."""
+    """One class for each example: labels (B,) in [0, count); a model returns logits (B, count)."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # by label
 
     @property
     def count(self) -> int:
@@ -58,9 +62,9 @@ class Classes:
 
 @dataclass(frozen=True)
 class StepLabels:
-    """One label out of several at each step of a sequence, by name; a model gives (B, T, count) logits."""
+    """One class for each step of a sequence: labels (B, T) in [0, count) or IGNORED; a model returns (B, T, count) logits."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # by label
 
     @property
     def count(self) -> int:
@@ -69,37 +73,37 @@ class StepLabels:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers to be met; a model gives (B, count)."""
+    """Real numbers to predict, the targets of a regression: floats (B, count); a model returns the same shape."""
 
     count: int
 
 
 Inputs = Images | Tokens | Frames | Series
 Outputs = Classes | StepLabels | Numbers | Images | Tokens
-Specs = Inputs | Outputs
+Spec = Inputs | Outputs
 KINDS: dict[str, type] = {k.__name__: k for k in (Images, Tokens, Frames, Series, Classes, StepLabels, Numbers)}
 
 
-def words(fact: Specs) -> str:
-    """For a sentence."""
-    if isinstance(fact, Images | Frames):
-        pictures = f"{'grey' if fact.channels == 1 else 'colour'} images of {fact.height}x{fact.width} pixels"
-        return pictures if isinstance(fact, Images) else f"films of up to {fact.length:,} {pictures}"
-    if isinstance(fact, Tokens):
-        return f"{fact.vocab_size:,} kinds of tokens, {fact.length:,} at a time"
-    if isinstance(fact, Series):
-        return f"series of up to {fact.length:,} steps of {fact.channels:,} numbers"
-    if isinstance(fact, Numbers):
-        return f"{fact.count:,} numbers"
-    return f"{fact.count:,} classes" + (" at each step" if isinstance(fact, StepLabels) else "")
+def describe(spec: Spec) -> str:
+    """A noun phrase for messages, e.g. "grey images of 28x28 pixels"."""
+    if isinstance(spec, Images | Frames):
+        images = f"{'grey' if spec.channels == 1 else 'colour'} images of {spec.height}x{spec.width} pixels"
+        return images if isinstance(spec, Images) else f"videos of up to {spec.length:,} {images}"
+    if isinstance(spec, Tokens):
+        return f"sequences of up to {spec.length:,} tokens from a vocabulary of {spec.vocab_size:,}"
+    if isinstance(spec, Series):
+        return f"series of up to {spec.length:,} steps of {spec.channels:,} numbers"
+    if isinstance(spec, Numbers):
+        return f"{spec.count:,} numbers"
+    return f"{spec.count:,} classes" + (" at each step" if isinstance(spec, StepLabels) else "")
 
 
-def to_plain(fact: Specs) -> dict[str, Any]:
-    """As plain containers, for a checkpoint."""
-    return {"kind": type(fact).__name__, **asdict(fact)}
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """The spec as plain containers, for a checkpoint; `from_plain` is the inverse."""
+    return {"kind": type(spec).__name__, **asdict(spec)}
 
 
-def from_plain(plain: dict[str, Any]) -> Specs:
-    """What `to_plain` was given."""
+def from_plain(plain: dict[str, Any]) -> Spec:
+    """The inverse of `to_plain`."""
     kind = KINDS[plain["kind"]]
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items() if name != "kind"})

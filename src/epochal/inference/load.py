@@ -16,7 +16,7 @@ from epochal.config.instantiate import make_model, target_class
 from epochal.config.validate import numbers, roles
 from epochal.core.errors import ConfigError
 from epochal.core.files import slug
-from epochal.core.specs import Classes, from_plain, words
+from epochal.core.specs import Classes, describe, from_plain
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
@@ -76,7 +76,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     found_inputs, found_outputs = data.specs(saved.task.name)
     if found_inputs != inputs:
         raise ConfigError(
-            f"The model reads {words(inputs)}, but dataset={saved.dataset.name} yields {words(found_inputs)}."
+            f"The model reads {describe(inputs)}, but dataset={saved.dataset.name} yields {describe(found_inputs)}."
         )
     if isinstance(outputs, Classes) and isinstance(found_outputs, Classes) and found_outputs.count != outputs.count:
         raise ConfigError(
