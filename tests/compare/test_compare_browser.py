@@ -99,7 +99,7 @@ def window(request, chromium, runs, tmp_path, monkeypatch) -> Iterator[Window]:
     if request.param == "report":
         url = page.write(compare(runs), tmp_path / "report.html").as_uri()
     else:
-        monkeypatch.setattr(live, "REST", 0.0)
+        monkeypatch.setattr(live, "MIN_INTERVAL", 0.0)
         server = live.open_server(lambda: compare(runs), 0)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"

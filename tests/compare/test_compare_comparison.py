@@ -10,7 +10,7 @@ import pytest
 
 from epochal.compare.claims import check_claim, experiments, grid_keys, load_claim
 from epochal.compare.comparison import Plot
-from epochal.compare.records import read
+from epochal.compare.scan import read
 from epochal.compare.request import Request
 from epochal.config.compose import conf_folder
 from epochal.core.errors import ConfigError
@@ -72,7 +72,7 @@ def test_a_plot_of_some_runs_only_says_so(tmp_path):
     records, _ = read([grid(tmp_path, ERRORS)])
     plot = Plot("epoch", "train/error", ("model.name",), "curves", where=(("model.depth", 44),))
     assert {record.value("model.depth") for record in plot.chosen(records)} == {44}
-    assert plot.title == "train error by epoch (depth 44)"
+    assert plot.title == "Training error by epoch (depth 44)"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def claimed(tmp_path):
 
 def test_an_experiment_brings_its_plots_its_papers_points_and_its_verdict(claimed):
     comparison = Request(experiment="depth_degradation", budget="cpu", output_dir=str(claimed.parent)).compare()
-    assert comparison.title == comparison.sentence == comparison.claim["sentence"]
+    assert comparison.title == comparison.claim["sentence"]
     assert [plot.kind for plot in comparison.plots] == ["points", "curves"]  # no run has a test error yet
     assert comparison.published[0].points[0] == (20, 0.0875)
     assert comparison.verdict.verdict == "supported"

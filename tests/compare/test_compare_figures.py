@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from epochal.compare.comparison import Comparison, Plot, Published
-from epochal.compare.figures import figure, heading, stem, styles
+from epochal.compare.figures import figure, stem, styles
 from epochal.compare.groups import Group
 from epochal.compare.request import Request
-from epochal.plots.vega import SCALE, SERIES, save
+from epochal.plots.vega import MAX_SERIES, SCALE, save
 from helpers.run_folders import grid, run_folder
 
 DEPTH = Plot("model.depth", "train/error", ("model.name",), "points")
@@ -170,16 +170,16 @@ def test_a_long_legend_widens_no_figure(tmp_path):
     spec = figure(compared, Plot("step", "val/loss", ("model.name",), "curves"))
     png, _ = save(spec, tmp_path, "long")
     assert Image.open(io.BytesIO(png.read_bytes())).width < 460 * SCALE
-    assert f"The best {SERIES} of 40 groups" in spec["description"]
+    assert f"The best {MAX_SERIES} of 40 groups" in spec["description"]
     assert {row["series"] for row in spec["datasets"]["means"]} == {
-        f"a-model-with-quite-a-long-name-{number}" for number in range(SERIES)
+        f"a-model-with-quite-a-long-name-{number}" for number in range(MAX_SERIES)
     }
 
 
 def test_names_say_what_is_against_what():
     assert stem(2, DEPTH) == "figure_2_train-error_by_model.depth"
     assert [
-        heading(plot) for plot in (DEPTH, replace(BARS, x=""), replace(DEPTH, where=(("model.scan", "rows"),)))
+        plot.title for plot in (DEPTH, replace(BARS, x=""), replace(DEPTH, where=(("model.scan", "rows"),)))
     ] == [
         "Training error by depth",
         "Training error by depth",

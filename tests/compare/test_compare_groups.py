@@ -7,7 +7,7 @@ import pytest
 
 from epochal.compare.groups import Group, grouped, together, varying
 from epochal.compare.labels import label
-from epochal.compare.records import read
+from epochal.compare.scan import read
 from helpers.run_folders import grid, run_folder
 
 

@@ -45,8 +45,8 @@ def runs(tmp_path, monkeypatch) -> Runs:
 
 @pytest.fixture
 def server(runs, monkeypatch) -> Iterator[live.Server]:
-    monkeypatch.setattr(live, "REST", 0.0)
-    monkeypatch.setattr(live, "SHARE", 1e9)
+    monkeypatch.setattr(live, "MIN_INTERVAL", 0.0)
+    monkeypatch.setattr(live, "MAX_LOAD", 1e9)
     with live.open_server(runs, 0) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
@@ -85,9 +85,9 @@ def test_there_is_news_only_when_a_run_has_written(server, runs):
 
 
 def test_reading_takes_a_small_share_of_the_time_however_often_the_page_asks(runs):
-    news = live.News(runs)
+    data = live.LiveData(runs)
     for _ in range(20):
-        news.data()
+        data.data()
     assert runs.reads == 1
 
 

@@ -81,7 +81,7 @@ def test_pictures_are_part_of_the_page_as_small_webp(tmp_path):
     kind, _, content = shown["predictions"]["src"].partition(",")
     assert kind == "data:image/webp;base64"
     (tmp_path / "shown.webp").write_bytes(base64.b64decode(content))
-    assert Image.open(tmp_path / "shown.webp").size == (page.WIDEST, page.WIDEST)
+    assert Image.open(tmp_path / "shown.webp").size == (page.MAX_WIDTH, page.MAX_WIDTH)
 
 
 def test_pictures_without_room_are_counted_and_the_best_runs_come_first(tmp_path, monkeypatch):
@@ -89,12 +89,12 @@ def test_pictures_without_room_are_counted_and_the_best_runs_come_first(tmp_path
         run = run_folder(tmp_path / "runs", f"run-{number}", metrics={"val/loss": 1.0 - number / 10})
         for step in range(10, 110, 10):
             picture(run, f"predictions_{step:06}.png", size=64, noise=1)
-    monkeypatch.setattr(page, "PICTURES", 40_000)
+    monkeypatch.setattr(page, "MAX_BYTES", 40_000)
     monkeypatch.setattr(page, "BEST", 1)
     told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
     assert sum(len(entry["src"]) for entry in told["shown"]) <= 40_000
-    assert {entry["run"] for entry in told["shown"][: page.STEPS]} == {"run-3"}
-    assert told["left_out"] == 4 * page.STEPS - len(told["shown"]) > 0
+    assert {entry["run"] for entry in told["shown"][: page.MAX_STEPS]} == {"run-3"}
+    assert told["left_out"] == 4 * page.MAX_STEPS - len(told["shown"]) > 0
 
 
 def test_a_half_written_picture_is_left_out(tmp_path):
@@ -113,7 +113,7 @@ def test_runs_are_told_best_first_with_what_varied_what_came_out_and_what_it_cos
     assert [run["name"] for run in told["runs"]] == ["resnet-8-1", "plain-8-1"]
     titles = [column["title"] for column in told["columns"]]
     assert titles[:3] == ["model", "seed", "validation accuracy"]
-    assert {"parameters", "seconds"} <= set(titles)
+    assert {"parameters", "time (s)"} <= set(titles)
     assert told["runs"][0]["cells"][2] == ["85.00 %", pytest.approx(0.85)]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epochal.compare.records import read, read_columns
+from epochal.compare.records import read_columns
+from epochal.compare.scan import read
 from epochal.core.errors import ConfigError
-from epochal.core.metrics import larger_is_better
 from helpers.run_folders import run_folder
 
 
@@ -196,15 +196,3 @@ def test_what_evaluate_explained_is_among_the_pictures(tmp_path):
         ("explain_filters", None, "evaluation/mnist/explain_filters.png"),
         ("explain_filters on fashion_mnist", None, "evaluation/fashion_mnist/explain_filters.png"),
     ]
-
-
-@pytest.mark.parametrize(
-    "name", ["val/accuracy", "test/bleu", "val/chrf", "train/top5_accuracy", "examples_per_second"]
-)
-def test_larger_is_better(name):
-    assert larger_is_better(name)
-
-
-@pytest.mark.parametrize("name", ["val/loss", "test/error", "val/perplexity", "seconds", "train/gradient_norm"])
-def test_smaller_is_better(name):
-    assert not larger_is_better(name)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from epochal.compare.records import read
+from epochal.compare.scan import read
 from epochal.compare.statistics import bootstrap_interval, holm, judge, sign_flip_p
 from helpers.run_folders import grid, run_folder
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from epochal.compare import table
 from epochal.compare.comparison import Plot
-from epochal.compare.text_plot import sketch
+from epochal.compare.text_plot import text_plot
 from epochal.core.format import difference_text, duration_text, number_text, short, spread_text
 from helpers.run_folders import ERRORS, compare, grid, run_folder
 
@@ -105,7 +105,7 @@ def test_runs_without_a_single_value_are_shown_too(tmp_path):
 )
 def test_every_kind_of_plot_is_drawn_in_text_with_its_names_and_ends(tmp_path, kind, x):
     comparison = compare(grid(tmp_path / "runs", ERRORS), y="train/error")
-    text = sketch(comparison, Plot(x, "train/error", ("model.name",), kind), 80).plain
+    text = text_plot(comparison, Plot(x, "train/error", ("model.name",), kind), 80).plain
     assert "plain" in text and "resnet" in text and "%" in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -114,7 +114,7 @@ def test_a_plot_without_values_is_none(tmp_path):
     run_folder(tmp_path / "runs", "a")
     comparison = compare(tmp_path / "runs")
     for kind in ("points", "bars", "curves", "profile"):
-        assert sketch(comparison, Plot("epoch", "nothing", (), kind), 80) is None
+        assert text_plot(comparison, Plot("epoch", "nothing", (), kind), 80) is None
 
 
 def test_a_rising_line_rises(tmp_path):
@@ -122,7 +122,7 @@ def test_a_rising_line_rises(tmp_path):
     comparison = compare(tmp_path / "runs", x="step", y="val/loss")
     lines = [
         line.partition("┤")[2] or line.partition("│")[2]
-        for line in sketch(comparison, comparison.plots[0], 60).plain.splitlines()
+        for line in text_plot(comparison, comparison.plots[0], 60).plain.splitlines()
     ]
     places = [len(line) - len(line.lstrip(" ")) for line in lines[1:10]]
     assert places == sorted(places, reverse=True)

@@ -231,4 +231,4 @@ def test_a_run_has_one_line_that_shows_what_is_its_own(monkeypatch):
     outcome = {"overrides": ["model=mlp", "seed=2"], "status": "finished", "error": None, "exit_status": 0}
     text = line({**outcome, "folder": "x", "summary": summary}, 90)
     assert "seed=2" in text and "model=mlp" not in text
-    assert "90.00%" in text and "90 s" in text
+    assert "90.00 %" in text and "90 s" in text

@@ -1,8 +1,7 @@
-"""The command line of compare.py, and what train.py shows after a grid."""
+"""The compare command, the function for notebooks, and the table that train.py shows after a grid."""
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from epochal.compare.comparison import Comparison
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import relative, write_atomically
+from epochal.core.format import print_anything
 from epochal.plots.vega import save
 
 HELP = """\
@@ -47,12 +47,12 @@ How a verdict is found: docs/verdicts.md
 OPTIONS = ("x", "y", "group", "experiment", "budget", "output_dir", "to", "port")
 FLAGS = ("--live", "--publish", "--help", "-h")
 PORT = 8000
-MOST_FIGURES = 6  # written as files; the page has all
+MAX_FIGURES = 6  # written as files; the page has all
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line: what to compare, and what to do with it."""
+    """The parsed command line."""
 
     request: Request
     live: bool = False
@@ -61,10 +61,12 @@ class Arguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command; what a person did wrong ends in one sentence and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, no traceback
+    """Runs the command; a user's mistake ends it with one sentence and exit status 2.
+
+    Args:
+        arguments: Those of the command line; None for `sys.argv`.
+    """
+    print_anything()
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
         Console().print(HELP, markup=False, highlight=False, soft_wrap=True)
@@ -77,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Arguments, console: Console) -> None:
-    """Prints the comparison and writes its report; or serves it; or publishes it too.
+    """Prints the comparison and writes its report, and publishes it with --publish; or serves it with --live.
 
     Raises:
-        ConfigError: If no run is found, or a name is none of theirs.
+        ConfigError: If no run is found, or no run has a value by one of the names.
     """
     comparison = arguments.request.compare()
     if arguments.live:
@@ -93,25 +95,72 @@ def run(arguments: Arguments, console: Console) -> None:
 
         live.serve(refresh, arguments.port, console)
         return
-    table.show(comparison, console)
-    report(comparison, console)
+    show(comparison, console)
     if arguments.publish:
         from epochal.compare.report import wandb_report
 
         wandb_report.publish(comparison, console)
 
 
-def compare_experiment(name: str, budget: str | None, output_dir: Path, console: Console) -> Comparison:
-    """Shows what an experiment's runs say of its claim, and writes the report; what train.py does after the last run."""
-    comparison = Request(experiment=name, budget=budget, output_dir=str(output_dir)).compare()
-    console.print()
+def compare(
+    *paths: str | Path,
+    x: str | None = None,
+    y: str | None = None,
+    group: str | Sequence[str] | None = None,
+    experiment: str | None = None,
+    budget: str | None = None,
+    output_dir: str | Path = "outputs",
+    to: str | Path | None = None,
+) -> Comparison:
+    """Compares runs as the command does: prints the table, writes the report, and returns the comparison.
+
+    Args:
+        paths: Run folders, folders of them, or patterns; none for the experiment's folder, or `runs`, in `output_dir`.
+        x: step, epoch, examples, seconds (learning curves), a config key, a cost or a metric; None chooses.
+        y: A metric or cost; None chooses.
+        group: Config keys: a line or bar for each of their values. None chooses.
+        experiment: Whose claim is tested, of conf/experiment.
+        budget: The size of its runs; None for the experiment's default.
+        output_dir: Where runs are.
+        to: Folder of the report; None for one in `output_dir`/comparisons.
+
+    Raises:
+        ConfigError: If no run is found, no run has a value by one of the names, or the report cannot be written.
+    """
+    comparison = Request(
+        paths=tuple(map(str, paths)),
+        x=x,
+        y=y,
+        group=(group,) if isinstance(group, str) else None if group is None else tuple(group),
+        experiment=experiment,
+        budget=budget,
+        output_dir=str(output_dir),
+        to=None if to is None else str(to),
+    ).compare()
+    show(comparison, Console())
+    return comparison
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints the table and writes the report.
+
+    Raises:
+        ConfigError: If the report cannot be written.
+    """
     table.show(comparison, console)
     report(comparison, console)
+
+
+def compare_experiment(name: str, budget: str | None, output_dir: Path, console: Console) -> Comparison:
+    """Tests an experiment's claim on its runs, and writes the report; train.py calls it after the last run."""
+    comparison = Request(experiment=name, budget=budget, output_dir=str(output_dir)).compare()
+    console.print()
+    show(comparison, console)
     return comparison
 
 
 def compare_runs(folders: Sequence[Path], console: Console) -> None:
-    """Shows the table of some runs that have just ended, and how to see more of them."""
+    """Prints the table of runs that have just ended, and the command that shows more."""
     comparison = Request(paths=tuple(map(str, folders))).compare()
     console.print()
     table.show(comparison, console)
@@ -123,7 +172,7 @@ def compare_runs(folders: Sequence[Path], console: Console) -> None:
 
 
 def report(comparison: Comparison, console: Console) -> None:
-    """Writes table, figures and page into the comparison's folder, and says where they are.
+    """Writes the table, figures and page into the comparison's folder, and prints their paths.
 
     Raises:
         ConfigError: If it cannot be written.
@@ -135,7 +184,7 @@ def report(comparison: Comparison, console: Console) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "table.csv", table.csv_text(comparison).encode(errors="replace"))
-        for number, plot in enumerate(comparison.plots[:MOST_FIGURES], start=1):
+        for number, plot in enumerate(comparison.plots[:MAX_FIGURES], start=1):
             pictures += save(figures.figure(comparison, plot), folder, figures.stem(number, plot))
         written = page.write(comparison, folder / "report.html")
     except OSError as error:
@@ -146,7 +195,7 @@ def report(comparison: Comparison, console: Console) -> None:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Reads the command line.
+    """Parses the command line.
 
     Raises:
         ConfigError: If an argument is neither a path nor one of the options.

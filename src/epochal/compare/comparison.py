@@ -1,4 +1,4 @@
-"""What is compared: which runs, what against what, and the claim they test, if any."""
+"""What is compared: the runs, what is plotted against what, and the claim they test, if any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from epochal.compare.labels import key_text, label
+from epochal.compare.labels import label, title
 from epochal.compare.records import Record, Skipped, Value
 from epochal.compare.statistics import FEW, Verdict, matching
 from epochal.core.files import AXES
@@ -23,9 +23,9 @@ class Plot:
     Attributes:
         x: An axis of learning curves, a config key, a cost or a metric; "" for one bar a group, and for profiles.
         y: A metric or cost; of a profile its name.
-        group: Runs that agree in these are one line, with their mean and spread.
-        kind: Learning curves, points over a number, bars over words, or a profile.
-        where: Values of the only runs that are drawn; none: all.
+        group: Runs with the same values of these keys are one line, with their mean and spread.
+        kind: Learning curves, points over a number, bars over categories, or a profile (values by position).
+        where: Keys and values of the runs that are drawn; empty for all runs.
     """
 
     x: str
@@ -35,7 +35,7 @@ class Plot:
     where: tuple[tuple[str, Value], ...] = ()
 
     def chosen(self, records: Sequence[Record]) -> list[Record]:
-        """The runs that are drawn; as points and bars the finished ones, as soon as there are any."""
+        """The runs that are drawn; of points and bars only the finished ones, once there are any."""
         matched = matching(records, dict(self.where))
         finished = [record for record in matched if record.status == "finished"]
         return finished if finished and self.kind in ("points", "bars") else matched
@@ -51,14 +51,15 @@ class Plot:
 
     @property
     def title(self) -> str:
-        """`test error by depth (scan pixels)`."""
+        """`Test error by depth (scan pixels)`."""
+        by = [self.x] if self.x else ["position"] if self.kind == "profile" else [*self.group] or ["run"]
         where = f" ({label(dict(self.where))})" if self.where else ""
-        x = key_text(self.x) if self.x else "position" if self.kind == "profile" else "run"
-        return f"{key_text(self.y)} by {x}{where}"
+        words = f"{title(self.y)} by {' and '.join(map(title, by))}{where}"
+        return words[0].upper() + words[1:]
 
 
 class Published(NamedTuple):
-    """A paper's own points, drawn in the plots with the same x and y."""
+    """Results from a paper, drawn in the plots with the same x and y."""
 
     label: str
     x: str
@@ -68,20 +69,21 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs, and what is to be seen of them.
+    """The runs that are compared, how they are ranked and drawn, and the verdict. A notebook shows it as HTML.
 
     Attributes:
-        records, skipped: The runs, and what was found beside them.
-        drawn: The runs that the plots show; of a claim those of its own grid alone.
-        keys: The config keys in which they differ.
+        records: The runs.
+        skipped: Folders that hold no run, and why.
+        drawn: The runs that the plots show; with a claim only those of the experiment's own grid.
+        keys: The config keys in which the runs differ.
         y: The value they are ranked by.
         plots: The first is the main one.
-        title: The claim, or what is compared.
-        folder: Where the report goes.
+        title: The claim, or the models and data sets.
+        folder: Where the report is written.
+        footnote: Budget, number of runs and seeds, and the statistical rule.
         claim: The experiment's, or None.
-        published: The papers' points.
-        verdict: On the claim.
-        footnote: Budget, how many runs and seeds, the test used.
+        published: Results from papers.
+        verdict: On the claim; None without a claim that has tests.
     """
 
     records: list[Record]
@@ -98,28 +100,35 @@ class Comparison:
     verdict: Verdict | None = None
 
     @property
-    def sentence(self) -> str | None:
-        """The claim's."""
-        return None if self.claim is None else str(self.claim["sentence"])
-
-    @property
     def source(self) -> str | None:
-        """Where the claim was published."""
+        """Where the claim was published, or None."""
         return None if self.claim is None else self.claim.get("source")
+
+    def _repr_html_(self) -> str:
+        """The table, the verdict and the figures, for a notebook."""
+        from epochal.compare.report.notebook import html_text
+
+        return html_text(self)
 
 
 def plot(x: str, y: str, group: Sequence[str] | None, records: Sequence[Record], keys: Sequence[str]) -> Plot:
-    """The kind of plot that fits x. Without a group, lines are told apart by what else varies in words; over a config
-    key by all else that varies."""
+    """The kind of plot that fits x.
+
+    Args:
+        x, y: What against what.
+        group: The keys of the lines. None takes the other varying keys; where x is a metric or cost, only the
+            categorical ones, so that runs of different sizes are points of one line.
+        records: The runs.
+        keys: The config keys in which they differ.
+    """
     if x in AXES:
         kind: Kind = "curves"
     else:
         kind = "points" if is_numeric(x, records) else "bars"
     if group is None:
-        others = [key for key in keys if key != x]
-        group = (
-            [key for key in others if not is_numeric(key, records)] if kind == "points" and x not in keys else others
-        )
+        group = [key for key in keys if key != x]
+        if kind == "points" and x not in keys:
+            group = [key for key in group if not is_numeric(key, records)]
     return Plot(x, y, tuple(group), kind)
 
 
@@ -134,11 +143,12 @@ def claimed_plot(entry: Mapping[str, Any], records: Sequence[Record]) -> Plot:
 
 
 def published(entry: Mapping[str, Any]) -> Published:
+    """One of a claim's `published`."""
     return Published(entry["label"], entry["x"], entry["y"], tuple((x, y) for x, y in entry["points"]))
 
 
 def is_numeric(name: str, records: Sequence[Record]) -> bool:
-    """Whether all runs that have a value by this name have a number."""
+    """Whether the value is a number in every run that has one."""
     values = [value for record in records if (value := record.value(name)) is not None]
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
@@ -150,7 +160,15 @@ def footnote(
     verdict: Verdict | None,
     left_out: int = 0,
 ) -> str:
-    """What a reader of the figure has to know of the numbers."""
+    """What a reader of the figure has to know about the numbers.
+
+    Args:
+        records: The runs that are drawn.
+        claim: The experiment's, or None.
+        budget: The experiment's, or None.
+        verdict: On the claim, or None.
+        left_out: Number of runs with settings of their own.
+    """
     finished = [record for record in records if record.status == "finished"]
     seeds = {record.seed for record in finished}
     sentences = [f"{count_text(len(finished), 'finished run')}, {count_text(len(seeds), 'seed')}."]

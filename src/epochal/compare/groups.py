@@ -1,4 +1,4 @@
-"""Which runs are the same but for their seed, what tells them from others, and how a value spreads among them."""
+"""Groups of runs, the config keys in which runs differ, and means over a group."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 from epochal.compare.labels import label
 from epochal.compare.records import Curve, Record, Value
 
-PLACES = ("seed", "output_dir", "experiment", "resume", "allow", "threads", "default_duration")  # not compared
-PLACE_GROUPS = ("logger.", "requested.", "asked.", "claim.", "sweep.", "hydra.")
-ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of the keys found
-POINTS = 400  # of a mean curve, at most
+# keys that are not compared: they do not change what is trained
+IGNORED = ("seed", "output_dir", "experiment", "resume", "allow", "threads", "default_duration")
+IGNORED_GROUPS = ("logger.", "requested.", "asked.", "claim.", "sweep.", "hydra.")
+ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of varying keys
+MAX_POINTS = 400  # of a mean curve, at most
 
 
 class Spread(NamedTuple):
-    """A value over runs: std is the sample's (n - 1), None of a single run."""
+    """A value over n runs: std is the sample standard deviation (n - 1), None for a single run."""
 
     mean: float
     std: float | None
@@ -27,7 +28,7 @@ class Spread(NamedTuple):
 
 
 class MeanCurve(NamedTuple):
-    """A curve over runs: x, mean and std are (points,); std is 0 of a single run."""
+    """A curve over n runs: x, mean and std are (points,); std is 0 for a single run."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -37,10 +38,10 @@ class MeanCurve(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that agree in some keys.
+    """Runs with the same values of some keys.
 
     Attributes:
-        values: What they agree in.
+        values: These, by key.
         records: The runs.
     """
 
@@ -57,16 +58,16 @@ class Group:
 
     @property
     def counted(self) -> tuple[Record, ...]:
-        """The runs that its numbers are of: the finished ones, or where there are none yet, all."""
+        """The runs that its means are over: the finished ones, or all while none has finished."""
         return self.finished or self.records
 
     def spread(self, name: str) -> Spread | None:
-        """Mean, standard deviation and n of a value over the runs counted; None if none of them has it."""
+        """Mean, standard deviation and n of a value over the counted runs; None if none of them has it."""
         values = [float(v) for r in self.counted if isinstance(v := r.value(name), int | float)]
         return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
     def mean_curve(self, metric: str, x: str = "step") -> MeanCurve | None:
-        """The mean of the curves of the runs counted, where all of them have values, and their standard deviation."""
+        """Mean and standard deviation of the counted runs' curves, where all of them have values; None if nowhere."""
         curves = [curve for record in self.counted if (curve := record.curve(metric, x)) is not None]
         shared = together(curves)
         if shared is None:
@@ -77,9 +78,9 @@ class Group:
 
 
 def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Curves on one axis, (points,) and (curves, points), where all of them have values; None if there is no such place.
+    """Curves on a common axis, (points,), as (curves, points), where all of them have values; None if nowhere.
 
-    What was logged at other places of the axis, such as seconds, is interpolated between its neighbours.
+    Values are interpolated linearly where curves were logged at different places, as over seconds.
     """
     if not curves:
         return None
@@ -88,18 +89,18 @@ def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray] | None:
     grid = grid[(grid >= first) & (grid <= last)]
     if not len(grid):
         return None
-    grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), POINTS)).round().astype(int))]
+    grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), MAX_POINTS)).round().astype(int))]
     return grid, np.stack([np.interp(grid, xs, ys) for xs, ys in curves])
 
 
 def varying(records: Sequence[Record]) -> list[str]:
-    """The config keys in which runs differ, the most telling first.
+    """The config keys in which runs differ, those of the model first.
 
-    Left out are the seed, where things are written, and keys that only follow others: with `model=mlp,resnet` the
-    learning rate that each of the two brings along does. What a person typed is never left out.
+    Left out are the seed, output paths, and keys that are determined by others: with `model=mlp,resnet` the learning
+    rates that come with the two models. Keys from the command line are never left out.
     """
     keys = sorted({key for record in records for key in record.config}, key=_rank)
-    columns = {key: tuple(record.config.get(key) for record in records) for key in keys if not _is_place(key)}
+    columns = {key: tuple(record.config.get(key) for record in records) for key in keys if not _is_ignored(key)}
     columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
     typed = {key for record in records for key in record.typed}
     typed |= {f"{key}.name" for key in typed}  # model=resnet chose model.name
@@ -107,14 +108,14 @@ def varying(records: Sequence[Record]) -> list[str]:
     for key in sorted(columns, key=lambda key: key not in typed):
         told = set(zip(*(columns[other] for other in found))) if found else {()}
         told_with = set(zip(*(columns[other] for other in found), columns[key]))
-        twin = any(columns[key] == columns[other] for other in found)  # such as one that is ${the.other}
+        twin = any(columns[key] == columns[other] for other in found)  # such as an interpolation, ${other.key}
         if not twin and (key in typed or len(told_with) > len(told)):
             found.append(key)
     return sorted(found, key=_rank)
 
 
 def grouped(records: Iterable[Record], by: Sequence[str]) -> list[Group]:
-    """The runs by their values of some names, in order of these."""
+    """Groups of runs with the same values of some names, sorted by these values."""
     groups: dict[tuple[Value, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(record.value(name) for name in by), []).append(record)
@@ -122,19 +123,19 @@ def grouped(records: Iterable[Record], by: Sequence[str]) -> list[Group]:
     return [Group(dict(zip(by, values)), tuple(groups[values])) for values in ordered]
 
 
-def _is_place(key: str) -> bool:
-    return key in PLACES or key.startswith(PLACE_GROUPS) or key.endswith(("._target_", "._partial_"))
+def _is_ignored(key: str) -> bool:
+    return key in IGNORED or key.startswith(IGNORED_GROUPS) or key.endswith(("._target_", "._partial_"))
 
 
 def _rank(key: str) -> tuple[int, bool, str]:
-    """Model first, in each group its name first; keys without a group before what only steers a run."""
+    """Sort key: the model first, in each config group its name first; top-level keys before trainer and callbacks."""
     group = key.partition(".")[0]
     place = ORDER.index(group) if group in ORDER else len(ORDER) - 2.5
     return int(2 * place), not key.endswith(".name"), key
 
 
 def _order(value: Value) -> tuple[int, float, str]:
-    """Sorts what cannot be compared: nothing, then numbers, then words."""
+    """Sort key for values of different types: None, then numbers, then strings."""
     if value is None:
         return 0, 0.0, ""
     return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")

@@ -1,53 +1,54 @@
-"""Keys, values and runs in a reader's words."""
+"""Labels of config keys, values, metrics and runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from epochal.compare.records import Record, Value
+from epochal.core.metrics import METRICS, find, metric_label
 
 
-def label(values: dict[str, Value]) -> str:
+def label(values: Mapping[str, Value]) -> str:
     """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}."""
-    words = [_words(key, value) for key, value in values.items() if value is not None]
+    words = [_key_and_value(key, value) for key, value in values.items() if value is not None]
     return ", ".join(words) or "all runs"
 
 
 def run_label(record: Record, keys: Sequence[str]) -> str:
-    """`resnet, depth 44, seed 3`, with the keys in which runs differ."""
+    """`resnet, depth 44, seed 3`, from the config keys in which runs differ."""
     return label({key: record.value(key) for key in (*keys, "seed")})
 
 
-def key_text(key: str) -> str:
-    """`model` for model.name, `depth` for model.depth, `train error` for train/error."""
-    parent, _, leaf = key.rpartition(".")
-    return (parent.rpartition(".")[2] if leaf == "name" and parent else leaf).replace("_", " ").replace("/", " ")
+def key_text(name: str) -> str:
+    """The short label, for heads of columns: `model` for model.name, `depth` for model.depth, `train error`."""
+    if "/" in name or name in METRICS:
+        return metric_label(name, short=True)
+    parent, _, leaf = name.rpartition(".")
+    return (parent.rpartition(".")[2] if leaf == "name" and parent else leaf).replace("_", " ")
 
 
-def value_text(value: Value) -> str:
+def title(name: str) -> str:
+    """The label in full, for axes and headings: `training error`, `peak memory (MB)`, `depth`."""
+    if "/" not in name and name not in METRICS:
+        return key_text(name)
+    unit = find(name).unit
+    return metric_label(name) + (f" ({unit})" if unit else "")
+
+
+def value_text(value: Value | list[Value]) -> str:
+    """A config value: `yes`, `1,000`, `0.001`, `1x1, pool`; "" for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, list):  # a claim's; records hold lists as texts
+    if isinstance(value, list):  # from a claim; records hold lists as text
         return ", ".join(map(str, value))
     if isinstance(value, str) and value.startswith("["):
         return value.strip("[]").replace('"', "")
     return "" if value is None else f"{value:g}" if isinstance(value, float) else value
 
 
-def _words(key: str, value: Value) -> str:
+def _key_and_value(key: str, value: Value) -> str:
     if isinstance(value, bool):
         return key_text(key) if value else f"not {key_text(key)}"
     return value_text(value) if key.endswith(".name") else f"{key_text(key)} {value_text(value)}"
-
-
-PARTS = {"train": "training", "val": "validation", "test": "test"}
-
-
-def title(name: str) -> str:
-    """A metric or config key in a reader's words: training error, depth, learning rate."""
-    part, _, rest = name.partition("/")
-    if rest:
-        return f"{PARTS.get(part, part)} {rest.replace('_', ' ')}"
-    return {"flops": "FLOPs of one example", "peak_memory_mb": "peak memory (MB)"}.get(name, key_text(name))

@@ -1,4 +1,4 @@
-"""What a person asks to compare."""
+"""What to compare, and the comparison made from it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from epochal.compare.claims import grid_keys, has_own_settings, load_claim
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
 from epochal.compare.groups import varying
 from epochal.compare.labels import value_text
-from epochal.compare.records import COSTS, Record, Skipped, read
-from epochal.compare.statistics import judge
+from epochal.compare.records import Record, Skipped
+from epochal.compare.scan import read
+from epochal.compare.statistics import Verdict, judge
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import AXES, expanded, slug
 from epochal.core.format import count_text
+from epochal.core.metrics import COSTS
 
-USUAL = ("val/loss", "test/loss", "train/loss")  # what runs are ranked by that do not share a best metric
+USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoints were chosen by different metrics
+SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks to compare; `compare` looks, as often as it is called.
+    """What to compare. `compare` reads the runs anew each time it is called.
 
     Attributes:
-        paths: Run folders, folders of them, patterns; none means the experiment's folder, or `runs`, in `output_dir`.
+        paths: Run folders, folders of them, or patterns; empty for the experiment's folder, or `runs`, in `output_dir`.
         x, y, group: Of the plot; None chooses what fits the runs.
-        experiment, budget: A claim and the size of its runs; budget None is the experiment's own.
+        experiment: Whose claim is tested; None for the one that all runs belong to, if any.
+        budget: The size of its runs; None for the experiment's default.
         output_dir: Where runs are.
-        to: Where the report goes; None: a folder in `output_dir`/comparisons, named after all this.
+        to: Folder of the report; None for one in `output_dir`/comparisons, named after the request.
     """
 
     paths: tuple[str, ...] = ()
@@ -45,10 +49,10 @@ class Request:
     to: str | None = None
 
     def compare(self, known: Iterable[Record] = ()) -> Comparison:
-        """Reads the runs; those of an earlier call that did not change since are not read again.
+        """Reads the runs; records of an earlier call are reused if their files have not changed.
 
         Raises:
-            ConfigError: If no run is found, or a name is none of theirs.
+            ConfigError: If no run is found, or no run has a value by one of the names.
         """
         experiment = self.experiment
         claim, budget = load_claim(experiment, self.budget) if experiment else (None, self.budget)
@@ -57,21 +61,15 @@ class Request:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
         keys = varying(records)
         y = self._y(records, claim)
-        counted = records
+        counted = records  # towards the verdict
         if experiment is not None and claim is not None:
             counted = [record for record in records if not has_own_settings(record, grid_keys(experiment))]
-        plots = self._plots(records, keys, y) if claim is None or self._chooses else []
-        if claim is not None and not self._chooses:
+        if claim is None or self._chooses:
+            plots = self._plots(records, keys, y)
+        else:
             plots = [claimed_plot(entry, counted) for entry in claim["plots"]]
             plots = [plot for plot in plots if plot.has_values(counted)]  # early on, no run has been tested
-        verdict = judge(claim, counted) if claim is not None and claim.get("tests") else None
-        if verdict is not None and any(record.shown_status == "running" for record in counted):
-            verdict = replace(verdict, sentence=f"Runs are still going on. {verdict.sentence}")
-        if verdict is not None and budget == "smoke":
-            sentence = (
-                "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
-            )
-            verdict = replace(verdict, verdict="inconclusive", sentence=sentence)
+        verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
         return Comparison(
             records=records,
@@ -90,9 +88,11 @@ class Request:
 
     @property
     def _chooses(self) -> bool:
+        """Whether the plot was requested, which replaces those of the claim."""
         return (self.x, self.y, self.group) != (None, None, None)
 
     def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
+        """The runs of the paths that belong to the experiment and budget, and the folders that hold none."""
         place = Path(self.output_dir) / (self.experiment or "runs")
         if not self.paths and not os.path.isdir(place):
             size = f" budget={budget}" if budget else ""
@@ -117,7 +117,7 @@ class Request:
         return chosen, skipped
 
     def _shared(self, records: Sequence[Record]) -> tuple[str, dict[str, Any] | None, str | None] | None:
-        """The experiment that all runs belong to, its claim and budget, if these are still there: nobody typed them."""
+        """The experiment that all runs belong to, its claim and budget; None if there is none, or it no longer exists."""
         pairs = {(record.value("experiment"), record.value("budget")) for record in records}
         experiment, budget = pairs.pop()
         if pairs or not isinstance(experiment, str):
@@ -128,6 +128,7 @@ class Request:
             return None
 
     def _y(self, records: Sequence[Record], claim: Mapping[str, Any] | None) -> str:
+        """The value that runs are ranked by."""
         if self.y is not None:
             return known_name(self.y, records, "y")
         if claim is not None:
@@ -138,7 +139,7 @@ class Request:
         return next((name for name in USUAL if any(r.value(name) is not None for r in records)), USUAL[0])
 
     def _plots(self, records: Sequence[Record], keys: Sequence[str], y: str) -> list[Plot]:
-        """The plot asked for, or those that fit: y by the one number in which the runs differ, and learning curves."""
+        """The requested plot, or those that fit: y by the only number in which the runs differ, and learning curves."""
         group = None if self.group is None else tuple(known_name(name, records, "group") for name in self.group)
         if self.x is not None:
             return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
@@ -151,6 +152,7 @@ class Request:
         return plots or [Plot("", y, tuple(keys) if group is None else group, "bars")]
 
     def _folder(self, experiment: tuple[str, str | None] | None) -> Path:
+        """Where the report is written."""
         if self.to is not None:
             folder = expanded(self.to)
             if os.path.exists(folder) and not os.path.isdir(folder):
@@ -158,16 +160,31 @@ class Request:
             if any(os.path.isfile(place / "config.yaml") for place in (folder.absolute(), *folder.absolute().parents)):
                 raise ConfigError(f"to={self.to} is in a run folder, and these are only read; choose another.")
             return folder
-        parts = ["_".join(part for part in experiment if part)] if experiment else _short(self.paths)
+        parts = ["_".join(part for part in experiment if part)] if experiment else _path_names(self.paths)
         parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
         return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
 
 
+def _verdict(claim: Mapping[str, Any], records: Sequence[Record], budget: str | None) -> Verdict:
+    """On the claim; of the budget smoke always inconclusive."""
+    verdict = judge(claim, records)
+    if budget == "smoke":
+        return replace(verdict, verdict="inconclusive", sentence=SMOKE)
+    if any(record.shown_status == "running" for record in records):
+        return replace(verdict, sentence=f"Runs are still going on. {verdict.sentence}")
+    return verdict
+
+
 def known_name(name: str, records: Sequence[Record], role: str) -> str:
-    """A name that some run has a value by; `model` stands for model.name.
+    """Checks that some run has a value by a name, and completes it: `model` stands for model.name.
+
+    Args:
+        name: A config key, metric, cost or axis.
+        records: The runs.
+        role: x, y or group.
 
     Raises:
-        ConfigError: If none has.
+        ConfigError: If no run has one.
     """
     names = {known for record in records for known in record.names}
     if role == "x":
@@ -184,13 +201,13 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
 
 
 def described(records: Sequence[Record]) -> str:
-    """`lenet and mlp on digits`."""
+    """The models and data sets: `lenet and mlp on digits`."""
     models, datasets = (_listed({str(r.value(f"{g}.name")) for r in records}) for g in ("model", "dataset"))
     return f"{models} on {datasets}"
 
 
 def _why(skipped: Sequence[Skipped]) -> str:
-    """The first reason."""
+    """The reason why the first folder was skipped, for the end of a message."""
     if not skipped:
         return ""
     if len(skipped) == 1:
@@ -199,20 +216,21 @@ def _why(skipped: Sequence[Skipped]) -> str:
 
 
 def _present(records: Sequence[Record], keys: Sequence[str]) -> str:
-    """`are 12 of budget=smoke`."""
+    """What the runs are of, for the end of a message: `are 12 of budget=smoke`."""
     counts = Counter(" ".join(f"{key}={value_text(record.value(key)) or 'null'}" for key in keys) for record in records)
     return "are " + " and ".join(f"{count} of {what}" for what, count in counts.most_common(3))
 
 
 def _listed(words: Iterable[str], most: int = 4) -> str:
+    """`gru, lstm and rnn`."""
     ordered = sorted(words)
     if len(ordered) > most:
         ordered = [*ordered[: most - 1], f"{len(ordered) - most + 1} others"]
     return " and ".join([", ".join(ordered[:-1]), ordered[-1]]) if len(ordered) > 1 else ordered[0]
 
 
-def _short(paths: Sequence[str]) -> list[str]:
-    """A few names as they are, many by their number and what tells them from other lists as long."""
+def _path_names(paths: Sequence[str]) -> list[str]:
+    """One or two names as they are; more, or patterns, by their number and a hash."""
     names = [Path(path).name for path in paths]
     if len(names) <= 2 and not any(sign in name for name in names for sign in "*?["):
         return names

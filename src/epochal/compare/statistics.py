@@ -1,4 +1,4 @@
-"""From numbers to a verdict: supported, not supported or inconclusive. docs/verdicts.md says why the rule is as it is."""
+"""Tests of a claim: supported, not supported or inconclusive. docs/verdicts.md explains the rule."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from epochal.core.format import count_text, difference_text
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 
-SEEDS = 3  # and so pairs, common to both sides; fewer decide nothing
-FEW = 8  # pairs from which on the exact test can speak: below, its smallest p cannot survive a correction
-FACTOR = 2.0  # of the standard deviation that the mean difference of few pairs must exceed
+MIN_SEEDS = 3  # on both sides; fewer decide nothing
+FEW = 8  # pairs; with fewer, the smallest p of the exact test does not survive a correction
+FACTOR = 2.0  # with few pairs, the mean must exceed this multiple of the standard deviation
 LEVEL = 0.05
-EXACT = 20  # pairs up to which all sign flips are counted, a million; beyond, that many are drawn
+EXACT = 20  # pairs up to which all sign flips are enumerated; beyond, DRAWS of them are sampled
 DRAWS = 2**20
 RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class Tested:
-    """One comparison of a claim: is y more on one side than on the other, pair by pair?
+    """The result of one test of a claim: whether y is larger on one side than on the other, pair by pair.
 
     Attributes:
-        says: What it tests, in words.
-        verdict: What came out.
+        says: The tested statement.
+        verdict: The decision.
         sentence: The numbers behind it, in words.
         y: The value compared.
-        pairs: How many pairs there are, one a seed; all that follows is None without any.
-        agree: How many of the differences, less the margin, have the sign of their mean.
-        mean, std: Of the differences, first side less second; std is None of one pair.
-        interval: Bootstrap interval of the mean, 95 % for all tests of the claim together.
+        pairs: Number of pairs, one for each seed; without any, all that follows is None.
+        agree: How many of the differences, minus the margin, have the sign of their mean.
+        mean, std: Of the differences, first side minus second; std is None for a single pair.
+        interval: Bootstrap interval of the mean, with 95 % coverage for all tests of the claim together.
         p: Of the exact two-sided sign-flip test, not corrected.
-        corrected_p: By Holm, for all tests of the claim.
-        smallest_p: That so many pairs allow.
+        corrected_p: Corrected by Holm's method for all tests of the claim.
+        smallest_p: The smallest that this number of pairs allows.
     """
 
     says: str
@@ -60,7 +60,7 @@ class Tested:
 
 @dataclass(frozen=True)
 class Verdict:
-    """On a claim: supported if each of its tests is, not supported if one is contradicted, else inconclusive."""
+    """On a claim: supported if every test is, not supported if one is contradicted, else inconclusive."""
 
     verdict: Decision
     sentence: str
@@ -68,11 +68,11 @@ class Verdict:
 
 
 def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
-    """Tests a claim on the finished runs among some.
+    """Tests a claim on its finished runs.
 
     Args:
-        claim: Its `tests` are mappings: `says`, `y`, `more` or `not_more` and `than` (values that the runs of either
-            side have), and `margin`, how much more is meant, 0 if it is not there.
+        claim: Its `tests` are mappings with `says`, `y`, `more` or `not_more`, and `than` (the config values of the runs
+            on either side), and optionally `margin`, the smallest difference that counts (0).
         records: All runs of the claim.
     """
     finished = [record for record in records if record.status == "finished"]
@@ -88,12 +88,12 @@ def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
 
 
 def first_side(test: Mapping[str, Any]) -> dict[str, Value]:
-    """The runs that the test says to be more, or not more, than the others."""
+    """The config values of the side that is said to be more, or not more, than the other."""
     return dict(test["more"] if "more" in test else test["not_more"])
 
 
 def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Record]:
-    """The runs that have these values; lists are compared as the texts that records hold."""
+    """The runs with these values; lists are compared as JSON text, as records hold them."""
     plain = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
     return [record for record in records if all(record.value(name) == value for name, value in plain.items())]
 
@@ -101,10 +101,15 @@ def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Rec
 def pair(
     records: Sequence[Record], first: Mapping[str, Value], second: Mapping[str, Value], y: str
 ) -> list[tuple[float, float]]:
-    """The values of y on both sides, a pair for each seed that both have.
+    """The values of y on both sides, one pair for each seed that both have.
 
-    Where something else varies, such as the data set, like is compared with like, and a seed's pair is the mean of
-    these. Runs that are the same in all of it count as one, with their mean.
+    Where other keys vary on both sides, such as the data set, runs are matched by these too, and the pair of a seed is
+    the mean over all matches. Repeated runs with the same values count as one, with their mean.
+
+    Args:
+        records: The finished runs.
+        first, second: Config values of the runs on either side.
+        y: The value compared.
     """
     sides = [matching(records, values) for values in (first, second)]
     also = {*varying(sides[0]), *varying(sides[1])} - {*first, *second}
@@ -125,7 +130,7 @@ def pair(
 
 
 def decide(differences: np.ndarray, corrected_p: float | None) -> Literal["above", "below", "unclear"]:
-    """Whether differences, (pairs,), lie above zero, below it, or cannot be told from it."""
+    """Whether differences, (pairs,), are above zero, below it, or not clearly either."""
     mean = float(differences.mean())
     if len(differences) >= FEW:
         clear = corrected_p is not None and corrected_p <= LEVEL
@@ -136,23 +141,31 @@ def decide(differences: np.ndarray, corrected_p: float | None) -> Literal["above
 
 
 def sign_flip_p(differences: np.ndarray) -> float | None:
-    """The exact two-sided paired permutation test: of all ways to swap the two sides of pairs, the share whose mean
-    difference is at least as far from zero as the one seen. None of no pairs."""
+    """The p-value of the exact two-sided paired permutation test (sign-flip test).
+
+    It is the fraction of all ways to swap the sides of pairs that give a mean difference at least as far from zero.
+
+    Args:
+        differences: (pairs,).
+
+    Returns:
+        In (0, 1]; None without pairs.
+    """
     if not len(differences):
         return None
-    seen = abs(float(differences.sum())) * (1 - 1e-9)  # sums in another order round otherwise
+    observed = abs(float(differences.sum())) * (1 - 1e-9)  # the order of a sum changes its rounding
     if len(differences) > EXACT:
-        chance = np.random.default_rng(0)
-        flips = (chance.choice((-1.0, 1.0), (DRAWS // 64, len(differences))) @ differences for _ in range(64))
-        return (1 + sum(int((np.abs(sums) >= seen).sum()) for sums in flips)) / (1 + DRAWS)
-    sums = differences[:1]  # the first one's sign stays: flipping all of them changes no absolute value
+        generator = np.random.default_rng(0)
+        flips = (generator.choice((-1.0, 1.0), (DRAWS // 64, len(differences))) @ differences for _ in range(64))
+        return (1 + sum(int((np.abs(sums) >= observed).sum()) for sums in flips)) / (1 + DRAWS)
+    sums = differences[:1]  # the first sign stays: flipping all of them changes no absolute value
     for difference in differences[1:]:
         sums = np.concatenate((sums + difference, sums - difference))
-    return float((np.abs(sums) >= seen).mean())
+    return float((np.abs(sums) >= observed).mean())
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p-values, corrected for how many tests there are: the chance that any of them errs stays below the level."""
+    """p-values corrected by Holm's step-down method (1979), which bounds the family-wise error rate; None stays None."""
     corrected: list[float | None] = [None] * len(ps)
     highest = 0.0
     for rank, index in enumerate(sorted((i for i, p in enumerate(ps) if p is not None), key=lambda i: ps[i] or 0.0)):
@@ -162,11 +175,11 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def bootstrap_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """In which the mean of values, (n,), lies but for a share `level` of resamples; None of fewer than two."""
+    """The central 1 - level of the bootstrap means of values, (n,); None for fewer than two values."""
     if len(values) < 2:
         return None
-    chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[chosen].mean(axis=1), (level / 2, 1 - level / 2))
+    indices = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[indices].mean(axis=1), (level / 2, 1 - level / 2))
     return float(low), float(high)
 
 
@@ -196,7 +209,7 @@ def _tested(
         corrected_p=corrected_p,
         smallest_p=2.0 ** (1 - len(pairs)),
     )
-    if len(pairs) >= SEEDS:
+    if len(pairs) >= MIN_SEEDS:
         wanted = "above" if "more" in test else "below"
         decision = decide(differences, corrected_p)
         verdict: Decision = (
@@ -207,7 +220,7 @@ def _tested(
 
 
 def _numbers(result: Tested, margin: float) -> str:
-    """A difference with all that speaks for and against it."""
+    """The difference, its interval, how many pairs agree, and p, in words."""
     assert result.mean is not None and result.p is not None
     y, n = result.y, result.pairs
     interval = ""
@@ -217,8 +230,8 @@ def _numbers(result: Tested, margin: float) -> str:
     words = [f"{y} {difference_text(y, result.mean)} on average{interval}"]
     if margin:
         words.append(f"margin {difference_text(y, margin)}")
-    if n < SEEDS:
-        return f"{', '.join(words)}; {count_text(n, 'seed')} on both sides, and {SEEDS} are needed"
+    if n < MIN_SEEDS:
+        return f"{', '.join(words)}; {count_text(n, 'seed')} on both sides, and {MIN_SEEDS} are needed"
     words.append(f"{result.agree} of {n} pairs {'on that side of it' if margin else 'agree'}")
     if n < FEW and result.std is not None:
         words.append(f"2 standard deviations are {difference_text(y, FACTOR * result.std, sign=False)}")
@@ -228,7 +241,7 @@ def _numbers(result: Tested, margin: float) -> str:
 
 
 def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:
-    """Why there are no pairs."""
+    """The reason why there are no pairs."""
     for values in (first_side(test), test["than"]):
         side = matching(finished, values)
         if not side:
@@ -239,7 +252,7 @@ def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:
 
 
 def _overall(results: Sequence[Tested]) -> tuple[Decision, str]:
-    """The claim's verdict, and what decided it."""
+    """The claim's verdict, and the reason for it."""
     against = [result.says for result in results if result.verdict == "not supported"]
     undecided = [result.says for result in results if result.verdict == "inconclusive"]
     if against:

@@ -1,10 +1,10 @@
-"""What the terminal shows: the runs best first, a plot in text, and the verdict; the rows also as data, and as a CSV file."""
+"""The table of runs, best first: as data, in the terminal with a plot and the verdict, and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,34 +20,34 @@ from epochal.compare.comparison import Comparison
 from epochal.compare.groups import Group, Spread, grouped
 from epochal.compare.labels import key_text, label, run_label, value_text
 from epochal.compare.records import Record, Value
-from epochal.compare.text_plot import sketch
+from epochal.compare.text_plot import text_plot
 from epochal.core.files import relative
-from epochal.core.format import count_text, duration_text, short, spread_text
-from epochal.core.metrics import larger_is_better
+from epochal.core.format import count_text, number_text, spread_text
+from epochal.core.metrics import MEASURED_COSTS, SPLITS, find
 
-PARTS = ("test", "val", "train")
-COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {  # how each is headed and written
-    "parameters": ("parameters", short),
-    "flops": ("FLOPs", short),
-    "examples_per_second": ("examples/s", short),
-    "seconds": ("time", duration_text),
+COST_COLUMNS = ("parameters", "flops", "examples_per_second", "seconds")
+RANKINGS = {
+    "max": "best first by {} (larger is better)",
+    "min": "best first by {} (smaller is better)",
+    None: "smallest first by {}",
 }
-ROWS, LISTED = 30, 5  # of the table, and of the runs named below it
+MAX_ROWS = 30
+MAX_NOTES = 5  # of each kind
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
 SIGNS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
-        label: In what they differ from the others.
+        label: The values that distinguish them from the others.
         values: The same by key.
         records: The runs.
-        n: How many of them the spreads are of: the finished ones, or where there are none yet, all that have a value.
+        n: How many of them the spreads are over: the finished ones, or all with a value while none has finished.
         finished: How many have finished.
-        spreads: Mean and standard deviation of each value of `columns` and each cost; a value none has is left out.
+        spreads: Mean and standard deviation of `columns` and costs; values that no run has are left out.
     """
 
     label: str
@@ -59,7 +59,7 @@ class Row:
 
 
 class Column(NamedTuple):
-    """Of the terminal's table."""
+    """A column of the table: its head and a cell for each row."""
 
     head: str
     cells: list[str]
@@ -67,27 +67,25 @@ class Column(NamedTuple):
 
 
 def columns(comparison: Comparison) -> list[str]:
-    """The metrics worth a column: what is ranked by, what is plotted, and the same of the other splits."""
-    leaf = comparison.y.rpartition("/")[2]
+    """The metrics that have a column: the one that ranks the runs, those plotted, and the same on the other splits."""
+    metric = comparison.y.rpartition("/")[2]
     names = [comparison.y, *(plot.y for plot in comparison.plots if plot.kind != "profile")]
-    names += [f"{part}/{leaf}" for part in PARTS]
-    there = {name for record in comparison.records for name in record.metrics}
+    names += [f"{split}/{metric}" for split in reversed(SPLITS)]
+    logged = {name for record in comparison.records for name in record.metrics}
     return [
-        name for name in dict.fromkeys(names) if name in there or (name == comparison.y and name not in COST_COLUMNS)
+        name for name in dict.fromkeys(names) if name in logged or (name == comparison.y and name not in COST_COLUMNS)
     ]
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """Best first; what has not finished comes after, and last what has no value."""
+    """Best first; then rows without a finished run, and last those without a value."""
     names = [*columns(comparison), *COST_COLUMNS]
-    sign = -1 if larger_is_better(comparison.y) else 1
+    sign = -1 if find(comparison.y).larger_is_better else 1
 
     def row(group: Group) -> Row:
         spreads = {name: spread for name in names if (spread := group.spread(name)) is not None}
         if not group.finished:
-            spreads = {
-                name: spread for name, spread in spreads.items() if name not in ("seconds", "examples_per_second")
-            }
+            spreads = {name: spread for name, spread in spreads.items() if name not in MEASURED_COSTS}
         n = spreads[comparison.y].n if comparison.y in spreads else len(group.finished)
         return Row(label(group.values), group.values, group.records, n, len(group.finished), spreads)
 
@@ -99,7 +97,7 @@ def rows(comparison: Comparison) -> list[Row]:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """The rows as a CSV file: the keys, how many runs, and each value's mean and standard deviation."""
+    """The rows as CSV: the keys, the number of runs, and the mean and standard deviation of each value."""
     names = columns(comparison)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -114,19 +112,19 @@ def csv_text(comparison: Comparison) -> str:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints table, plot and verdict."""
-    better = "larger" if larger_is_better(comparison.y) else "smaller"
+    """Prints the table, the main plot and the verdict."""
+    ranking = RANKINGS[find(comparison.y).direction].format(comparison.y)
     count = count_text(len(comparison.records), "run")
     console.print(Text(comparison.title, "bold"))
-    console.print(Text(f"{count}, best first by {comparison.y} ({better} is better); mean ± std of n runs", "dim"))
+    console.print(Text(f"{count}, {ranking}; mean ± std of n runs", "dim"))
     console.print()
     listed = rows(comparison)
-    console.print(table(comparison, listed[:ROWS], console.width))
-    if len(listed) > ROWS:
-        console.print(f"[dim]and {len(listed) - ROWS} rows more[/]")
+    console.print(table(comparison, listed[:MAX_ROWS], console.width))
+    if len(listed) > MAX_ROWS:
+        console.print(f"[dim]and {len(listed) - MAX_ROWS} rows more[/]")
     for line in notes(comparison):
         console.print(line)
-    drawn = sketch(comparison, comparison.plots[0], min(console.width, 100)) if comparison.plots else None
+    drawn = text_plot(comparison, comparison.plots[0], min(console.width, 100)) if comparison.plots else None
     if drawn is not None:
         console.print()
         console.print(drawn, no_wrap=True, end="")
@@ -136,7 +134,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
-    """As many columns as fit, the most telling ones."""
+    """As many columns as fit into `width` characters; y and the keys stay the longest."""
     keys = [
         Column(key_text(key), [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
         for key in comparison.keys
@@ -170,7 +168,7 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
 
 
 def notes(comparison: Comparison) -> list[Text]:
-    """What goes on, failed or fell silent, and what is no run."""
+    """Runs that go on, failed, or were stopped or pruned, and folders that hold no run."""
     lines = []
     for status, sign, colour in (
         ("running", "▶", "cyan"),
@@ -181,19 +179,19 @@ def notes(comparison: Comparison) -> list[Text]:
     ):
         found = [record for record in comparison.records if record.shown_status == status]
         lines += [
-            Text.assemble((f"{sign} {status} ", colour), _note(record, comparison.keys)) for record in found[:LISTED]
+            Text.assemble((f"{sign} {status} ", colour), _note(record, comparison.keys)) for record in found[:MAX_NOTES]
         ]
-        if len(found) > LISTED:
-            lines.append(Text(f"{sign} {status}: {len(found) - LISTED} more", colour))
-    for entry in comparison.skipped[:LISTED]:
+        if len(found) > MAX_NOTES:
+            lines.append(Text(f"{sign} {status}: {len(found) - MAX_NOTES} more", colour))
+    for entry in comparison.skipped[:MAX_NOTES]:
         lines.append(Text(f"  skipped {relative(entry.path)}: {entry.reason}", "dim"))
-    if len(comparison.skipped) > LISTED:
-        lines.append(Text(f"  skipped {len(comparison.skipped) - LISTED} more", "dim"))
+    if len(comparison.skipped) > MAX_NOTES:
+        lines.append(Text(f"  skipped {len(comparison.skipped) - MAX_NOTES} more", "dim"))
     return [Text(), *lines] if lines else []
 
 
 def verdict_panel(comparison: Comparison) -> Panel:
-    """The claim, what came out, and the numbers of each test."""
+    """The verdict, and the numbers of each test."""
     verdict = comparison.verdict
     assert verdict is not None
     lines: list[RenderableType] = [Text(verdict.sentence), Text()]
@@ -213,19 +211,18 @@ def _note(record: Record, keys: Sequence[str]) -> str:
     words = run_label(record, keys)
     if record.status == "failed":
         return f"{words}: {record.error or 'it did not say why'}"
-    steps = f"{record.progress:.0%}".replace("%", " %")
-    return f"{words}: {steps} done" + (
-        ", and nothing written for ten minutes" if record.shown_status == "silent" else ""
-    )
+    silent = ", and nothing written for ten minutes" if record.shown_status == "silent" else ""
+    return f"{words}: {100 * record.progress:.0f} % done{silent}"
 
 
 def _count(row: Row) -> str:
+    """`3`, or `2 of 3` where not all have finished."""
     return str(row.n) if row.finished == len(row.records) else f"{row.finished} of {len(row.records)}"
 
 
 def _cost(name: str, listed: Sequence[Row]) -> Column:
-    head, text = COST_COLUMNS.get(name, (key_text(name), short))
-    return Column(head, [text(row.spreads[name].mean) if name in row.spreads else "" for row in listed])
+    cells = [number_text(name, row.spreads[name].mean) if name in row.spreads else "" for row in listed]
+    return Column(key_text(name), cells)
 
 
 def _numeric(key: str, listed: Sequence[Row]) -> bool:
@@ -237,5 +234,5 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def spread_cell(name: str, spread: Spread | None) -> str:
-    """Mean and standard deviation, or nothing where no run has the value."""
+    """Mean and standard deviation; empty if no run has the value."""
     return "" if spread is None else spread_text(name, spread.mean, spread.std)

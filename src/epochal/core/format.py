@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: as many digits as mean something, shares in percent, costs short."""
+"""Numbers as text: four significant digits, fractions in percent, costs in short form. Units come from `core.metrics`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,53 @@ import io
 import math
 import sys
 
-from epochal.core.metrics import is_share
+from epochal.core.metrics import find
 
 
-def number_text(name: str, value: float) -> str:
-    """`85.42 %` for an accuracy of 0.8542, `1.234` for a loss."""
-    return f"{value:.2%}".replace("%", " %") if is_share(name) else _digits(value, _places(value))
+def number_text(name: str, value: float | None) -> str:
+    """The value of a metric or cost: `85.42 %` for an accuracy of 0.8542, `1.234` for a loss, `12 min` for seconds.
+
+    Args:
+        name: As in `epochal.core.metrics`, with or without its split.
+        value: None where a run has no finite one.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    form = find(name).form
+    if form == "percent":
+        return f"{100 * value:.2f} %"
+    if form == "short":
+        return short(value)
+    if form == "duration":
+        return duration_text(value)
+    return f"{value:,.0f}" if form == "whole" else _digits(value, _places(value))
 
 
 def spread_text(name: str, mean: float, std: float | None = None) -> str:
     """`85.42 ± 1.96 %`, a mean and its standard deviation; without one the mean alone."""
     if std is None:
         return number_text(name, mean)
-    if is_share(name):
+    metric = find(name)
+    if metric.percent:
         return f"{100 * mean:.2f} ± {100 * std:.2f} %"
+    if metric.form != "number":
+        return f"{number_text(name, mean)} ± {number_text(name, std)}"
     places = _places(mean)
     return f"{_digits(mean, places)} ± {_digits(std, places)}"
 
 
 def difference_text(name: str, value: float, *, sign: bool = True) -> str:
-    """`+18.6 points` for a difference of 0.186 in error."""
-    plus = "+" if sign else ""
-    return (
-        f"{100 * value:{plus}.2f} points"
-        if is_share(name)
-        else ("+" if sign and value >= 0 else "") + _digits(value, _places(value))
-    )
+    """`+18.60 points` for a difference of 0.186 between two errors."""
+    if find(name).percent:
+        return f"{100 * value:{'+' if sign else ''}.2f} points"
+    return ("+" if sign and value >= 0 else "") + _digits(value, _places(value))
+
+
+def tick_text(name: str, value: float) -> str:
+    """A value at the end of an axis, which has little room: `8`, `12 k`, `96.05 %`."""
+    if find(name).form in ("percent", "duration"):
+        return number_text(name, value)
+    return short(value) if abs(value) >= 10_000 else f"{value:g}"
 
 
 def short(number: float) -> str:
@@ -43,7 +64,7 @@ def short(number: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """As a person says it: 4.2 s, 40 s, 12 min, 3 h 20 min."""
+    """4.2 s, 40 s, 12 min, 3 h 20 min."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -51,11 +72,12 @@ def duration_text(seconds: float) -> str:
 
 
 def count_text(number: int, noun: str) -> str:
+    """`1 run`, `1,200 runs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _places(value: float) -> int:
-    """Decimals that show four digits of a value; -1 where only powers of ten can."""
+    """Decimals for four significant digits of a value; -1 where it needs scientific notation."""
     if value == 0:
         return 3
     size = math.floor(math.log10(abs(value)))
@@ -66,23 +88,13 @@ def _digits(value: float, places: int) -> str:
     return f"{value:,.{places}f}" if places >= 0 else f"{value:.3g}"
 
 
-PERCENT = ("accuracy", "exact", "whole", "solved")  # ends of names of metrics that are shares
-
-
-def metric_text(name: str, value: float | None) -> str:
-    if value is None:
-        return "not finite"
-    if name.endswith(PERCENT):
-        return f"{value:.2%}"
-    return f"{value:.4f}" if value == 0 or abs(value) > 1e-3 else f"{value:.1e}"
-
-
 def print_anything() -> None:
-    """A terminal or file whose encoding lacks a sign gets a question mark for it, and no error."""
+    """Makes standard output and error replace characters that their encoding lacks by question marks, without an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def say(text: str) -> None:
+    """Prints to standard error at once."""
     print(text, file=sys.stderr, flush=True)

@@ -40,7 +40,7 @@ def tell(outcome: Outcome, seconds: float) -> None:
 
 def line(outcome: Outcome, seconds: float) -> str:
     """One line for a run that has ended, with rich's markup."""
-    from epochal.core.format import duration_text, metric_text
+    from epochal.core.format import duration_text, number_text
 
     varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
     shown = [o for o in outcome["overrides"] if varying is None or split(o)[0] in varying]
@@ -48,9 +48,9 @@ def line(outcome: Outcome, seconds: float) -> str:
     metrics = outcome["summary"].get("metrics", {})
     best = outcome["summary"].get("best", {})
     if metrics.get("train/loss") is not None:
-        words.append(f"train/loss [bold]{metric_text('train/loss', metrics['train/loss'])}[/]")
+        words.append(f"train/loss [bold]{number_text('train/loss', metrics['train/loss'])}[/]")
     if best.get("value") is not None:  # the table after the grid has the last one
-        words.append(f"best {best['metric']} [bold]{metric_text(best['metric'], best['value'])}[/]")
+        words.append(f"best {best['metric']} [bold]{number_text(best['metric'], best['value'])}[/]")
     if outcome["status"] == "already":
         words.append("[dim]finished before[/]")
     elif outcome["status"] == "failed":

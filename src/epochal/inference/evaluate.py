@@ -12,7 +12,7 @@ from rich.table import Table
 
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import metric_text
+from epochal.core.format import number_text
 from epochal.data import DataModule
 from epochal.inference.generate import answer
 from epochal.inference.load import rebuild
@@ -51,7 +51,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
 
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
-        table.add_row(name, f"[bold]{metric_text(name, value)}[/]")
+        table.add_row(name, f"[bold]{number_text(name, value)}[/]")
     name = f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}"
     console.print(Panel(table, title=name, title_align="left", expand=False, border_style="cyan"))
     if task.artifacts.table:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.core.files import relative as relative
-from epochal.core.format import duration_text, metric_text, short
+from epochal.core.format import duration_text, number_text, short
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
 from epochal.plots.terminal import grid_in_terminal
@@ -61,12 +61,12 @@ def report(job: Job) -> None:
     table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in summary["metrics"].items():
         if name.startswith("test/"):
-            table.add_row(name, f"[bold]{metric_text(name, value)}[/]")
+            table.add_row(name, f"[bold]{number_text(name, value)}[/]")
     if "train/loss" in summary["metrics"]:
-        table.add_row("train/loss", metric_text("train/loss", summary["metrics"]["train/loss"]))
+        table.add_row("train/loss", number_text("train/loss", summary["metrics"]["train/loss"]))
     if best := summary["best"].get("metric"):
         value, step = summary["best"]["value"], summary["best"]["step"]
-        table.add_row(best, f"{metric_text(best, value)} (best, at step {step:,})")
+        table.add_row(best, f"{number_text(best, value)} (best, at step {step:,})")
     table.add_row("parameters", f"{summary['parameters']:,}")
     if summary["flops"]:
         table.add_row("FLOPs", f"{summary['flops']:,} an example, forward")

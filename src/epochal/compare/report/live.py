@@ -1,4 +1,4 @@
-"""The page served on this machine, with news while runs go on."""
+"""Serves the report page on this machine, and updates it while runs go on."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from epochal.compare.comparison import Comparison
 
 ADDRESS = "127.0.0.1"
-NAMES = (ADDRESS, "localhost", "[::1]")  # by which a browser may call this machine; another name is a rebinding attack
-REST = 2.0  # seconds between two looks at the folders, at least
-SHARE = 0.1  # of the time, at most, that reading may take from the training beside it
-NEARBY = 20  # ports tried to name a free one
+HOSTS = (ADDRESS, "localhost", "[::1]")  # accepted Host headers; any other one means DNS rebinding
+MIN_INTERVAL = 2.0  # seconds between two reads of the folders
+MAX_LOAD = 0.1  # fraction of the time spent on reading, which slows the training down
+NEARBY = 20  # ports tried to suggest a free one
 TYPES = {".png": "image/png", ".txt": "text/plain; charset=utf-8"}
 
 
-class News:
-    """What the page shows, read again when it is asked for and files have changed.
+class LiveData:
+    """The data of the page, read again on request when files have changed.
 
     Args:
-        refresh: Reads the runs; unchanged ones cheaply.
+        refresh: Reads the runs; cheap for unchanged ones.
     """
 
     def __init__(self, refresh: Callable[[], Comparison]) -> None:
-        self.files: dict[str, Path] = {}  # by address: all that is served beside the page itself
+        self.files: dict[str, Path] = {}  # by URL path: all files that are served
         self._refresh, self._lock = refresh, threading.Lock()
         self._stamp: Any = None
         self._due = 0.0
         self._data: dict[str, Any] = {}
 
     def data(self) -> dict[str, Any]:
-        """The page's contents, at most `REST` seconds old; longer where reading takes long."""
+        """The page's contents, at most `MIN_INTERVAL` seconds old, or older where reading takes long."""
         with self._lock:
             started = time.monotonic()
             if started >= self._due:
                 self._read()
                 took = time.monotonic() - started
-                self._due = started + took + max(REST, took / SHARE)
+                self._due = started + took + max(MIN_INTERVAL, took / MAX_LOAD)
             return self._data
 
     def _read(self) -> None:
@@ -74,7 +74,7 @@ class News:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the page, its data, and the pictures that it shows; nothing else has an address."""
+    """Serves the page, its data and its pictures, and nothing else."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -82,27 +82,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if name not in NAMES:
-            self._answer(403, "text/plain", b"This page answers only to its own machine.")
+        if name not in HOSTS:
+            self._answer(403, "text/plain", b"This page can be opened only on its own machine.")
             return
-        place, news = urlsplit(self.path), self.server.news
+        url, live = urlsplit(self.path), self.server.live
         try:
-            if place.path == "/":
-                self._answer(200, "text/html; charset=utf-8", document(news.data()).encode())
-            elif place.path == "/data.json":
-                data = news.data()
-                if parse_qs(place.query).get("known") == [data["version"]]:
+            if url.path == "/":
+                self._answer(200, "text/html; charset=utf-8", document(live.data()).encode())
+            elif url.path == "/data.json":
+                data = live.data()
+                if parse_qs(url.query).get("known") == [data["version"]]:
                     self._answer(204, "application/json", b"")
                 else:
                     self._answer(200, "application/json", json.dumps(data, allow_nan=False).encode())
-            elif file := news.files.get(place.path):
+            elif file := live.files.get(url.path):
                 self._answer(200, TYPES[file.suffix], file.read_bytes())
             else:
                 self._answer(404, "text/plain", b"There is nothing here.")
-        except EpochalError as error:  # the folders went away while the page is open
+        except EpochalError as error:  # the folders were deleted while the page is open
             self._answer(503, "text/plain; charset=utf-8", str(error).encode())
         except FileNotFoundError:
-            self._answer(404, "text/plain", b"It was there, but is no more.")
+            self._answer(404, "text/plain", b"The file has been deleted.")
 
     def _answer(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -115,19 +115,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a line each three seconds helps nobody."""
+        """Prints nothing: the page polls every three seconds."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = not WINDOWS  # there it would let two servers have one port
+    allow_reuse_address = not WINDOWS  # on Windows it would let two servers share a port
 
-    def __init__(self, port: int, news: News) -> None:
-        self.news = news
+    def __init__(self, port: int, live: LiveData) -> None:
+        self.live = live
         super().__init__((ADDRESS, port), Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no error; all others keep their traceback."""
+        """Ignores browsers that closed the connection; other errors keep their traceback."""
         import sys
 
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
@@ -135,21 +135,21 @@ class Server(ThreadingHTTPServer):
 
 
 def open_server(refresh: Callable[[], Comparison], port: int) -> Server:
-    """Reads the runs once and takes the port.
+    """Reads the runs once and binds the port of 127.0.0.1.
 
     Raises:
-        ConfigError: If the port cannot be had, or there are no runs to show.
+        ConfigError: If the port is not available, or there are no runs.
     """
-    news = News(refresh)
+    live = LiveData(refresh)
     try:
-        server = Server(port, news)
+        server = Server(port, live)
     except OverflowError as error:
         raise ConfigError(f"port={port} is no port; choose one from 1024 to 65535.") from error
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         raise ConfigError(f"Port {port} {why}; choose another, such as port={_free_port(port)}.") from error
     try:
-        news.data()
+        live.data()
     except BaseException:
         server.server_close()
         raise
@@ -160,12 +160,12 @@ def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> Non
     """Serves the page until Ctrl-C.
 
     Args:
-        refresh: Reads the runs; unchanged ones cheaply. It is called only while a page is open.
-        port: On 127.0.0.1.
-        console: Is told the address.
+        refresh: Reads the runs; cheap for unchanged ones. It is called only while a page is open.
+        port: Of 127.0.0.1.
+        console: Where the address is printed.
 
     Raises:
-        ConfigError: If the port cannot be had, or there are no runs to show.
+        ConfigError: If the port is not available, or there are no runs.
     """
     with open_server(refresh, port) as server:
         console.print(f"Open http://{ADDRESS}:{server.server_port} in a browser; Ctrl-C ends it.", highlight=False)
@@ -176,7 +176,7 @@ def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> Non
 
 
 def _free_port(taken: int) -> int:
-    """The next that is free."""
+    """The next free port, for a suggestion."""
     start = min(max(taken + 1, 1024), 65535 - NEARBY)
     for port in range(start, start + NEARBY):
         with socket.socket() as probe:

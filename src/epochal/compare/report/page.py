@@ -1,4 +1,4 @@
-"""The page: verdict, plots, runs, configs and pictures of a comparison, in one HTML file that asks nobody for anything."""
+"""The report page: verdict, plots, runs, configs and pictures of a comparison in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.compare.figures import figure, heading
+from epochal.compare.figures import figure
 from epochal.compare.labels import run_label, title, value_text
-from epochal.compare.records import COSTS, STATUSES, Picture, Record, Value
+from epochal.compare.records import STATUSES, Picture, Record, Value
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import duration_text, number_text, short
-from epochal.core.metrics import larger_is_better
+from epochal.core.format import number_text
+from epochal.core.metrics import COSTS, find
 
 if TYPE_CHECKING:
     from epochal.compare.comparison import Comparison
 
-PICTURES = 6_000_000  # bytes that pictures and texts may take in the file, before base64 makes a third more of them
-WIDEST = 960  # pixels of a picture in the file
-TEXT = 20_000  # characters of a text sample
-STEPS = 8  # of a run's pictures of one name
-BEST = 6  # runs whose pictures come first
+MAX_BYTES = 6_000_000  # of all pictures and texts in the file, before base64 adds a third
+MAX_WIDTH = 960  # pixels of a picture in the file
+MAX_CHARACTERS = 20_000  # of a text in the file
+MAX_STEPS = 8  # of which a run's pictures of one name are embedded
+BEST = 6  # runs whose pictures are embedded first
 
 Json = dict[str, Any]
 
 
 def write(comparison: Comparison, path: Path) -> Path:
-    """Writes the page whole or not at all, and tells its path."""
+    """Writes the page atomically, and returns its path."""
     shown, left_out = embedded(ranked(comparison))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, document(contents(comparison, shown, left_out=left_out)))
@@ -44,9 +44,9 @@ def write(comparison: Comparison, path: Path) -> Path:
 
 
 def document(data: Json) -> str:
-    """The HTML file around `contents`.
+    """The HTML file with the data of `contents`.
 
-    A policy in its head lets nothing run but its own two scripts, and nothing be fetched but from where it came.
+    Its Content-Security-Policy allows its own two scripts and requests to its own origin, nothing else.
     """
     template = resources.files("epochal.compare.report").joinpath("page.html").read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)[-1:]
@@ -64,13 +64,13 @@ def document(data: Json) -> str:
 
 
 def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0, live: bool = False) -> Json:
-    """All that the page shows, as plain data.
+    """Everything that the page shows, as JSON data.
 
     Args:
         comparison: What to show.
         shown: Pictures and texts, from `embedded` or `linked`.
-        left_out: How many there was no room for.
-        live: Whether the page is to ask for news.
+        left_out: How many of them did not fit.
+        live: Whether the page polls for updates.
     """
     records = ranked(comparison)
     names = run_names(records)
@@ -78,15 +78,18 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
     columns = _columns(comparison, records)
     return {
         "title": comparison.title,
-        "source": (comparison.claim or {}).get("source"),
+        "source": comparison.source,
         "footnote": comparison.footnote,
         "written": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "live": live,
         "statuses": dict(sorted(Counter(r.shown_status for r in records).items(), key=lambda s: _status_rank(s[0]))),
         "verdict": _verdict(comparison),
-        "plots": [{"heading": heading(plot), "spec": figure(comparison, plot)} for plot in comparison.plots],
-        "columns": [{"key": key, "title": title(key), "number": number} for key, number in columns],
-        "sort": {"key": comparison.y, "descending": larger_is_better(comparison.y)},
+        "plots": [{"heading": plot.title, "spec": figure(comparison, plot)} for plot in comparison.plots],
+        "columns": [
+            {"key": key, "title": title(key), "number": number, "descending": number and _larger_first(key)}
+            for key, number in columns
+        ],
+        "sort": {"key": comparison.y, "descending": find(comparison.y).larger_is_better},
         "common": common,
         "runs": [
             {
@@ -108,7 +111,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
 
 def ranked(comparison: Comparison) -> list[Record]:
     """The runs, best first; those without a value last."""
-    sign = -1 if larger_is_better(comparison.y) else 1
+    sign = -1 if find(comparison.y).larger_is_better else 1
 
     def rank(record: Record) -> tuple[bool, float]:
         value = record.value(comparison.y)
@@ -118,7 +121,7 @@ def ranked(comparison: Comparison) -> list[Record]:
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
-    """A name for each run that no other has: the folder's, with its parents as far as they are needed."""
+    """A unique name for each run: its folder's, with as many parents as are needed."""
     depth = {record.folder: 1 for record in records}
     while True:
         names = {folder: "/".join(folder.parts[-count:]) for folder, count in depth.items()}
@@ -131,7 +134,12 @@ def run_names(records: Sequence[Record]) -> list[str]:
 
 
 def linked(records: Sequence[Record], address: Callable[[Path], str]) -> list[Json]:
-    """Pictures and texts by an address from which the page fetches what it shows."""
+    """Pictures and texts as addresses, from which the page fetches those it shows.
+
+    Args:
+        records: The runs.
+        address: Gives the address of a file.
+    """
     return [
         {**_entry(name, picture), "src": address(picture.path)}
         for name, record in zip(run_names(records), records)
@@ -140,14 +148,14 @@ def linked(records: Sequence[Record], address: Callable[[Path], str]) -> list[Js
 
 
 def embedded(records: Sequence[Record]) -> tuple[list[Json], int]:
-    """Pictures and texts as part of the page, and how many there was no room for.
+    """Pictures and texts as data, and how many did not fit into MAX_BYTES.
 
-    The best runs' come first, of each name the last, then the first, then those between.
+    Those of the best runs come first; of each name the last one, then the first, then those between.
     """
     names = run_names(records)
     entries: list[Json] = []
-    room, left_out = PICTURES, 0
-    for name, picture in _by_worth(list(zip(names, records))):
+    room, left_out = MAX_BYTES, 0
+    for name, picture in _by_priority(list(zip(names, records))):
         content = _content(picture) if room > 0 else None
         size = sum(map(len, (content or {}).values()))
         if content is None or size > room:
@@ -160,8 +168,8 @@ def embedded(records: Sequence[Record]) -> tuple[list[Json], int]:
     return entries, left_out
 
 
-def _by_worth(runs: Sequence[tuple[str, Record]]) -> Iterable[tuple[str, Picture]]:
-    """Each run's pictures, STEPS of a name at most, in the order in which they are to have room."""
+def _by_priority(runs: Sequence[tuple[str, Record]]) -> Iterable[tuple[str, Picture]]:
+    """Each run's pictures, at most MAX_STEPS of a name, in the order in which they are embedded."""
     queues = []
     for number, (name, record) in enumerate(runs):
         by_name: dict[str, list[Picture]] = {}
@@ -170,11 +178,11 @@ def _by_worth(runs: Sequence[tuple[str, Record]]) -> Iterable[tuple[str, Picture
         for pictures in by_name.values():
             tests = [picture for picture in pictures if picture.step is None]
             during = [picture for picture in pictures if picture.step is not None]
-            at = sorted({round(i * (len(during) - 1) / (STEPS - 1)) for i in range(STEPS)}) if during else []
+            at = sorted({round(i * (len(during) - 1) / (MAX_STEPS - 1)) for i in range(MAX_STEPS)}) if during else []
             steps = [during[i] for i in at]
-            for worth, picture in enumerate([*tests, *steps[-1:], *steps[:-1][:1], *steps[1:-1]]):
+            for rank, picture in enumerate([*tests, *steps[-1:], *steps[:-1][:1], *steps[1:-1]]):
                 best = number < BEST
-                queues.append(((not best, 0 if best else worth, number, worth), name, picture))
+                queues.append(((not best, 0 if best else rank, number, rank), name, picture))
     return ((name, picture) for _, name, picture in sorted(queues, key=lambda queue: queue[0]))
 
 
@@ -192,15 +200,15 @@ def _kind(picture: Picture) -> str:
 
 
 def _content(picture: Picture) -> Json | None:
-    """A picture as WebP, at most WIDEST pixels wide, or a text; None if it cannot be read, as half-written ones cannot."""
+    """A picture as WebP, at most MAX_WIDTH pixels wide, or a text; None if it cannot be read, such as a half-written one."""
     from PIL import Image
 
     try:
         if _kind(picture) == "text":
-            return {"text": picture.path.read_text(encoding="utf-8", errors="replace")[:TEXT]}
+            return {"text": picture.path.read_text(encoding="utf-8", errors="replace")[:MAX_CHARACTERS]}
         with Image.open(picture.path) as image:
             image = image.convert("RGB")
-        image.thumbnail((WIDEST, 4 * WIDEST))
+        image.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
         stream = io.BytesIO()
         image.save(stream, "WEBP", quality=80, method=2)
     except (OSError, ValueError):
@@ -209,7 +217,7 @@ def _content(picture: Picture) -> Json | None:
 
 
 def _columns(comparison: Comparison, records: Sequence[Record]) -> list[tuple[str, bool]]:
-    """Names of the run table's columns, and whether they hold numbers: what was varied, what came out, what it cost."""
+    """Names of the run table's columns, and whether they hold numbers: varying keys, metrics, costs."""
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics))
     plotted = [comparison.y, *(plot.y for plot in comparison.plots)]
     results = [name for name in metrics if name.startswith(("test/", "val/")) and not name.endswith("/error")]
@@ -223,22 +231,20 @@ def _columns(comparison: Comparison, records: Sequence[Record]) -> list[tuple[st
     return found
 
 
-def _cell(key: str, value: Value) -> list[Any]:
-    """Text and, to sort by, a number or the text itself."""
+def _larger_first(name: str) -> bool:
+    """Whether a first click on the column's head puts the largest value, which is the best, at the top."""
+    return ("/" in name or name in COSTS) and find(name).larger_is_better
+
+
+def _cell(name: str, value: Value) -> list[Any]:
+    """A value as text, and what it is sorted by: a number or the text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return [value_text(value), value_text(value) or None]
-    if key in ("parameters", "flops"):
-        return [short(value), value]
-    if key == "seconds":
-        return [duration_text(value), value]
-    return [
-        number_text(key, value) if "/" in key else value_text(value) if key not in COSTS else f"{value:,.0f}",
-        value,
-    ]
+    return [number_text(name, value) if "/" in name or name in COSTS else value_text(value), value]
 
 
 def _common(records: Sequence[Record]) -> dict[str, str]:
-    """The config keys in which all runs agree: told once, or a thousand runs would tell them a thousand times."""
+    """The config keys with the same value in all runs, which are stored once and not in every run."""
     if not records:
         return {}
     first, *rest = (record.config for record in records)
@@ -246,7 +252,7 @@ def _common(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _config_text(value: Value) -> str:
-    """As the YAML has it; in quotes what could not be seen otherwise."""
+    """As in YAML; in quotes where it would be invisible otherwise."""
     return value if isinstance(value, str) and value.strip() and value.isprintable() else json.dumps(value)
 
 
@@ -263,7 +269,7 @@ def _status_rank(status: str) -> int:
 
 
 def _hash(script: str) -> str:
-    """By which a page's policy knows a script."""
+    """The hash by which a Content-Security-Policy allows a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
@@ -273,4 +279,4 @@ def _bundle() -> str:
     import vl_convert
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    return f"(() => {{{bundle}}})();"  # its many names stay its own
+    return f"(() => {{{bundle}}})();"  # keeps its names out of the global scope

@@ -1,4 +1,4 @@
-"""A W&B report from the same definition as the page. Not tried against a W&B server yet; the report is built in the tests."""
+"""A W&B report with the same plots as the page. Tests build it; it has not been saved to a W&B server yet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def publish(comparison: Comparison, console: Console) -> None:
 
     Raises:
         ConfigError: If the package is missing, or the runs were not all logged to one project.
-        EpochalError: If W&B refuses it, for want of a login or a network for instance.
+        EpochalError: If W&B refuses it, for lack of a login or a network for instance.
     """
     try:
         made = report(comparison)
         made.save()
     except EpochalError:
         raise
-    except Exception as error:  # whatever W&B's client raises, the person can do no more than read it
+    except Exception as error:  # W&B's client raises many types; the user can only read the message
         raise EpochalError(
             f"W&B took no report ({type(error).__name__}: {' '.join(str(error).split())}); wandb login, and the network, "
             "are needed, and runs kept offline must have been sent: wandb sync <run>/wandb/offline-run-*."
@@ -31,10 +31,10 @@ def publish(comparison: Comparison, console: Console) -> None:
 
 
 def report(comparison: Comparison) -> Any:
-    """The `wandb_workspaces.reports.v2.Report`, not saved yet; W&B wants a login for it if the runs name no entity.
+    """The `wandb_workspaces.reports.v2.Report`, not saved yet; W&B needs a login for it if the runs name no entity.
 
     Raises:
-        ConfigError: As `publish`.
+        ConfigError: If the package is missing, or the runs were not all logged to one project.
     """
     try:
         import wandb_workspaces.reports.v2 as wr
@@ -61,18 +61,19 @@ def report(comparison: Comparison) -> Any:
     )
     panels = [_panel(wr, plot) for plot in comparison.plots if plot.kind != "profile"]
     blocks: list[Any] = [
-        wr.MarkdownBlock(_words(comparison)),
+        wr.MarkdownBlock(_summary(comparison)),
         wr.PanelGrid(runsets=[runs], panels=[*panels, wr.RunComparer()]),
     ]
     return wr.Report(**place, title=comparison.title, description=comparison.footnote, blocks=blocks)
 
 
 def _panel(wr: Any, plot: Plot) -> Any:
+    """The W&B panel that is most like the plot."""
     group = [wr.Config(key) for key in plot.group]
     if plot.kind == "curves":
         return wr.LinePlot(
             title=plot.title,
-            x="step",  # the axis that W&B knows
+            x="step",  # the only axis that W&B has
             y=[_metric(plot.y)],
             groupby=group[0] if group else None,
             groupby_rangefunc="stddev" if group else None,
@@ -85,12 +86,12 @@ def _panel(wr: Any, plot: Plot) -> Any:
 
 
 def _metric(name: str) -> str:
-    """What the runs logged: errors are worked out of accuracies here, which W&B does not."""
+    """The name that the runs logged: errors are computed from accuracies when runs are compared, and W&B has none."""
     return name.removesuffix("/error") + "/accuracy" if name.endswith("/error") else name
 
 
-def _words(comparison: Comparison) -> str:
-    """Claim, verdict and footnote, as Markdown."""
+def _summary(comparison: Comparison) -> str:
+    """Verdict, source and footnote as Markdown."""
     lines = []
     if comparison.verdict is not None:
         lines.append(f"**{comparison.verdict.verdict}.** {comparison.verdict.sentence}")

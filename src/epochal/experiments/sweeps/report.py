@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import metric_text
-from epochal.core.metrics import is_share
+from epochal.core.format import number_text
+from epochal.core.metrics import find
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective
 from epochal.experiments.sweeps.space import shown
@@ -80,7 +80,7 @@ def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
 
 
 def value_text(objective: Objective, value: float) -> str:
-    return metric_text(objective.name, value) if "/" in objective.name else f"{value:,.6g}"
+    return number_text(objective.name, value) if "/" in objective.name else f"{value:,.6g}"
 
 
 def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
@@ -230,11 +230,11 @@ def importance(study: Study) -> Row | None:
 def axis(objective: Objective, *, log: bool = False) -> Row:
     """Of an objective's values; shares in percent."""
     scale = {"type": "log", "nice": False} if log else {"zero": False}
-    share = is_share(objective.name)
+    percent = find(objective.name).percent
     return {
         "type": "quantitative",
         "scale": scale,
-        "axis": {"title": objective.name, "format": "~%" if share else "~s" if log else "~g", "tickCount": 5},
+        "axis": {"title": objective.name, "format": "~%" if percent else "~s" if log else "~g", "tickCount": 5},
     }
 
 
