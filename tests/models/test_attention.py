@@ -38,14 +38,14 @@ def copy(ours, theirs):
 
 def copy_attention(ours, theirs):
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(ours.query_key_value.weight)
-        theirs.in_proj_bias.copy_(ours.query_key_value.bias)
-    copy(ours.out, theirs.out_proj)
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias)
+    copy(ours.proj, theirs.out_proj)
 
 
 def copy_feedforward(ours, theirs):
-    copy(ours.widen, theirs.linear1)
-    copy(ours.narrow, theirs.linear2)
+    copy(ours.fc1, theirs.linear1)
+    copy(ours.fc2, theirs.linear2)
 
 
 def their_arguments(pre_norm):
@@ -98,8 +98,8 @@ def test_an_encoder_layer_is_that_of_torch(pre_norm, causal, lengths):
     theirs = nn.TransformerEncoderLayer(**their_arguments(pre_norm)).train()  # not its fast path, which is another code
     copy_attention(ours.attention, theirs.self_attn)
     copy_feedforward(ours.feedforward, theirs)
-    copy(ours.attention_bypass.norm, theirs.norm1)
-    copy(ours.feedforward_bypass.norm, theirs.norm2)
+    copy(ours.attention_residual.norm, theirs.norm1)
+    copy(ours.feedforward_residual.norm, theirs.norm2)
     x = steps(SOURCE)
     expected = theirs(
         x,
@@ -118,8 +118,8 @@ def test_a_decoder_layer_is_that_of_torch(pre_norm, lengths):
     copy_attention(ours.self_attention, theirs.self_attn)
     copy_attention(ours.cross_attention, theirs.multihead_attn)
     copy_feedforward(ours.feedforward, theirs)
-    for number, bypass in enumerate((ours.self_bypass, ours.cross_bypass, ours.feedforward_bypass), 1):
-        copy(bypass.norm, getattr(theirs, f"norm{number}"))
+    for number, residual in enumerate((ours.self_residual, ours.cross_residual, ours.feedforward_residual), 1):
+        copy(residual.norm, getattr(theirs, f"norm{number}"))
     x, source = steps(TARGET, seed=2), steps(SOURCE)
     expected = theirs(x, source, tgt_mask=future(TARGET), memory_key_padding_mask=padded(SOURCE, lengths))
     assert_same_where_real(ours(x, source, padding_mask(lengths, SOURCE)), expected, None)
@@ -155,7 +155,7 @@ def test_the_weights_of_a_decoder_are_those_its_last_layer_works_with(pre_norm, 
 
 def test_sublayers_that_are_left_out_leave_no_weights():
     names = {name.split(".")[0] for name, _ in EncoderLayer(**SIZES, attention=False).named_parameters()}
-    assert names == {"feedforward", "feedforward_bypass"}
+    assert names == {"feedforward", "feedforward_residual"}
     bare = DecoderLayer(**SIZES, self_attention=False, cross_attention=False)
     assert {name.split(".")[0] for name, _ in bare.named_parameters()} == names
 
@@ -163,7 +163,7 @@ def test_sublayers_that_are_left_out_leave_no_weights():
 def test_dropout_is_on_what_the_sublayers_add_and_nowhere_else():
     layer = DecoderLayer(**{**SIZES, "dropout": 0.5}).train()
     dropped = [name for name, module in layer.named_modules() if isinstance(module, nn.Dropout)]
-    assert dropped == ["self_bypass.dropout", "cross_bypass.dropout", "feedforward_bypass.dropout"]
+    assert dropped == ["self_residual.dropout", "cross_residual.dropout", "feedforward_residual.dropout"]
     feedforward, x = FeedForward(embed_dim=EMBED_DIM, feedforward_dim=WIDE).train(), steps(TARGET)
     assert torch.equal(feedforward(x), feedforward(x))
 

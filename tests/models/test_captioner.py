@@ -68,7 +68,7 @@ def test_every_parameter_gets_a_gradient(decoder):
 @pytest.mark.parametrize("decoder", DECODERS, ids=str)
 def test_attention_is_a_share_of_each_place_in_the_image(decoder):
     model, (images, target) = captioner(**decoder, dropout=0.5).train(), captioned()
-    model.sight.eval()  # its batch norms would learn from a look
+    model.image_encoder.eval()  # its batch norms would learn from a look
     weights = model.attention(images, target)
     assert weights.shape == (3, 5, 2, 5) and model.training
     torch.testing.assert_close(weights.sum((2, 3)), torch.ones(3, 5))
@@ -76,11 +76,11 @@ def test_attention_is_a_share_of_each_place_in_the_image(decoder):
 
 
 @pytest.mark.parametrize("decoder", ["recurrent", "transformer"])
-def test_a_place_is_told_from_the_same_sight_elsewhere(decoder):
+def test_position_tells_equal_patches_apart(decoder):
     model, (_, target) = captioner(decoder=decoder), captioned(1)
     left, right = torch.zeros(2, 1, 1, 16, 40).unbind()
     left[..., 4:12, 12:20], right[..., 4:12, 20:28] = 30.0, 30.0
-    torch.testing.assert_close(model.sight(left).roll(1, dims=3), model.sight(right))  # a place further, the same
+    torch.testing.assert_close(model.image_encoder(left).roll(1, dims=3), model.image_encoder(right))  # a place further, the same
     assert not torch.allclose(model(left, target), model(right, target), atol=1e-3)
 
 

@@ -174,7 +174,7 @@ def test_the_form_follows_the_images_size(side, form):
         ({"resolution": 4}, "at least 8x8 pixels, not 4x4: resolution=8"),
         ({"width": 0}, "width=0 must be above 0"),
         ({"depth": -1.0}, "depth=-1.0 must be above 0"),
-        ({"stochastic_depth": 1.0}, "stochastic_depth=1.0 must be at least 0 and below 1"),
+        ({"stochastic_depth": 1.0}, "stochastic_depth=1.0 must be a number of at least 0 and below 1"),
     ],
 )
 def test_a_wrong_argument_is_answered_with_the_right_ones(config, message):

@@ -68,8 +68,8 @@ def test_before_training_all_tokens_are_about_equally_likely():
 
 def test_what_writes_into_the_residual_stream_starts_smaller_with_depth():
     gpt = GPT(vocab_size=65, context_length=8, depth=8)
-    assert gpt.blocks[0].widen.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    for layer in (gpt.blocks[0].narrow, gpt.blocks[7].attention.out):
+    assert gpt.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    for layer in (gpt.blocks[0].mlp.fc2, gpt.blocks[7].attention.proj):
         assert layer.weight.std().item() == pytest.approx(0.005, rel=0.05)
 
 

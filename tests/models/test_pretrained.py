@@ -17,7 +17,7 @@ from epochal.inference.evaluate import evaluate
 from epochal.models import MLP, VGG, AlexNet, EfficientNet, GoogLeNet, ResNet, ViT
 from epochal.models.pretrained.torchvision import load_pretrained, normalisation, translate
 from helpers.parity import check_parity
-from helpers.training import CONF, train
+from helpers.training import train
 
 
 class Small(nn.Module):
@@ -259,7 +259,7 @@ def test_a_run_begins_with_them_on_pixels_scaled_for_them_and_needs_them_no_more
     assert all(job.data.state()[name] == pytest.approx(numbers) for name, numbers in scale.items())
 
     next(hub.iterdir()).unlink()
-    config = compose([f"run={job.run.folder}"], "evaluate", CONF)
+    config = compose([f"run={job.run.folder}"], "evaluate")
     assert evaluate(config, Console(quiet=True))["test/loss"] == pytest.approx(job.task.measured["test/loss"])
     file = job.run.folder / "summary.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "status": "stopped"}))

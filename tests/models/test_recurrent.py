@@ -289,7 +289,7 @@ def test_a_sigmoid_network_reads_on_from_a_state():
         ({"hidden_size": 0}, "hidden_size=0"),
         ({"cell": "lstm", "activation": "sigmoid"}, "activation=sigmoid is no choice. There are: tanh"),
         ({"vocab_size": 5}, "either in_features .* vocab_size .* or frame_shape"),
-        ({"in_features": None, "frame_shape": (1, 3, 8)}, "Films of 3x8 pixels are too small"),
+        ({"in_features": None, "frame_shape": (1, 3, 8)}, "Videos of 3x8 pixels are too small"),
         ({"num_classes": None}, "needs vocab_size"),
         ({"in_features": None, "vocab_size": 5, "num_classes": None, "bidirectional": True}, "bidirectional=true"),
     ],

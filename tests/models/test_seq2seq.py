@@ -103,7 +103,7 @@ def test_attention_follows_its_equations(attention):
         shares = torch.cat(scores).softmax(0)
         torch.testing.assert_close(weights[0, t], shares)
         context = sum(share * m for share, m in zip(shares, memory[0], strict=True))
-        logits.append(model.decoder.head(torch.tanh(look.out(torch.cat((context, q))))))
+        logits.append(model.decoder.head(torch.tanh(look.proj(torch.cat((context, q))))))
     torch.testing.assert_close(model(source[:1], target[:1])[0], torch.stack(logits))
 
 
@@ -179,5 +179,5 @@ def test_an_impossible_argument_is_named(wrong, message):
 
 @pytest.mark.parametrize("teacher_forcing", [-0.1, 1.1])
 def test_an_impossible_share_of_teacher_forcing_is_named(teacher_forcing):
-    with pytest.raises(ValueError, match=f"teacher_forcing={teacher_forcing} must be from 0 to 1"):
+    with pytest.raises(ValueError, match=f"teacher_forcing={teacher_forcing} must be a number of at least 0 and at most 1"):
         seq2seq()(*sentences(), teacher_forcing=teacher_forcing)

@@ -128,9 +128,9 @@ def test_sincos_positions_tell_every_place_apart_and_are_not_learnt():
 def test_attention_maps_are_the_weights_that_attention_takes(causal):
     attention, x = made().blocks[0].attention, torch.randn(2, 6, 16)
     maps, read = [], []
-    attention.out.register_forward_hook(lambda module, inputs, output: read.append(inputs[0]))
+    attention.proj.register_forward_hook(lambda module, inputs, output: read.append(inputs[0]))
     attention(x, causal=causal, maps=maps)
-    value = attention.query_key_value(x).chunk(3, dim=-1)[2].unflatten(-1, (2, 8)).transpose(1, 2)
+    value = attention.qkv(x).chunk(3, dim=-1)[2].unflatten(-1, (2, 8)).transpose(1, 2)
     torch.testing.assert_close((maps[0] @ value).transpose(1, 2).flatten(2), read[0])
 
 
@@ -161,16 +161,16 @@ def test_rollout_is_a_share_for_each_patch(pool):
 
 def test_stochastic_depth_leaves_a_block_out_for_some_images_and_makes_up_for_it():
     torch.manual_seed(0)
-    block = Block(embed_dim=16, num_heads=2, dropout=0.0, skipped=0.25)
-    kept = block._skip(torch.ones(4000, 2, 3))
+    block = Block(embed_dim=16, num_heads=2, dropout=0.0, drop_path=0.25)
+    kept = block._drop_path(torch.ones(4000, 2, 3))
     torch.testing.assert_close(kept.unique(), torch.tensor([0, 4 / 3]))
     assert (kept[:, :1, :1] == kept).all()  # the whole image
     assert kept.mean().item() == pytest.approx(1, abs=0.05)
-    assert block.eval()._skip(torch.ones(9, 2, 3)).eq(1).all()
+    assert block.eval()._drop_path(torch.ones(9, 2, 3)).eq(1).all()
 
 
 def test_later_blocks_are_left_out_more_often():
-    assert [block.skipped for block in made(depth=3, stochastic_depth=0.2).blocks] == [0, 0.1, 0.2]
+    assert [block.drop_path for block in made(depth=3, stochastic_depth=0.2).blocks] == [0, 0.1, 0.2]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -99,5 +99,5 @@ def test_classes_are_learned_from_where_patches_left_off(task, home):
 
     after = train(*small, f"init_from={before.run.folder}", "optimizer.lr=1e-12", "duration=1steps")
     assert "test/accuracy" in after.task.measured
-    for name in ("positions", "blocks.0.widen.weight", "norm.weight"):
+    for name in ("positions", "blocks.0.mlp.fc1.weight", "norm.weight"):
         torch.testing.assert_close(after.task.model.state_dict()[name], before.task.model.state_dict()[name])

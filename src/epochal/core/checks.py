@@ -1,8 +1,9 @@
-"""Options of objectives: what a person got wrong, in a sentence."""
+"""Checks of arguments: each raises a ValueError whose sentence names the argument, its value and what would be right."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -12,9 +13,39 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name}={value} must be a whole number of at least {least}.")
 
 
+def check_sizes(**sizes: Any) -> None:
+    """Raise ValueError unless every size is a whole number of at least 1."""
+    for name, size in sizes.items():
+        check_whole(name, size, 1)
+
+
 def check_number(name: str, value: Any, least: float, *, most: float = math.inf, below: float = math.inf) -> None:
-    """Raise ValueError unless value is a number from least up to most, or up to but not below."""
+    """Raise ValueError unless least <= value <= most and value < below; by default any finite number from least up."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
     if not right or not value < below:
         end = f"at most {most}" if most < math.inf else f"below {below}" if below < math.inf else "finite"
         raise ValueError(f"{name}={value} must be a number of at least {least} and {end}.")
+
+
+def check_positive(name: str, value: Any, *, most: float = math.inf) -> None:
+    """Raise ValueError unless 0 < value <= most and value is finite."""
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if not right or value > most:
+        raise ValueError(f"{name}={value} must be above 0 and {f'at most {most}' if most < math.inf else 'finite'}.")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise ValueError unless 0 <= value < 1, as of a dropout probability."""
+    check_number(name, value, 0, below=1)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise ValueError unless value is one of choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value} is no choice. There are: {' '.join(map(str, choices))}")
+
+
+def check_heads(num_heads: int, embed_dim: int) -> None:
+    """Raise ValueError unless the embedding can be divided evenly among the attention heads."""
+    if embed_dim % num_heads:
+        raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}.")

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
+from epochal.models.common.layers import choose_input, kaiming_init, scaled
 
 FILTERS = (64, 192, 384, 256, 256)
 KERNELS = {"imagenet": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
@@ -73,7 +74,7 @@ class AlexNet(nn.Module):
         check_choice("input", input, tuple(KERNELS))
         check_choice("norm", norm, ("none", "local_response"))
         check_choice("pool", pool, ("overlapping", "plain"))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         published = (input, norm, pool, width) == ("imagenet", "none", "overlapping", 1)
         self.torchvision_name = "alexnet" if published else None
 
@@ -96,7 +97,7 @@ class AlexNet(nn.Module):
             nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
-        start_for_relu(self)
+        kaiming_init(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> AlexNet:

@@ -1,4 +1,4 @@
-"""Captioner: a convolutional network sees an image, a recurrent network or a Transformer's decoder tells what is in it.
+"""Image captioning: a convolutional encoder, and a recurrent or Transformer decoder that attends to it.
 
 Vinyals, Toshev, Bengio, Erhan: Show and Tell: A Neural Image Caption Generator, 2015 (arXiv 1411.4555).
 Xu et al.: Show, Attend and Tell: Neural Image Caption Generation with Visual Attention, 2015 (arXiv 1502.03044).
@@ -12,19 +12,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Images, Tokens
-from epochal.models.common import beam_search
 from epochal.models.common.attention import Decoder, add_positions
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes
+from epochal.models.common.encoder_decoder import EncoderDecoder
+from epochal.models.common.old_names import TRANSFORMER_LAYERS
 from epochal.models.common.recurrent_decoder import CELLS, RecurrentDecoder
 
-State = dict[str, Any]  # what a writer keeps from token to token; batch first
+State = dict[str, Any]  # what a decoder keeps from token to token; batch first
 
 
-class Sight(nn.Sequential):
-    """An image as a grid of vectors: `stages` times a 3x3 convolution, batch norm, ReLU and halved sides.
+class ImageEncoder(nn.Sequential):
+    """An image as a grid of vectors: `stages` times a 3x3 convolution, batch norm, ReLU and 2x2 max pooling.
 
-    The first has `channels` and each later one twice as many; a 1x1 convolution makes embed_dim of them.
+    The first convolution has `channels` and each later one twice as many; a 1x1 convolution projects to embed_dim.
     """
 
     def __init__(self, *, in_channels: int, channels: int, stages: int, embed_dim: int) -> None:
@@ -36,14 +37,14 @@ class Sight(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(in_channels, embed_dim, 1))
 
 
-class RecurrentWriter(nn.Module):
-    """The mean of the grid makes the first state, and each state looks at the grid."""
+class RecurrentTextDecoder(nn.Module):
+    """The initial state is a linear layer of the grid's mean, and each state attends to the grid."""
 
     def __init__(self, *, vocab_size: int, cell: str, attention: str, embed_dim: int, depth: int, dropout: float):
         super().__init__()
         self.depth = depth
-        self.start = nn.Linear(embed_dim, depth * embed_dim)
-        self.cells = nn.Linear(embed_dim, depth * embed_dim) if cell == "lstm" else None
+        self.init_hidden = nn.Linear(embed_dim, depth * embed_dim)
+        self.init_cell = nn.Linear(embed_dim, depth * embed_dim) if cell == "lstm" else None
         self.decoder = RecurrentDecoder(
             vocab_size=vocab_size,
             cell=cell,
@@ -59,7 +60,11 @@ class RecurrentWriter(nn.Module):
 
     def begin(self, grid: Tensor) -> State:
         mean = grid.mean(dim=1)
-        start = [layer(mean).unflatten(1, (self.depth, -1)) for layer in (self.start, self.cells) if layer is not None]
+        start = [
+            layer(mean).unflatten(1, (self.depth, -1))
+            for layer in (self.init_hidden, self.init_cell)
+            if layer is not None
+        ]
         return self.decoder.begin((start[0].tanh(), *start[1:]), grid)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # (B,) -> (B, vocab_size)
@@ -68,12 +73,12 @@ class RecurrentWriter(nn.Module):
 
     def weights(self, target: Tensor, grid: Tensor) -> Tensor:  # (B, T), (B, S, C) -> (B, T, S)
         weights = self.decoder.weights(target, self.begin(grid))
-        assert weights is not None  # it always has attention here
+        assert weights is not None  # RecurrentDecoder always has attention here
         return weights
 
 
-class TransformerWriter(nn.Module):
-    """Each step looks at those before it and at the grid."""
+class TransformerTextDecoder(nn.Module):
+    """Each step attends to the steps before it and to the grid."""
 
     def __init__(self, *, vocab_size: int, embed_dim: int, depth: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -102,41 +107,48 @@ class TransformerWriter(nn.Module):
         return self.dropout(add_positions(self.embed(tokens) * math.sqrt(self.embed.embedding_dim), start))
 
 
-class Captioner(nn.Module):
-    """Looks at a grid of the image while it writes.
+class Captioner(EncoderDecoder):
+    """The decoder attends to a grid of image features while it generates a caption.
 
-        image (B, C, H, W)   convolutions -> grid (B, h * w, embed_dim), to each place a vector of its own is added
-        target (B, T)        decoder, which attends the grid -> (B, T, vocab_size)
+        image (B, C, H, W)   convolutions -> grid (B, h * w, embed_dim), plus a learned embedding of each position
+        target (B, T)        decoder, which attends to the grid -> (B, T, vocab_size)
 
-    decoder: recurrent is Show, Attend and Tell with soft attention; decoder: transformer is that of Vaswani et al. 2017
-    (arXiv 1706.03762).
+    decoder="recurrent" is Show, Attend and Tell with soft attention; decoder="transformer" is the decoder of Vaswani et
+    al. 2017 (arXiv 1706.03762).
 
-    Deviations from the papers: the convolutions are a few, and learn with the rest (theirs had learned from ImageNet,
-    and were left as they were at first); a place in the grid has a learned position, without which a decoder could not
-    read from left to right; the attention stands after the recurrent layers (see `RecurrentDecoder`); the first state
-    is one linear layer of the grid's mean; neither doubly stochastic attention nor a gate on what is looked at.
+    Deviations from the papers: a small convolutional network, trained with the rest (theirs was pretrained on ImageNet
+    and at first frozen); a learned position embedding of each place in the grid, without which a decoder could not read
+    from left to right; attention after the recurrent layers (see `RecurrentDecoder`); the initial state is one linear
+    layer of the grid's mean; neither doubly stochastic attention nor a gate on the context vector.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        image_size: Their height and width.
-        vocab_size: Tokens it may write.
+        image_size: Height and width in pixels.
+        vocab_size: Number of tokens.
         decoder: "recurrent" or "transformer".
         cell: Of the recurrent decoder: "rnn", "lstm" or "gru".
         attention: Of the recurrent decoder: "additive" or "dot".
         channels: Of the first convolution; each later one has twice as many.
-        stages: Convolutions; each halves height and width.
-        embed_dim: Numbers in the vector of a place, of a token and in a decoder's state.
-        depth: Layers of the decoder.
-        num_heads: Attention heads of the Transformer's decoder; must divide embed_dim.
-        dropout: Share zeroed in training, in the decoder.
+        stages: Number of convolutions; each is followed by pooling that halves height and width.
+        embed_dim: Length of the vectors of the grid, of the tokens and of the decoder's states.
+        depth: Number of layers of the decoder.
+        num_heads: Attention heads of the Transformer decoder; must divide embed_dim.
+        dropout: Fraction zeroed in training, in the decoder.
 
     Raises:
-        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), a choice is
-            none, or the image is too small to be halved so often.
+        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), an argument is
+            none of its choices, or pooling leaves nothing of the image.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("captioning",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
+        *TRANSFORMER_LAYERS,
+        (r"^sight\.", "image_encoder."),
+        (r"^writer\.start\.", "text_decoder.init_hidden."),
+        (r"^writer\.cells\.", "text_decoder.init_cell."),
+        (r"^writer\.", "text_decoder."),
+    )
 
     def __init__(
         self,
@@ -160,7 +172,7 @@ class Captioner(nn.Module):
         check_choice("decoder", decoder, ("recurrent", "transformer"))
         check_choice("cell", cell, tuple(CELLS))
         check_choice("attention", attention, ("additive", "dot"))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         height, width = image_size
         self.grid = (height // 2**stages, width // 2**stages)
         if min(self.grid) < 1:
@@ -168,14 +180,16 @@ class Captioner(nn.Module):
             raise ValueError(
                 f"stages={stages} halves images of {height}x{width} pixels to nothing; {most} are the most."
             )
-        self.sight = Sight(in_channels=in_channels, channels=channels, stages=stages, embed_dim=embed_dim)
+        self.image_encoder = ImageEncoder(
+            in_channels=in_channels, channels=channels, stages=stages, embed_dim=embed_dim
+        )
         self.position = nn.Parameter(torch.randn(self.grid[0] * self.grid[1], embed_dim))
         common: dict[str, Any] = {"vocab_size": vocab_size, "embed_dim": embed_dim, "depth": depth, "dropout": dropout}
-        self.writer: RecurrentWriter | TransformerWriter
+        self.text_decoder: RecurrentTextDecoder | TransformerTextDecoder
         if decoder == "recurrent":
-            self.writer = RecurrentWriter(**common, cell=cell, attention=attention)
+            self.text_decoder = RecurrentTextDecoder(**common, cell=cell, attention=attention)
         else:
-            self.writer = TransformerWriter(**common, num_heads=num_heads)
+            self.text_decoder = TransformerTextDecoder(**common, num_heads=num_heads)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Tokens, **config: Any) -> Captioner:
@@ -183,48 +197,24 @@ class Captioner(nn.Module):
         return cls(in_channels=inputs.channels, image_size=image_size, vocab_size=outputs.vocab_size, **config)
 
     def forward(self, images: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The next token after each step of the target: (B, C, H, W), (B, T) -> (B, T, vocab_size).
+        """Logits of the token after each step of the target: (B, C, H, W), (B, T) -> (B, T, vocab_size).
 
         Args:
-            images: Of the size it was made for.
+            images: Of the image_size that was given.
             target: Token ids, padded on the right.
-            lengths: Images have none; it stands here because every network that writes takes it.
+            lengths: Not used, since images have none; here because every encoder-decoder takes it.
         """
-        return self.writer(target, self._see(images))
+        return self.text_decoder(target, self._grid(images))
 
-    def _see(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, h * w, embed_dim)
-        return self.sight(images).flatten(2).transpose(1, 2) + self.position
+    def _grid(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, h * w, embed_dim)
+        return self.image_encoder(images).flatten(2).transpose(1, 2) + self.position
 
-    def encode(self, images: Tensor, lengths: Tensor | None = None) -> State:
-        """Sees the images once; what `decode` needs of them, batch first."""
-        return self.writer.begin(self._see(images))
+    def encode(self, source: Tensor, lengths: Tensor | None = None) -> State:
+        return self.text_decoder.begin(self._grid(source))
 
     def decode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next token after one more of the target: (B,) -> (B, vocab_size)."""
-        return self.writer.step(tokens, state)
+        return self.text_decoder.step(tokens, state)
 
-    def generate(
-        self,
-        images: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        max_length: int,
-        beam_size: int = 1,
-        length_penalty: float = 0.0,
-    ) -> Tensor:  # (B, C, H, W) -> (B, T)
-        """Writes a caption for each image; see `beam_search.generate`."""
-        return beam_search.generate(
-            self, images, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
-        )
-
-    @torch.no_grad()
-    def attention(self, images: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """How much of each place each step takes, in the last layer, mean over heads: -> (B, T, h, w).
-
-        The places of a step sum to 1; without dropout.
-        """
-        was_training = self.training
-        self.eval()
-        weights = self.writer.weights(target, self._see(images))
-        self.train(was_training)
-        return weights.unflatten(-1, self.grid)
+    def attention_weights(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Of the last layer, mean over heads, (B, T, rows, columns)."""
+        return self.text_decoder.weights(target, self._grid(source)).unflatten(-1, self.grid)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "none": None}
 
@@ -68,7 +68,7 @@ class CNN(nn.Module):
         check_sizes(kernel_size=kernel_size, stride=stride, pool_size=pool_size)
         check_sizes(**{f"filters[{i}]": count for i, count in enumerate(filters)})
         check_choice("pool", pool, tuple(POOLS))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if padding < 0:
             raise ValueError(f"padding={padding} must be at least 0.")
 

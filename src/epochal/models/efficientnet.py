@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_sizes, choose_input
+from epochal.models.common.layers import choose_input
 
 
 class Stage(NamedTuple):

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from epochal.core.checks import check_sizes
 from epochal.core.specs import Images
-from epochal.models.common.layers import check_sizes
 
 MIN_SIDE = 8  # pixels
 START = 4  # pixels at least of the shorter side where the generator starts and the discriminator ends, as in the paper

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
+from epochal.models.common.layers import choose_input, kaiming_init, scaled
 
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's
@@ -153,7 +154,7 @@ class GoogLeNet(nn.Module):
         super().__init__()
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         check_choice("input", input, tuple(LEAST))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if largest_kernel not in (3, 5):
             raise ValueError(f"largest_kernel={largest_kernel} is no choice. There are: 3 5")
         if not branches:
@@ -196,7 +197,7 @@ class GoogLeNet(nn.Module):
                 self.auxiliary[name] = AuxiliaryHead(
                     in_channels=before.out_channels, num_classes=num_classes, width=width
                 )
-        start_for_relu(self)
+        kaiming_init(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_sizes
 
 SIDE = 32  # pixels; the digits of 28 stand in a frame of 32, so strokes at the edge reach the centre of some filter
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}

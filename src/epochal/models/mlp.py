@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from epochal.core.checks import check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_dropout, check_sizes
 
 
 class MLP(nn.Module):
@@ -38,7 +38,7 @@ class MLP(nn.Module):
         super().__init__()
         check_sizes(in_features=in_features, num_classes=num_classes)
         check_sizes(**{f"hidden[{i}]": width for i, width in enumerate(hidden)})
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden:
             layers += [nn.Linear(in_features, width), nn.ReLU(inplace=True)]

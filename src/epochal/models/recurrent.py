@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
-from epochal.models.common.layers import FrameEncoder, check_choice, check_dropout, check_sizes
+from epochal.models.common.layers import FrameEncoder
 from epochal.models.common.sampling import check_generation, next_token
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -158,7 +159,7 @@ class RNN(nn.Module):
         check_choice("scan", scan, ("rows", "pixels"))
         check_choice("activation", activation, ("tanh", "relu", "sigmoid") if cell == "rnn" else ("tanh",))
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, embed_dim=embed_dim)
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if [in_features, vocab_size, frame_shape].count(None) != 2:
             raise ValueError(
                 "Give either in_features (to read images or series), vocab_size (text) or frame_shape (films)."

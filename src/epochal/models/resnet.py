@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_sizes, choose_input, start_for_relu
+from epochal.models.common.layers import choose_input, kaiming_init
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
 IMAGENET = {  # depth: blocks of the four stages, and by how much a block's last convolution widens (4: a bottleneck)
@@ -166,7 +167,7 @@ class ResNet(nn.Module):
 
         published = large and residual and shortcut == "B"
         self.torchvision_name = f"resnet{depth}" if published else None
-        start_for_relu(self)
+        kaiming_init(self)
         if zero_init_residual:
             for block in layers:
                 nn.init.zeros_((block.norm3 or block.norm2).weight)

@@ -1,4 +1,4 @@
-"""Encoder and decoder: one recurrent network reads a sequence into a vector, another writes a sequence from it.
+"""Sequence to sequence: a recurrent encoder turns a sequence into a vector, from which a recurrent decoder starts.
 
 Sutskever, Vinyals, Le: Sequence to Sequence Learning with Neural Networks, 2014 (arXiv 1409.3215).
 Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, 2014 (arXiv 1406.1078).
@@ -13,26 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from epochal.core.checks import check_choice, check_fraction, check_number, check_sizes
 from epochal.core.specs import Tokens
-from epochal.models.common import beam_search
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes
+from epochal.models.common.encoder_decoder import EncoderDecoder
+from epochal.models.common.old_names import ATTENTION
 from epochal.models.common.recurrent_decoder import CELLS, RecurrentDecoder, State, batch_first
 
 
-class Seq2Seq(nn.Module):
-    """What the encoder's layers remember at the end of the source is what the decoder's layers begin with.
+class Seq2Seq(EncoderDecoder):
+    """The final states of the encoder's layers are the initial states of the decoder's layers.
 
-        source (B, S)   embedding -> recurrent layers -> their last states: the context vector
+        source (B, S)   embedding -> recurrent layers -> their final states: the context vector
         target (B, T)   embedding -> recurrent layers, from those states -> [attention] -> (B, T, target_vocab_size)
 
-    Without attention these states are all that the decoder knows of the source. With it, the decoder also looks at the
-    encoder's state at every token of the source.
+    Without attention the decoder gets nothing else from the source. With attention, it also attends to the encoder's
+    output at every token of the source.
 
-    Deviations from the papers: the attention stands after the decoder's layers and nothing of it goes back into them
-    (see `RecurrentDecoder`); each direction of a bidirectional encoder has half of hidden_size, so that both together
-    begin the decoder without further weights (Bahdanau et al. have hidden_size each, and a layer that makes the
-    decoder's first state); weights start as torch's do, uniform up to 1 / sqrt(hidden_size) and embeddings from N(0, 1)
-    (Sutskever et al.: uniform up to 0.08); dropout, which they did without.
+    Deviations from the papers: attention comes after the decoder's layers and is not fed back into them (see
+    `RecurrentDecoder`); each direction of a bidirectional encoder has half of hidden_size, so that both together make
+    the decoder's initial state without further weights (Bahdanau et al. have hidden_size each, and a layer in between);
+    torch's default initialisation, uniform up to 1 / sqrt(hidden_size) and embeddings from N(0, 1) (Sutskever et al.:
+    uniform up to 0.08); dropout, which they did not use.
 
     Args:
         source_vocab_size, target_vocab_size: Numbers of tokens.
@@ -40,19 +41,20 @@ class Seq2Seq(nn.Module):
         attention: "none", "additive" or "dot".
         reverse_source: Read each source from its last token to its first, which brings the beginnings of both
             sequences together (Sutskever et al., section 3.3).
-        bidirectional: Read the source from both ends.
-        hidden_size: Numbers in the state of a layer.
+        bidirectional: Read the source in both directions.
+        hidden_size: Length of a layer's state.
         num_layers: Recurrent layers of encoder and decoder each.
-        embed_dim: Numbers in the vector of a token.
-        dropout: Share zeroed in training of embeddings, between layers and before the output.
+        embed_dim: Length of a token's embedding.
+        dropout: Fraction zeroed in training of embeddings, between layers and before the output.
 
     Raises:
-        ValueError: If a size is below 1, dropout not in [0, 1), cell or attention no choice, or hidden_size odd where
-            two directions share it.
+        ValueError: If a size is below 1, dropout not in [0, 1), cell or attention none of its choices, or hidden_size odd
+            with bidirectional.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("translation",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
+    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = ATTENTION
     scheduled_sampling: ClassVar[bool] = True  # forward takes teacher_forcing
 
     def __init__(
@@ -73,9 +75,11 @@ class Seq2Seq(nn.Module):
         check_sizes(source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size)
         check_sizes(hidden_size=hidden_size, num_layers=num_layers, embed_dim=embed_dim)
         check_choice("cell", cell, tuple(CELLS))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if bidirectional and hidden_size % 2:
-            raise ValueError(f"hidden_size={hidden_size} must be even, since bidirectional=true shares it out to two.")
+            raise ValueError(
+                f"hidden_size={hidden_size} must be even, since bidirectional=true gives half of it to each direction."
+            )
         self.reverse_source, self.directions = reverse_source, 2 if bidirectional else 1
         self.embed = nn.Embedding(source_vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -104,39 +108,39 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, lengths: Tensor | None = None, *, teacher_forcing: float = 1.0
     ) -> Tensor:
-        """The next token after each step of the target: (B, S), (B, T) -> (B, T, target_vocab_size).
+        """Logits of the token after each step of the target: (B, S), (B, T) -> (B, T, target_vocab_size).
 
         Args:
             source, target: Token ids, padded on the right.
-            lengths: Tokens of each source that are not padding (B,); None: all.
-            teacher_forcing: Chance that a step reads the true token, and not the one just found likeliest
+            lengths: Number of tokens of each source that are not padding (B,); None: all.
+            teacher_forcing: Probability that a step reads the true token, not the most likely one of the step before
                 (scheduled sampling, Bengio et al. 2015, arXiv 1506.03099). At 1 all steps are computed at once.
 
         Raises:
-            ValueError: If teacher_forcing is not from 0 to 1.
+            ValueError: If teacher_forcing is not in [0, 1].
         """
-        if not 0 <= teacher_forcing <= 1:
-            raise ValueError(f"teacher_forcing={teacher_forcing} must be from 0 to 1.")
+        check_number("teacher_forcing", teacher_forcing, 0, most=1)
         state = self.encode(source, lengths)
         if teacher_forcing < 1:
-            return self.decoder.sampled(target, state, teacher_forcing)
+            return self.decoder.scheduled_sampling(target, state, teacher_forcing)
         return self.decoder(target, state)[0]
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> State:
-        """Reads the source once; what `decode` needs of it, batch first."""
         place = torch.arange(source.shape[1], device=source.device).expand_as(source)
         ends = source.shape[1] if lengths is None else lengths[:, None]
         real = place < ends  # (B, S)
-        turned = torch.where(real, ends - 1 - place, place) if self.reverse_source else None
-        x = self.dropout(self.embed(source if turned is None else source.gather(1, turned)))  # (B, S, E)
+        reversed_place = torch.where(real, ends - 1 - place, place) if self.reverse_source else None
+        x = self.dropout(
+            self.embed(source if reversed_place is None else source.gather(1, reversed_place))
+        )  # (B, S, E)
         memory, last = self._run(x, lengths)
-        if turned is not None:  # what can be looked at stands in the order of the source
-            memory = memory.gather(1, turned[:, :, None].expand_as(memory))
+        if reversed_place is not None:  # attention refers to the order of the source
+            memory = memory.gather(1, reversed_place[:, :, None].expand_as(memory))
         start = tuple(part.unflatten(1, (-1, self.directions)).flatten(2) for part in batch_first(last))
         return self.decoder.begin(start, memory, real)
 
     def _run(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Any]:
-        """(B, S, E) -> states (B, S, H), and the last of each row as torch has them, which no padding has changed."""
+        """(B, S, E) -> states (B, S, H), and each row's final states in torch's form, independent of the padding."""
         if lengths is None or bool((lengths == x.shape[1]).all()):
             return self.encoder(x)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -144,32 +148,8 @@ class Seq2Seq(nn.Module):
         return pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])[0], last
 
     def decode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next token after one more of the target: (B,) -> (B, target_vocab_size)."""
         logits, state = self.decoder(tokens[:, None], state)
         return logits[:, 0], state
 
-    def generate(
-        self,
-        source: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        max_length: int,
-        beam_size: int = 1,
-        length_penalty: float = 0.0,
-    ) -> Tensor:  # (B, S) -> (B, T)
-        """Writes a target for each source; see `beam_search.generate`."""
-        return beam_search.generate(
-            self, source, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
-        )
-
-    @torch.no_grad()
-    def attention(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
-        """How much of each source token each target step takes; None without attention.
-
-        (B, S), (B, T) -> (B, T, S), whose rows sum to 1; without dropout.
-        """
-        was_training = self.training
-        self.eval()
-        weights = self.decoder.weights(target, self.encode(source, lengths))
-        self.train(was_training)
-        return weights
+    def attention_weights(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
+        return self.decoder.weights(target, self.encode(source, lengths))

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from epochal.core.checks import check_sizes
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.hub import hub_is_reachable
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_sizes
 
 USUAL = (32, 64)  # sides in pixels to recommend before the published one
 

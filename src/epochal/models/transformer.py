@@ -1,6 +1,7 @@
-"""The Transformer: an encoder reads one sequence, a decoder writes another, and attention alone carries all between steps.
+"""The Transformer: an encoder-decoder in which steps exchange information by attention alone.
 
-Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: Attention Is All You Need, 2017 (arXiv 1706.03762).
+Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: Attention Is All You Need, 2017
+(arXiv 1706.03762).
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Tokens
-from epochal.models.common import beam_search
 from epochal.models.common.attention import Decoder, Encoder, add_positions, padding_mask
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes
+from epochal.models.common.encoder_decoder import EncoderDecoder
+from epochal.models.common.old_names import TRANSFORMER_LAYERS
 
-# base and big are table 3's, with 65 and 213 million parameters for 37,000 tokens; small is ours, for a CPU and some
+# base and big are table 3's, with 65 and 213 million parameters for 37,000 tokens; small is ours, for a CPU and about
 # ten thousand pairs of sentences
 VARIANTS: dict[str, dict[str, Any]] = {
     "small": {"depth": 3, "embed_dim": 256, "num_heads": 4, "feedforward_dim": 512, "dropout": 0.1},
@@ -26,38 +27,39 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Transformer(nn.Module):
-    """Encoder and decoder of depth layers each, as published: norms after the sums, one matrix for all embeddings.
+class Transformer(EncoderDecoder):
+    """Encoder and decoder of depth layers each, as published: post-normalisation, one matrix for all embeddings.
 
-        source (B, S)   embedding * sqrt(C) + sinusoids -> depth x (attention within the source, perceptron)
-        target (B, T)   embedding * sqrt(C) + sinusoids -> depth x (attention within the target, to the source, perceptron)
+        source (B, S)   embedding * sqrt(C) + positions -> depth x (self-attention, feed-forward)
+        target (B, T)   embedding * sqrt(C) + positions -> depth x (self-attention, cross-attention, feed-forward)
                         -> (B, T, C) -> the embedding's matrix -> (B, T, vocab_size)
 
-    Each of the three attentions can be left out, and its norm and bypass with it. Without the one between source and
-    target the decoder does not see the source, and there is no encoder: what remains is a language model of the target.
-    Without the one within the target a step knows the token before it and the source, but of the other tokens nothing.
+    Each of the three attentions can be left out, together with its norm and residual connection. Without
+    cross-attention the decoder gets nothing from the source, and there is no encoder: what remains is a language model of
+    the target. Without self-attention in the decoder a step depends on the token before it and the source, but on no
+    other token of the target.
 
-    Weights start uniform as Xavier's, embeddings from N(0, 1 / C), biases at zero, of which the paper says nothing (it
-    is how its authors' tensor2tensor begins). Deviations from the paper: none.
+    Weights start Xavier-uniform, embeddings from N(0, 1 / C), biases at zero; the paper says nothing about it (this is
+    the initialisation of its authors' tensor2tensor). Deviations from the paper: none.
 
     Args:
         source_vocab_size, target_vocab_size: Numbers of tokens.
         variant: Row of VARIANTS: "small", "base" or "big".
         depth, embed_dim, num_heads, feedforward_dim, dropout: Instead of the variant's: layers of encoder and decoder
-            each, numbers in the vector of a step, heads (must divide embed_dim), width of the perceptron, share zeroed
-            in training of the embeddings and of what each sublayer adds.
-        pre_norm: Norms before the sublayers and one at the end, which is easier to train without a warm-up.
+            each, width C of the embeddings, attention heads (must divide embed_dim), width of the feed-forward network's
+            hidden layer, fraction zeroed in training of the embeddings and of each sublayer's output.
+        pre_norm: Layer norm before each sublayer and one at the end, which is easier to train without a warm-up.
         tie: One matrix embeds source and target and is the output layer; needs one vocabulary for both.
-        without: Which attention is left out: "none", the one within the "source", within the "target", or "cross", from
-            target to source.
+        without: Which attention is left out: "none"; the self-attention of the "source" or of the "target"; or "cross".
 
     Raises:
         ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), variant or
-            without is no choice, or vocabularies of two sizes are to be tied.
+            without is none of its choices, or vocabularies of different sizes are to be tied.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("translation",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
+    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = TRANSFORMER_LAYERS
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Transformer(nn.Module):
         sizes = {name: VARIANTS[variant][name] if size is None else size for name, size in given.items()}
         dropout = VARIANTS[variant]["dropout"] if dropout is None else dropout
         check_sizes(source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size, **sizes)
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if tie and source_vocab_size != target_vocab_size:
             raise ValueError(
                 f"tie=true needs one vocabulary for source and target, but they have {source_vocab_size:,} and "
@@ -110,57 +112,34 @@ class Transformer(nn.Module):
         return cls(source_vocab_size=inputs.vocab_size, target_vocab_size=outputs.vocab_size, **config)
 
     def forward(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The next token after each step of the target, all at once: (B, S), (B, T) -> (B, T, target_vocab_size).
+        """Logits of the token after each step of the target: (B, S), (B, T) -> (B, T, target_vocab_size).
 
         Args:
             source, target: Token ids, padded on the right.
-            lengths: Tokens of each source that are not padding (B,); None: all.
+            lengths: Number of tokens of each source that are not padding (B,); None: all.
         """
         memory, mask = self._read(source, lengths)
         return self._logits(self.decoder(self._embed(target, self.embed), memory, mask))
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
-        """Reads the source once; what `decode` needs of it, batch first."""
         memory, mask = self._read(source, lengths)
         state = {"position": 0, "layers": self.decoder.begin(memory)}
         return state if mask is None else {**state, "mask": mask}
 
     def decode(self, tokens: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """The next token after one more of the target, with the keys and values of those before: (B,) -> (B, V)."""
         x = self._embed(tokens[:, None], self.embed, state["position"])
         x, layers = self.decoder.step(x, state["layers"], state.get("mask"))
         return self._logits(x[:, 0]), {**state, "position": state["position"] + 1, "layers": layers}
 
-    def generate(
-        self,
-        source: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        max_length: int,
-        beam_size: int = 1,
-        length_penalty: float = 0.0,
-    ) -> Tensor:  # (B, S) -> (B, T)
-        """Writes a target for each source; see `beam_search.generate`."""
-        return beam_search.generate(
-            self, source, lengths, max_length=max_length, beam_size=beam_size, length_penalty=length_penalty
-        )
-
-    @torch.no_grad()
-    def attention(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
-        """How much of each source step each target step takes in the last layer, mean over heads; None if nothing.
-
-        (B, S), (B, T) -> (B, T, S), whose rows sum to 1; without dropout.
-        """
+    def attention_weights(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
+        """Of the last layer, mean over heads, (B, T, S)."""
         if not self.sees_source:
             return None
-        was_training = self.training
-        self.eval()
         memory, mask = self._read(source, lengths)
-        weights = self.decoder.weights(self._embed(target, self.embed), memory, mask)
-        self.train(was_training)
-        return weights
+        return self.decoder.weights(self._embed(target, self.embed), memory, mask)
 
-    def _read(self, source: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:  # -> (B, S, C), its mask
+    def _read(self, source: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The encoder's output (B, S, C), or (B, 0, C) without cross-attention, and its padding mask."""
         if not self.sees_source:
             return self.embed.weight.new_empty(len(source), 0, self.embed.embedding_dim), None
         mask = padding_mask(lengths, source.shape[1])

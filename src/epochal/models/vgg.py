@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import check_choice, check_dropout, check_sizes, choose_input, scaled, start_for_relu
+from epochal.models.common.layers import choose_input, kaiming_init, scaled
 
 VARIANTS = {  # depth: convolutions of each stage (table 1)
     11: (1, 1, 2, 2, 2),  # A
@@ -86,7 +87,7 @@ class VGG(nn.Module):
         super().__init__()
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         check_choice("input", input, ("imagenet", "small"))
-        check_dropout(dropout)
+        check_fraction("dropout", dropout)
         if depth not in VARIANTS:
             raise ValueError(f"depth={depth} was not published. There are: {' '.join(map(str, VARIANTS))}")
         if kernel_size not in KERNELS:
@@ -123,7 +124,7 @@ class VGG(nn.Module):
             )  # fmt: skip
         else:
             self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
-        start_for_relu(self)
+        kaiming_init(self)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> VGG:

@@ -1,10 +1,11 @@
-"""What Transformers are made of: attention with several heads, encoder and decoder layers, sinusoidal positions.
+"""Layers of Transformers: multi-head attention, encoder and decoder layers, sinusoidal positional encodings.
 
-Vaswani et al.: Attention Is All You Need, 2017 (arXiv 1706.03762). Norms before the sublayers (pre_norm): Wang et al.:
-Learning Deep Transformer Models for Machine Translation, 2019 (arXiv 1906.01787); Xiong et al. 2020 (arXiv 2002.04745).
+Vaswani et al.: Attention Is All You Need, 2017 (arXiv 1706.03762). Pre-normalisation: Wang et al.: Learning Deep
+Transformer Models for Machine Translation, 2019 (arXiv 1906.01787); Xiong et al. 2020 (arXiv 2002.04745).
 
-As published, dropout is on what a sublayer adds, never on the attention weights or inside the perceptron. Sequences
-are padded on the right, so a step that sees no later ones never sees padding: causal attention needs no other mask.
+As published, encoder and decoder layers apply dropout to the output of each sublayer, never to the attention weights or
+inside the feed-forward network. Sequences are padded on the right, so with causal attention no real step sees padding:
+it needs no other mask.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_heads
+from epochal.models.common.kv_cache import KVCache
+from epochal.models.common.layers import xavier_init
+
 State = dict[str, Tensor]  # what a decoder layer keeps from step to step; batch first
 
 
 def padding_mask(lengths: Tensor | None, steps: int) -> Tensor | None:
-    """Which steps are real, in the shape that all heads and queries share: (B,) -> (B, 1, 1, steps) bool."""
+    """True for the steps that are not padding, to be broadcast over heads and queries: (B,) -> (B, 1, 1, steps)."""
     if lengths is None:
         return None
     return (torch.arange(steps, device=lengths.device) < lengths[:, None])[:, None, None]
 
 
 def add_positions(x: Tensor, start: int = 0) -> Tensor:  # (B, T, C) -> (B, T, C)
-    """Adds a wave to each pair of numbers, from one of 2 pi steps to one of 10,000 * 2 pi; x begins at position start.
+    """Adds sinusoidal positional encodings; the first step of x has position start.
 
-    Nothing is learned, and the waves go on however long a sequence gets.
+    Nothing is learned, and there is an encoding for every position. The wavelengths go from 2 pi to 10,000 * 2 pi steps.
     """
     steps, embed_dim = x.shape[1:]
     rates = torch.exp(torch.arange(0, embed_dim, 2, device=x.device) * (-math.log(10_000) / embed_dim))
@@ -38,79 +43,136 @@ def add_positions(x: Tensor, start: int = 0) -> Tensor:  # (B, T, C) -> (B, T, C
     return x + torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :embed_dim].to(x)
 
 
+def attention_weights(
+    query: Tensor, key: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:  # (B, heads, T, D), (B, heads, S, D) -> (B, heads, T, S)
+    """softmax(Q K^T / sqrt(D)), the weights inside of scaled dot-product attention; each query's sum to 1."""
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1)
+
+
 class MultiHeadAttention(nn.Module):
-    """Each step asks by a query, and gets the mean of the values whose keys fit; num_heads independent times.
+    """Scaled dot-product attention with num_heads heads, within one sequence or from it to another.
+
+    Weights start as those of torch's linear layers do.
 
     Args:
-        embed_dim: Numbers in the vector of a step.
+        embed_dim: Width C of the embeddings.
         num_heads: Must divide embed_dim.
+        bias: Give the linear layers a bias.
+        dropout: Fraction of the attention weights zeroed in training.
 
     Raises:
         ValueError: If num_heads does not divide embed_dim.
     """
 
-    def __init__(self, *, embed_dim: int, num_heads: int) -> None:
+    def __init__(self, *, embed_dim: int, num_heads: int, bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}.")
-        self.embed_dim, self.num_heads = embed_dim, num_heads
-        self.query_key_value = nn.Linear(embed_dim, 3 * embed_dim)  # one matrix: one product where x asks itself
-        self.out = nn.Linear(embed_dim, embed_dim)
-        for matrix in (*self.query_key_value.weight.chunk(3), self.out.weight):
-            nn.init.xavier_uniform_(matrix)
-        nn.init.zeros_(self.query_key_value.bias)
-        nn.init.zeros_(self.out.bias)
+        check_heads(num_heads, embed_dim)
+        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)  # one matrix, so self-attention needs one product
+        self.proj = nn.Linear(embed_dim, embed_dim, bias=bias)
 
     def forward(
-        self, x: Tensor, source: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        source: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KVCache | None = None,
     ) -> Tensor:
-        """(B, T, C) asks source (B, S, C), or itself -> (B, T, C).
+        """Self-attention within x (B, T, C), or cross-attention from x to source (B, S, C) -> (B, T, C).
 
         Args:
-            mask: False where nobody looks, (B, 1, 1, S) as `padding_mask` makes it, or anything that becomes
-                (B, heads, T, S); not needed where causal.
-            causal: A step of x sees itself and the steps before it.
+            mask: False for the keys that must not be attended to, (B, 1, 1, S) as `padding_mask` makes it, or anything
+                that broadcasts to (B, heads, T, S); not used where causal.
+            causal: Each step of x attends to itself and the steps before it.
+            cache: Keys and values of the steps before x in self-attention; those of x are appended.
         """
         query, key, value = self.project(x) if source is None else (self.query(x), *self.keys(source))
-        return self.look(query, key, value, None if causal else mask, causal)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        return self.attend(query, key, value, None if causal else mask, causal)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, T, C) -> query, key and value, each (B, heads, T, C / heads)."""
-        return self._heads(self.query_key_value(x), 3)
+        return self._split_heads(self.qkv(x), 3)
 
     def query(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, heads, T, C / heads)
-        weight, bias = self.query_key_value.weight, self.query_key_value.bias
-        return self._heads(F.linear(x, weight[: self.embed_dim], bias[: self.embed_dim]), 1)[0]
+        return self._split_heads(self._linear(x, slice(None, self.embed_dim)), 1)[0]
 
     def keys(self, source: Tensor) -> tuple[Tensor, ...]:
         """(B, S, C) -> key and value, each (B, heads, S, C / heads)."""
-        weight, bias = self.query_key_value.weight, self.query_key_value.bias
-        return self._heads(F.linear(source, weight[self.embed_dim :], bias[self.embed_dim :]), 2)
+        return self._split_heads(self._linear(source, slice(self.embed_dim, None)), 2)
 
-    def look(
+    def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:  # (B, heads, T, D), 2 x (B, heads, S, D) -> (B, T, C)
-        looks = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        return self.out(looks.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=causal,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
     def weights(
         self, x: Tensor, source: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:  # (B, T, C) -> (B, heads, T, S)
-        """How much each step of x takes from each of the source's, which sums to 1. Arguments as of `forward`."""
+        """The attention weights without dropout; arguments as of `forward`."""
         query, (key, _) = self.query(x), self.keys(x if source is None else source)
-        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-        if causal:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1)
+        return attention_weights(query, key, mask, causal)
 
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:  # (B, T, parts * C) -> (B, heads, T, C / heads) each
-        return x.unflatten(-1, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    def _linear(self, x: Tensor, rows: slice) -> Tensor:  # (B, T, C) -> (B, T, number of rows)
+        """Some of the outputs of the qkv layer."""
+        bias = None if self.qkv.bias is None else self.qkv.bias[rows]
+        return F.linear(x, self.qkv.weight[rows], bias)
+
+    def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts * C) -> (B, heads, T, C / heads) each."""
+        return tuple(part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in x.chunk(parts, dim=-1))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them, at each step alone (the paper's section 3.3).
+
+    Weights start as those of torch's linear layers do.
+
+    Args:
+        embed_dim: Width C of the embeddings.
+        feedforward_dim: Width of the hidden layer.
+        activation: Function on tensors.
+        bias: Give the linear layers a bias.
+        dropout: Fraction of the hidden layer's outputs zeroed in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        feedforward_dim: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, feedforward_dim, bias=bias)
+        self.fc2 = nn.Linear(feedforward_dim, embed_dim, bias=bias)
+        self.activation, self.dropout = activation, dropout
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+        return self.fc2(F.dropout(self.activation(self.fc1(x)), self.dropout, self.training))
 
 
 class Residual(nn.Module):
-    """What stands around a sublayer: x goes by and what the sublayer makes of it is added, with a norm after or before."""
+    """Residual connection around a sublayer, with dropout on its output and pre- or post-normalisation."""
 
     def __init__(self, *, embed_dim: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
@@ -122,30 +184,15 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(sublayer(x)))
 
 
-class FeedForward(nn.Module):
-    """The same perceptron at each step."""
-
-    def __init__(self, *, embed_dim: int, feedforward_dim: int) -> None:
-        super().__init__()
-        self.widen = nn.Linear(embed_dim, feedforward_dim)
-        self.narrow = nn.Linear(feedforward_dim, embed_dim)
-        for linear in (self.widen, self.narrow):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        return self.narrow(F.relu(self.widen(x)))
-
-
 class EncoderLayer(nn.Module):
-    """Attention between the steps of one sequence, then a perceptron at each.
+    """Self-attention, then a feed-forward network, each with a residual connection; Xavier initialisation.
 
     Args:
-        embed_dim: Numbers in the vector of a step.
+        embed_dim: Width C of the embeddings.
         num_heads: Attention heads; must divide embed_dim.
-        feedforward_dim: Width of the perceptron.
-        dropout: Share zeroed of what each sublayer adds.
-        pre_norm: Norms before the sublayers, not after the sums as published.
+        feedforward_dim: Width of the feed-forward network's hidden layer.
+        dropout: Fraction of each sublayer's output zeroed in training.
+        pre_norm: Layer norm before each sublayer, not after the residual connection as published.
         attention: False leaves the attention out.
 
     Raises:
@@ -163,26 +210,26 @@ class EncoderLayer(nn.Module):
         attention: bool = True,
     ) -> None:
         super().__init__()
-        self.attends = attention
+        self.has_attention = attention
         if attention:
-            self.attention = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads)
-            self.attention_bypass = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
-        self.feedforward = FeedForward(embed_dim=embed_dim, feedforward_dim=feedforward_dim)
-        self.feedforward_bypass = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
+            self.attention = xavier_init(MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads))
+            self.attention_residual = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
+        self.feedforward = xavier_init(FeedForward(embed_dim=embed_dim, feedforward_dim=feedforward_dim))
+        self.feedforward_residual = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:  # (B, T, C) -> (B, T, C)
-        if self.attends:
-            x = self.attention_bypass(x, lambda x: self.attention(x, mask=mask, causal=causal))
-        return self.feedforward_bypass(x, self.feedforward)
+        if self.has_attention:
+            x = self.attention_residual(x, lambda x: self.attention(x, mask=mask, causal=causal))
+        return self.feedforward_residual(x, self.feedforward)
 
 
 class DecoderLayer(nn.Module):
-    """Attention from each step to those before it, then to the source, then a perceptron at each step.
+    """Causal self-attention, cross-attention to the source, then a feed-forward network; Xavier initialisation.
 
     Args:
         embed_dim, num_heads, feedforward_dim, dropout, pre_norm: As of `EncoderLayer`.
         self_attention: False leaves out the attention within the target.
-        cross_attention: False leaves out the attention to the source, which is then not seen.
+        cross_attention: False leaves out the attention to the source, which then has no influence.
 
     Raises:
         ValueError: If num_heads does not divide embed_dim.
@@ -200,67 +247,67 @@ class DecoderLayer(nn.Module):
         cross_attention: bool = True,
     ) -> None:
         super().__init__()
-        self.attends, self.sees_source = self_attention, cross_attention
+        self.has_self_attention, self.has_cross_attention = self_attention, cross_attention
         if self_attention:
-            self.self_attention = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads)
-            self.self_bypass = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
+            self.self_attention = xavier_init(MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads))
+            self.self_residual = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
         if cross_attention:
-            self.cross_attention = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads)
-            self.cross_bypass = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
-        self.feedforward = FeedForward(embed_dim=embed_dim, feedforward_dim=feedforward_dim)
-        self.feedforward_bypass = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
+            self.cross_attention = xavier_init(MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads))
+            self.cross_residual = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
+        self.feedforward = xavier_init(FeedForward(embed_dim=embed_dim, feedforward_dim=feedforward_dim))
+        self.feedforward_residual = Residual(embed_dim=embed_dim, dropout=dropout, pre_norm=pre_norm)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, C), all steps at once, with source (B, S, C) and its `padding_mask` -> (B, T, C)."""
-        x = self._within(x)
-        if self.sees_source:
-            x = self.cross_bypass(x, lambda x: self.cross_attention(x, source, mask=mask))
-        return self.feedforward_bypass(x, self.feedforward)
+        """All steps at once: (B, T, C), the source (B, S, C) and its `padding_mask` -> (B, T, C)."""
+        x = self._self_attended(x)
+        if self.has_cross_attention:
+            x = self.cross_residual(x, lambda x: self.cross_attention(x, source, mask=mask))
+        return self.feedforward_residual(x, self.feedforward)
 
-    def _within(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        return self.self_bypass(x, lambda x: self.self_attention(x, causal=True)) if self.attends else x
+    def _self_attended(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+        return self.self_residual(x, lambda x: self.self_attention(x, causal=True)) if self.has_self_attention else x
 
     def begin(self, source: Tensor) -> State:
-        """The state before the first step: keys and values of the source (B, S, C), and none yet of the target."""
+        """The state before the first step: keys and values of the source (B, S, C), and empty ones of the target."""
         state: State = {}
-        if self.sees_source:
+        if self.has_cross_attention:
             state["source_key"], state["source_value"] = self.cross_attention.keys(source)
-        if self.attends:
+        if self.has_self_attention:
             attention = self.self_attention
-            none = source.new_empty(len(source), attention.num_heads, 0, attention.embed_dim // attention.num_heads)
-            state["key"], state["value"] = none, none
+            empty = source.new_empty(len(source), attention.num_heads, 0, attention.embed_dim // attention.num_heads)
+            state["key"], state["value"] = empty, empty
         return state
 
     def step(self, x: Tensor, state: State, mask: Tensor | None = None) -> tuple[Tensor, State]:
-        """The next step (B, 1, C) alone, after those that made the state -> (B, 1, C) and the state after it."""
+        """One further step (B, 1, C) and the state after the steps before it -> (B, 1, C) and the new state."""
         state = dict(state)
 
-        def within(x: Tensor) -> Tensor:
+        def attend_to_target(x: Tensor) -> Tensor:
             query, key, value = self.self_attention.project(x)
             state["key"] = torch.cat((state["key"], key), dim=2)
             state["value"] = torch.cat((state["value"], value), dim=2)
-            return self.self_attention.look(query, state["key"], state["value"])
+            return self.self_attention.attend(query, state["key"], state["value"])
 
-        def across(x: Tensor) -> Tensor:
+        def attend_to_source(x: Tensor) -> Tensor:
             query = self.cross_attention.query(x)
-            return self.cross_attention.look(query, state["source_key"], state["source_value"], mask)
+            return self.cross_attention.attend(query, state["source_key"], state["source_value"], mask)
 
-        if self.attends:
-            x = self.self_bypass(x, within)
-        if self.sees_source:
-            x = self.cross_bypass(x, across)
-        return self.feedforward_bypass(x, self.feedforward), state
+        if self.has_self_attention:
+            x = self.self_residual(x, attend_to_target)
+        if self.has_cross_attention:
+            x = self.cross_residual(x, attend_to_source)
+        return self.feedforward_residual(x, self.feedforward), state
 
     def weights(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each step takes from each of the source's: arguments of `forward` -> (B, heads, T, S)."""
-        x = self._within(x)
-        if self.cross_bypass.pre_norm:
-            x = self.cross_bypass.norm(x)
+        """The cross-attention weights without dropout: arguments of `forward` -> (B, heads, T, S)."""
+        x = self._self_attended(x)
+        if self.cross_residual.pre_norm:
+            x = self.cross_residual.norm(x)
         return self.cross_attention.weights(x, source, mask=mask)
 
 
 class Encoder(nn.Module):
-    """`depth` encoder layers, and a last norm where those inside come before the sublayers.
+    """`depth` encoder layers, and a layer norm at the end with pre-normalisation.
 
     Args:
         depth: Number of layers; the other arguments are those of `EncoderLayer`.
@@ -278,7 +325,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`depth` decoder layers, and a last norm where those inside come before the sublayers.
+    """`depth` decoder layers, and a layer norm at the end with pre-normalisation.
 
     Args:
         depth: Number of layers; the other arguments are those of `DecoderLayer`.
@@ -290,7 +337,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(embed_dim) if pre_norm else nn.Identity()
 
     @property
-    def _layers(self) -> list[DecoderLayer]:  # a ModuleList forgets of what kind its modules are
+    def _layers(self) -> list[DecoderLayer]:  # a ModuleList's modules have no type
         return list(self.layers)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
@@ -303,7 +350,7 @@ class Decoder(nn.Module):
         return [layer.begin(source) for layer in self._layers]
 
     def step(self, x: Tensor, states: list[State], mask: Tensor | None = None) -> tuple[Tensor, list[State]]:
-        """The next step (B, 1, C) alone -> (B, 1, C) and the states after it."""
+        """One further step (B, 1, C) -> (B, 1, C) and the new states of all layers."""
         after = []
         for layer, state in zip(self._layers, states, strict=True):
             x, state = layer.step(x, state, mask)
@@ -311,7 +358,7 @@ class Decoder(nn.Module):
         return self.norm(x), after
 
     def weights(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the last layer's steps look at in the source, mean over heads: (B, T, C), (B, S, C) -> (B, T, S)."""
+        """The last layer's cross-attention weights, mean over heads: (B, T, C), (B, S, C) -> (B, T, S)."""
         *layers, last = self._layers
         for layer in layers:
             x = layer(x, source, mask)

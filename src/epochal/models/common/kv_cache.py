@@ -1,4 +1,4 @@
-"""The keys and values of the steps read so far."""
+"""The keys and values that attention has computed, kept while a text is generated."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 class KVCache:
-    """The keys and values of all steps read so far, of one attention layer (the KV cache)."""
+    """Keys and values of one attention layer, of up to `steps` steps; memory is allocated at the first `extend`."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.used = steps, 0
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new steps (B, heads, T, D) and return all."""
+        """Append new steps, (B, heads, T, D) each -> all steps so far, (B, heads, used, D) each."""
         if self.used == 0:
             batch, heads, _, size = key.shape
             self.key = key.new_empty(batch, heads, self.steps, size)

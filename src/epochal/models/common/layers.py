@@ -1,38 +1,37 @@
-"""What three or more models share: checks of arguments, sizes, first weights, frames as vectors, the next token."""
+"""What three or more models share: channel counts, initial weights, evaluation mode, the form for an image size, frames."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from epochal.core.checks import check_choice, check_positive, check_sizes
 from epochal.core.specs import Images
 
 SMALL_SIDE = 64  # pixels; larger images get the form that was published for ImageNet
 
-
-def check_sizes(**sizes: int | None) -> None:
-    """Raise ValueError unless every size is a whole number of at least 1."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}={size} must be a whole number of at least 1.")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def scaled(channels: int, width: float) -> int:
-    """So many times the channels, at least one.
+    """channels * width, rounded, at least 1.
 
     Raises:
-        ValueError: If width is not above 0.
+        ValueError: If width is not above 0, or not finite.
     """
-    if not 0 < width < math.inf:
-        raise ValueError(f"width={width} must be above 0, and finite.")
+    check_positive("width", width)
     return max(1, round(channels * width))
 
 
-def start_for_relu(network: nn.Module) -> None:
-    """Weights that keep the size of a signal through ReLUs (He et al. 2015, arXiv 1502.01852); biases start at zero."""
+def kaiming_init(network: nn.Module) -> None:
+    """Kaiming initialisation: preserves the variance of activations through ReLUs; zero biases.
+
+    He et al. 2015 (arXiv 1502.01852); fan-in, normal, of all convolutions and linear layers.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -40,20 +39,33 @@ def start_for_relu(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_dropout(dropout: float) -> None:
-    """Raise ValueError unless 0 <= dropout < 1."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
+def xavier_init(module: Module) -> Module:
+    """Xavier initialisation of the linear layers in a module, which it returns: uniform weights, zero biases.
+
+    Of a `qkv` layer the query, key and value matrices are initialised each for itself (Glorot & Bengio 2010).
+    """
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            for matrix in parameter.chunk(3) if name == "qkv.weight" else (parameter,):
+                nn.init.xavier_uniform_(matrix)
+    return module
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError unless value is one of choices."""
-    if value not in choices:
-        raise ValueError(f"{name}={value} is no choice. There are: {' '.join(choices)}")
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout, batch norm's running statistics), and afterwards the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def choose_input(input: str, images: Images) -> str:
-    """Which form of a network an image gets: "small" up to 64 pixels a side where input is "auto", else "imagenet"."""
+    """The form of a network for images of this size: "auto" is "small" up to 64 pixels a side, else "imagenet"."""
     check_choice("input", input, ("auto", "imagenet", "small"))
     if input != "auto":
         return input
@@ -61,25 +73,25 @@ def choose_input(input: str, images: Images) -> str:
 
 
 class FrameEncoder(nn.Module):
-    """Each picture of a film as one vector: two 3x3 convolutions with a 2x2 maximum after each, then a linear layer.
+    """Each frame of a video as one vector: two 3x3 convolutions, each with ReLU and 2x2 max pooling, then a linear layer.
 
     Args:
-        in_channels: 1 for grey, 3 for colour pictures.
-        height, width: Of a picture, at least 4 pixels each.
-        embed_dim: Length of a picture's vector.
+        in_channels: 1 for grey, 3 for colour videos.
+        height, width: Of a frame in pixels, at least 4 each.
+        embed_dim: Length of a frame's vector.
 
     Raises:
-        ValueError: If a size is below 1 or a side below 4 pixels, of which two poolings would leave nothing.
+        ValueError: If a size is below 1, or a side below 4 pixels, of which two poolings would leave nothing.
     """
 
     def __init__(self, in_channels: int, height: int, width: int, embed_dim: int) -> None:
         super().__init__()
         check_sizes(in_channels=in_channels, height=height, width=width, embed_dim=embed_dim)
         if min(height, width) < 4:
-            raise ValueError(f"Films of {height}x{width} pixels are too small; they need at least 4x4.")
+            raise ValueError(f"Videos of {height}x{width} pixels are too small; they need at least 4x4.")
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1)
         self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        start_for_relu(self)
+        kaiming_init(self)
         self.linear = nn.Linear(32 * (height // 4) * (width // 4), embed_dim)  # no ReLU follows
 
     def forward(self, frames: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T, embed_dim)

@@ -1,4 +1,4 @@
-"""A recurrent network that writes: it begins with a state somebody else made, and may look at what that one read.
+"""A recurrent decoder: starts from a given state and can attend to the outputs of an encoder.
 
 Bahdanau, Cho, Bengio: Neural Machine Translation by Jointly Learning to Align and Translate, 2015 (arXiv 1409.0473).
 Luong, Pham, Manning: Effective Approaches to Attention-based Neural Machine Translation, 2015 (arXiv 1508.04025).
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from epochal.models.common.layers import check_choice
+from epochal.core.checks import check_choice
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 ATTENTIONS = ("none", "additive", "dot")
@@ -21,19 +21,19 @@ State = dict[str, Any]  # of tensors whose dimension 0 is the batch
 
 
 class Attention(nn.Module):
-    """Each state of the writer asks what was read, and gets the mean of those memories that fit.
+    """Attention from the decoder's states to the encoder's outputs (the memory).
 
-    q is the writer's state, m a memory; both have hidden_size numbers, and biases are left out.
+    q is a state of the decoder, m an output of the encoder; both have hidden_size elements, and biases are left out.
 
         additive    score = v . tanh(W q + U m)     Bahdanau et al. 2015
         dot         score = q . m                   Luong et al. 2015
 
-        context = sum of softmax(scores) * memories
-        out     = tanh(W [context; q])
+        context = sum of softmax(scores) * memory
+        output  = tanh(W [context; q])
 
     Args:
         kind: "additive" or "dot".
-        hidden_size: Numbers in a state and in a memory.
+        hidden_size: Length of a state and of an output of the encoder.
     """
 
     def __init__(self, *, kind: str, hidden_size: int) -> None:
@@ -43,14 +43,14 @@ class Attention(nn.Module):
             self.query = nn.Linear(hidden_size, hidden_size)
             self.key = nn.Linear(hidden_size, hidden_size, bias=False)
             self.score = nn.Linear(hidden_size, 1, bias=False)
-        self.out = nn.Linear(2 * hidden_size, hidden_size)
+        self.proj = nn.Linear(2 * hidden_size, hidden_size)
 
     def keys(self, memory: Tensor) -> Tensor:  # (B, S, H) -> (B, S, H)
-        """What the states are compared with; the same at each step."""
+        """What the states are compared with, which is the same at each step."""
         return self.key(memory) if self.additive else memory
 
     def weights(self, states: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, H) -> (B, T, S)
-        """How much each state takes from each memory, which sums to 1; mask (B, S) is False where nobody looks."""
+        """Attention weights; those of each state sum to 1. mask (B, S) is False for what must not be attended to."""
         if self.additive:
             scores = self.score((self.query(states)[:, :, None] + keys[:, None]).tanh())[..., 0]
         else:
@@ -61,27 +61,27 @@ class Attention(nn.Module):
 
     def forward(self, states: Tensor, state: State) -> Tensor:  # (B, T, H) -> (B, T, H)
         context = self.weights(states, state["keys"], state.get("mask")) @ state["memory"]
-        return self.out(torch.cat((context, states), dim=-1)).tanh()
+        return self.proj(torch.cat((context, states), dim=-1)).tanh()
 
 
 class RecurrentDecoder(nn.Module):
     """Embedding, recurrent layers, attention if any, and logits over the vocabulary.
 
-    The attention stands after the recurrent layers, as Luong et al. have it, and nothing of it goes back into them: so
-    they run over a whole target at once, in torch's fused implementation. Deviations, from Bahdanau et al.: there each
-    state is made with the context that the state before it asked for; from Luong et al.: no input feeding.
+    Attention comes after the recurrent layers, as in Luong et al., and its output is not fed back into them, so they
+    run over a whole target at once in torch's fused implementation. Deviations: in Bahdanau et al. the context of the
+    previous state is an input of the next one; Luong et al. have input feeding.
 
     Args:
-        vocab_size: Tokens it may write.
+        vocab_size: Number of tokens.
         cell: "rnn", "lstm" or "gru".
         attention: "none", "additive" or "dot".
-        embed_dim: Numbers in the vector of a token.
-        hidden_size: Numbers in the state of a layer, and in a memory.
-        num_layers: Recurrent layers on top of each other.
-        dropout: Share zeroed in training of embeddings, between layers and before the output.
+        embed_dim: Length of a token's embedding.
+        hidden_size: Length of a layer's state and of an output of the encoder.
+        num_layers: Number of stacked recurrent layers.
+        dropout: Fraction zeroed in training of embeddings, between layers and before the output.
 
     Raises:
-        ValueError: If cell or attention is no choice.
+        ValueError: If cell or attention is none of its choices.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class RecurrentDecoder(nn.Module):
 
         Args:
             start: h, and of an LSTM also c, each (B, layers, H).
-            memory: What can be looked at (B, S, H); unused without attention.
-            mask: False where nobody looks (B, S).
+            memory: Outputs of the encoder (B, S, H); unused without attention.
+            mask: False where the memory must not be attended to, such as padding (B, S).
         """
         state: State = {"recurrent": start}
         if self.attention is not None:
@@ -121,7 +121,7 @@ class RecurrentDecoder(nn.Module):
         return state
 
     def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Reads further tokens (B, T) -> logits of those that follow (B, T, vocab_size), and the state after them."""
+        """Further tokens (B, T) -> logits of the token after each (B, T, vocab_size), and the state after them."""
         states, state = self._read(tokens, state)
         if self.attention is not None:
             states = self.attention(states, state)
@@ -132,22 +132,22 @@ class RecurrentDecoder(nn.Module):
         states, after = self.recurrent(self.dropout(self.embed(tokens)), before if len(before) > 1 else before[0])
         return states, {**state, "recurrent": batch_first(after)}
 
-    def sampled(self, tokens: Tensor, state: State, teacher_forcing: float) -> Tensor:
-        """As `forward`, but each step after the first reads the true token only with the chance teacher_forcing.
+    def scheduled_sampling(self, tokens: Tensor, state: State, teacher_forcing: float) -> Tensor:
+        """As `forward`, but each step after the first reads the true token only with probability teacher_forcing.
 
-        Else it reads the one that it has just found likeliest, through which no gradient flows.
+        Otherwise it reads the most likely token of the step before, through which no gradient flows.
         """
-        logits, unread = [], tokens[:, :1]
+        logits, read = [], tokens[:, :1]
         for following in (*tokens[:, 1:].split(1, dim=1), None):
-            found, state = self(unread, state)
-            logits.append(found)
+            step, state = self(read, state)
+            logits.append(step)
             if following is not None:
-                true = torch.rand(following.shape, device=following.device) < teacher_forcing
-                unread = torch.where(true, following, found.argmax(dim=-1))
+                use_true = torch.rand(following.shape, device=following.device) < teacher_forcing
+                read = torch.where(use_true, following, step.argmax(dim=-1))
         return torch.cat(logits, dim=1)
 
     def weights(self, tokens: Tensor, state: State) -> Tensor | None:  # (B, T) -> (B, T, S)
-        """How much of each memory each step takes; None without attention."""
+        """Attention weights of each step; None without attention."""
         if self.attention is None:
             return None
         states, _ = self._read(tokens, state)
@@ -155,5 +155,5 @@ class RecurrentDecoder(nn.Module):
 
 
 def batch_first(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """torch's state of a recurrent network, (layers, B, H) or an LSTM's two of them, as (B, layers, H) each."""
+    """torch's state of a recurrent network, (layers, B, H) or for an LSTM two of them, as (B, layers, H) each."""
     return tuple(part.transpose(0, 1) for part in (state if isinstance(state, tuple) else (state,)))
