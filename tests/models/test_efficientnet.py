@@ -139,7 +139,7 @@ def test_stochastic_depth_skips_whole_images_and_keeps_the_mean():
 
 def test_deeper_blocks_are_skipped_more_often_and_none_in_eval_mode():
     model = laptop(stochastic_depth=0.5)
-    drops = [block.drop for block in model.modules() if isinstance(block, Block)]
+    drops = [block.drop_path for block in model.modules() if isinstance(block, Block)]
     assert drops == sorted(drops) and drops[0] == 0 and drops[-1] == pytest.approx(0.5 * 9 / 10)
     model.eval()
     images = torch.randn(2, 3, 16, 16)

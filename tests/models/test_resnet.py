@@ -81,9 +81,9 @@ def test_zero_init_residual_begins_with_blocks_that_learnt_nothing(depth, channe
 
 def test_shortcut_a_strides_and_pads_with_zero_channels():
     x = torch.rand(2, 16, 8, 8)
-    bypassed = ResNet(in_channels=1, num_classes=2, depth=8).blocks[1].bypass(x)
-    assert torch.equal(bypassed[:, :16], x[:, :, ::2, ::2])
-    assert bypassed.shape == (2, 32, 4, 4) and not bypassed[:, 16:].any()
+    shortcut = ResNet(in_channels=1, num_classes=2, depth=8).blocks[1].shortcut(x)
+    assert torch.equal(shortcut[:, :16], x[:, :, ::2, ::2])
+    assert shortcut.shape == (2, 32, 4, 4) and not shortcut[:, 16:].any()
 
 
 def test_shortcut_b_projects_only_where_the_shape_changes():

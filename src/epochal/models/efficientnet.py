@@ -1,4 +1,4 @@
-"""EfficientNet: one small network, grown in depth, width and resolution at once by a single compound coefficient.
+"""EfficientNet: one small network, scaled in depth, width and resolution at once by a single compound coefficient.
 
 Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019 (arXiv 1905.11946). Its block is
 that of MobileNetV2 (Sandler et al. 2018) with squeeze-and-excitation (Hu et al. 2017) and stochastic depth (Huang et
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_sizes
+from epochal.core.checks import check_choice, check_fraction, check_positive, check_sizes
 from epochal.core.specs import Classes, Images
 from epochal.models.common.layers import choose_input
 
 
 class Stage(NamedTuple):
-    """A row of table 1: blocks that widen their input by ratio, and how many channels and blocks b0 has there."""
+    """A row of table 1: the blocks' expansion ratio and kernel size, and the numbers of channels and blocks of b0."""
 
     ratio: int
     kernel: int
@@ -31,7 +31,7 @@ class Stage(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """Factors on b0's channels and blocks, the side of the image in pixels, dropout before the output."""
+    """Factors on b0's channels and blocks, height and width of the image in pixels, dropout before the output."""
 
     width: float
     depth: float
@@ -77,7 +77,7 @@ def convolution(
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeezes each channel to its mean, and from all means learns by how much to let each channel through."""
+    """Squeeze-and-excitation: a gate in (0, 1) for each channel, computed from the means of all channels."""
 
     def __init__(self, *, channels: int, hidden: int) -> None:
         super().__init__()
@@ -90,41 +90,41 @@ class SqueezeExcitation(nn.Module):
 
 
 class Block(nn.Module):
-    """MBConv: widen by ratio, convolve each channel by itself, weigh the channels, narrow; add x where shapes agree."""
+    """MBConv: 1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection; residual if shapes agree."""
 
     def __init__(
-        self, *, in_channels: int, out_channels: int, ratio: int, kernel: int, stride: int, drop: float
+        self, *, in_channels: int, out_channels: int, ratio: int, kernel: int, stride: int, drop_path: float
     ) -> None:
         super().__init__()
-        wide = ratio * in_channels
+        expanded = ratio * in_channels
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop = drop
+        self.drop_path = drop_path
         self.layers = nn.Sequential(
-            *([convolution(in_channels, wide)] if ratio > 1 else []),
-            convolution(wide, wide, kernel, stride=stride, groups=wide),
-            SqueezeExcitation(channels=wide, hidden=max(1, in_channels // 4)),
-            convolution(wide, out_channels, active=False),
+            *([convolution(in_channels, expanded)] if ratio > 1 else []),
+            convolution(expanded, expanded, kernel, stride=stride, groups=expanded),
+            SqueezeExcitation(channels=expanded, hidden=max(1, in_channels // 4)),
+            convolution(expanded, out_channels, active=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H/stride, W/stride)
         out = self.layers(x)
         if not self.residual:
             return out
-        if self.training and self.drop:  # stochastic depth: some images of the batch skip the block
-            stays = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device) >= self.drop
-            out = out * (stays / (1 - self.drop))
+        if self.training and self.drop_path:  # stochastic depth: some images of the batch skip the block
+            kept = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device) >= self.drop_path
+            out = out * (kept / (1 - self.drop_path))
         return out + x
 
 
 class Size(NamedTuple):
-    """How large a network is: channels of stem and stages, blocks of the stages, side of the image if it is resized."""
+    """Size of a network: channels of stem and stages, blocks of the stages, side of the images or None (not resized)."""
 
     channels: list[int]
     blocks: list[int]
     side: int | None
 
-    def grown(self, *, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0, divisor: int = 8) -> Size:
-        """With so many times the channels, blocks and pixels a side, rounded as published."""
+    def scaled(self, *, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0, divisor: int = 8) -> Size:
+        """Multiplied by these factors: channels by width, blocks by depth, side by resolution; rounded as published."""
         return Size(
             [round_channels(count * width, divisor) for count in self.channels],
             [math.ceil(count * depth) for count in self.blocks],
@@ -132,78 +132,77 @@ class Size(NamedTuple):
         )
 
     def cost(self, strides: Sequence[int]) -> int:
-        """Multiplications in the convolutions for one image (half its FLOPs), squeeze-and-excitation left out."""
+        """Multiply-adds of the convolutions for one image (half its FLOPs), without squeeze-and-excitation."""
         assert self.side is not None
         side = math.ceil(self.side / strides[0])
         total = side**2 * 27 * self.channels[0]
         for stage, stride, (before, after), blocks in zip(STAGES, strides[1:], pairwise(self.channels), self.blocks):
             small = math.ceil(side / stride)
             for channels, pixels, count in ((before, side**2, 1), (after, small**2, blocks - 1)):
-                widen = pixels * channels if stage.ratio > 1 else 0
-                total += count * stage.ratio * channels * (widen + small**2 * (stage.kernel**2 + after))
+                expansion = pixels * channels if stage.ratio > 1 else 0
+                total += count * stage.ratio * channels * (expansion + small**2 * (stage.kernel**2 + after))
             side = small
         return total + side**2 * 4 * self.channels[-1] ** 2
 
 
 def round_channels(count: float, divisor: int) -> int:
-    """The nearest multiple of divisor that is not more than a tenth below."""
+    """The nearest multiple of divisor, or the next above if that is more than 10 % below count."""
     near = max(divisor, int(count + divisor / 2) // divisor * divisor)
     return near if near >= 0.9 * count else near + divisor
 
 
 def size(variant: str, scale_by: str, *, width: float, depth: float, resolution: int | None, input: str) -> Size:
-    """b0 in the size that its factors ask for, grown to the variant or, along one dimension, to the variant's cost."""
+    """Size of b0 times the factors, scaled to the variant, or along one dimension to the variant's FLOPs."""
     to = VARIANTS[variant]
     divisor = max(1, round(8 * min(width, 1)))
     b0 = Size([STEM, *(stage.channels for stage in STAGES)], [stage.blocks for stage in STAGES], resolution)
-    b0 = b0.grown(width=width, depth=depth, divisor=divisor)
-    compound = b0.grown(width=to.width, depth=to.depth, resolution=to.resolution / 224, divisor=divisor)
+    b0 = b0.scaled(width=width, depth=depth, divisor=divisor)
+    compound = b0.scaled(width=to.width, depth=to.depth, resolution=to.resolution / 224, divisor=divisor)
     if scale_by == "compound":
         return compound
-    grow: Callable[[float], Size] = lambda factor: b0.grown(**{scale_by: factor}, divisor=divisor)  # noqa: E731
+    scale: Callable[[float], Size] = lambda factor: b0.scaled(**{scale_by: factor}, divisor=divisor)  # noqa: E731
     target, strides = compound.cost(STRIDES[input]), STRIDES[input]
     sizes, factor = [b0], 1.0
     while sizes[-1].cost(strides) < target:
         factor *= 1.01
-        sizes.append(grow(factor))
+        sizes.append(scale(factor))
     return min(sizes, key=lambda one: abs(one.cost(strides) - target))
 
 
 class EfficientNet(nn.Module):
-    """Stem, seven stages of MBConv blocks, a 1x1 convolution to four times the channels, mean over pixels, output.
+    """Stem, seven stages of MBConv blocks, a 1x1 convolution to four times the channels, global average pooling, output.
 
-    The paper grows b0 with one coefficient phi: 1.2^phi times the blocks (alpha), 1.1^phi times the channels (beta) and
-    1.15^phi times the pixels a side (gamma), so that FLOPs double with each phi, as 1.2 * 1.1^2 * 1.15^2 = 1.92. The
-    published variants are that by hand and rounded up: width, depth and resolution of b1 to b7 multiply to the FLOPs of
-    phi = 0.4, 1.0, 2.0, 3.6, 4.8, 5.9 and 6.9. They have 5.3, 7.8, 9.1, 12.2, 19.3, 30.4, 43.0 and 66.3 million
-    parameters. Channels are multiples of 8, and blocks are rounded up.
+    The paper scales b0 with one coefficient phi: 1.2^phi times the blocks (alpha), 1.1^phi times the channels (beta) and
+    1.15^phi times the image's side (gamma), so that FLOPs double with each phi, as 1.2 * 1.1^2 * 1.15^2 = 1.92. The
+    published variants are rounded by hand: width, depth and resolution of b1 to b7 multiply to the FLOPs of phi = 0.4,
+    1.0, 2.0, 3.6, 4.8, 5.9 and 6.9. b0 to b7 have 5.3, 7.8, 9.1, 12.2, 19.3, 30.4, 43.0 and 66.3 million parameters.
+    Channels are multiples of 8, and numbers of blocks are rounded up.
 
-    The small form, for 28 to 64 pixels, leaves out the strides of the stem and of stage 2: it halves the image three
-    times instead of five, so 32x32 pixels end as 4x4. Its parameters are the same.
+    The small form, for 28 to 64 pixels, has stride 1 in the stem and in stage 2: it halves the image three times instead
+    of five, so 32x32 pixels end as 4x4. The number of parameters is the same.
 
-    Convolutions start as published, from N(0, sqrt(2 / fan_out)). Deviations: the output starts from N(0, 0.01), since
-    the authors' uniform up to 1 / sqrt(num_classes) is for ten classes ten times as wide as for a thousand, and small
-    networks then lose their first epochs; batch norm is torch's (momentum 0.1), for the authors' 0.01 needs more steps
-    than a short training has.
+    Convolutions start as published, from N(0, sqrt(2 / fan_out)). Deviations: the output layer starts from N(0, 0.01),
+    since the authors' uniform initialisation up to 1 / sqrt(num_classes) is ten times as wide for ten classes as for a
+    thousand, which costs small networks their first epochs; batch norm has torch's momentum of 0.1, since the authors'
+    0.01 needs more steps than a short training has.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        num_classes: Length of the output.
+        num_classes: Number of logits.
         variant: "b0" to "b7".
-        scale_by: What grows from b0 to the variant: "compound", or "depth", "width" or "resolution" alone, by as much
-            as brings it to the FLOPs of the compound one (as figure 8 and table 7 of the paper).
-        resolution: Pixels a side that b0 resizes its images to; larger variants take more in proportion. None reads
-            images as they are.
-        width: Factor on b0's own channels, for a smaller network; below 1 they are multiples of 8 * width, so that
-            rounding weighs the same.
-        depth: Factor on b0's own blocks.
-        stochastic_depth: Share of images for which the last block is skipped in training; the first is never skipped,
-            and in between it rises evenly.
+        scale_by: What is scaled from b0 to the variant: "compound", or "depth", "width" or "resolution" alone, to the
+            FLOPs of the compound scaling (as in figure 8 and table 7 of the paper).
+        resolution: Side in pixels to which b0 resizes its images; larger variants resize to more in proportion. None: no
+            resizing.
+        width: Factor on b0's own channels, above 0; below 1 they are multiples of 8 * width, so that rounding has the
+            same relative effect.
+        depth: Factor on b0's own blocks, above 0.
+        stochastic_depth: Fraction of images that skip the last block in training; it grows linearly from 0 at the first.
         input: "imagenet" or "small".
 
     Raises:
-        ValueError: If variant, scale_by or input is no choice, a size or factor is out of range, one dimension shall
-            grow but there is no resolution, or the images are too small.
+        ValueError: If an argument is none of its choices, a size below 1, a factor not above 0, stochastic_depth not in
+            [0, 1), one dimension is to be scaled but there is no resolution, or the images are too small.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -233,11 +232,9 @@ class EfficientNet(nn.Module):
         check_choice("variant", variant, tuple(VARIANTS))
         check_choice("scale_by", scale_by, ("compound", "depth", "width", "resolution"))
         check_choice("input", input, tuple(STRIDES))
-        for name, factor in (("width", width), ("depth", depth)):
-            if not 0 < factor < math.inf:
-                raise ValueError(f"{name}={factor} must be above 0; 1.0 is the published b0.")
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth={stochastic_depth} must be at least 0 and below 1.")
+        check_positive("width", width)
+        check_positive("depth", depth)
+        check_fraction("stochastic_depth", stochastic_depth)
         if resolution is not None:
             check_sizes(resolution=resolution)
             check_side(resolution, resolution, input, cure=f"resolution={math.prod(STRIDES[input])}")
@@ -248,38 +245,30 @@ class EfficientNet(nn.Module):
             variant, scale_by, width=width, depth=depth, resolution=resolution, input=input
         )
         strides = STRIDES[input]
-        drops = iter(stochastic_depth * i / sum(blocks) for i in range(sum(blocks)))
-        stages = [
-            nn.Sequential(*(
-                Block(
-                    in_channels=before if i == 0 else after,
-                    out_channels=after,
-                    ratio=stage.ratio,
-                    kernel=stage.kernel,
-                    stride=stride if i == 0 else 1,
-                    drop=next(drops),
-                )
-                for i in range(count)
-            ))
-            for stage, stride, (before, after), count in zip(STAGES, strides[1:], pairwise(channels), blocks)
-        ]  # fmt: skip
         last = 4 * channels[-1]
         self.features = nn.Sequential(
-            convolution(in_channels, channels[0], 3, stride=strides[0]), *stages, convolution(channels[-1], last)
+            convolution(in_channels, channels[0], 3, stride=strides[0]),
+            *make_stages(channels, blocks, strides[1:], stochastic_depth),
+            convolution(channels[-1], last),
         )
         self.dropout = nn.Dropout(VARIANTS[variant].dropout)
         self.head = nn.Linear(last, num_classes)
 
         published = input == "imagenet" and width == depth == 1 and (scale_by == "compound" or variant == "b0")
         self.torchvision_name = f"efficientnet_{variant}" if published else None
+        self._initialise()
+        if variant in ("b5", "b6", "b7"):  # as published; torchvision has it for these three, and its weights need it
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = 1e-3
+
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.out_channels // module.groups * module.kernel_size[0] ** 2
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d) and variant in ("b5", "b6", "b7"):
-                module.eps = 1e-3  # as published; torchvision has it for these three, and its weights want it
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -297,13 +286,42 @@ class EfficientNet(nn.Module):
         return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The parts whose outputs are feature maps, in order."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order."""
         names = ("stem", *(f"stage {i}" for i in range(1, len(STAGES) + 1)), "top")
         return dict(zip(names, self.features))
 
 
+def make_stages(
+    channels: Sequence[int], blocks: Sequence[int], strides: Sequence[int], stochastic_depth: float
+) -> list[nn.Sequential]:
+    """The seven stages.
+
+    Args:
+        channels: Of the stem, then of each stage.
+        blocks: Number of blocks of each stage.
+        strides: Of the first block of each stage.
+        stochastic_depth: Of the last block; it grows linearly from 0 at the first.
+    """
+    rates = iter(stochastic_depth * i / sum(blocks) for i in range(sum(blocks)))
+    stages = []
+    for stage, stride, (before, after), count in zip(STAGES, strides, pairwise(channels), blocks, strict=True):
+        made = (
+            Block(
+                in_channels=before if i == 0 else after,
+                out_channels=after,
+                ratio=stage.ratio,
+                kernel=stage.kernel,
+                stride=stride if i == 0 else 1,
+                drop_path=next(rates),
+            )
+            for i in range(count)
+        )
+        stages.append(nn.Sequential(*made))
+    return stages
+
+
 def check_side(height: int, width: int, input: str, *, cure: str) -> None:
-    """Raises ValueError where the strides leave less than a pixel."""
+    """Raise ValueError where the strides leave less than one pixel; cure says what would be right."""
     least = math.prod(STRIDES[input])
     if min(height, width) < least:
         raise ValueError(

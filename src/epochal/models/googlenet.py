@@ -1,4 +1,4 @@
-"""GoogLeNet: every module looks at its input at several scales at once, and 1x1 convolutions keep that cheap.
+"""GoogLeNet: modules with filters of several sizes in parallel, made cheap by 1x1 convolutions.
 
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions, 2014
 (arXiv 1409.4842).
@@ -7,6 +7,7 @@ Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -29,16 +30,22 @@ INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, 
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }  # (table 1)
-POOLED = {"4a": 3, "5a": 2}  # modules before which pooling halves height and width: the side of its patches
+POOLED = {"4a": 3, "5a": 2}  # modules with max pooling of stride 2 before them: its kernel size
 HEADS = ("4a", "4d")  # modules that an auxiliary head follows
 AUXILIARY_DROPOUT = 0.7
 LEAST = {"imagenet": 32, "small": 16}  # pixels, so that all halvings leave one
 
 
 class Inception(nn.Module):
-    """Up to four branches beside each other, their channels joined: 1x1, 3x3 and 5x5 convolutions, and pooling.
+    """Up to four parallel branches, their channels concatenated: 1x1, 3x3 and 5x5 convolutions, and max pooling.
 
-    A 1x1 convolution first reduces the channels that the larger ones read, and afterwards those that pooling leaves.
+    A 1x1 convolution reduces the channels before the 3x3 and 5x5 convolutions and after pooling.
+
+    Args:
+        in_channels: Of the input.
+        channels: A row of INCEPTIONS.
+        branches: Some of BRANCHES.
+        largest_kernel: Kernel size of the 5x5 branch.
     """
 
     def __init__(
@@ -65,7 +72,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier in the middle of the network: it brings the loss's gradient nearer to the first layers."""
+    """A classifier on an intermediate layer, which shortens the path of the gradient to the first layers."""
 
     def __init__(self, *, in_channels: int, num_classes: int, width: float) -> None:
         super().__init__()
@@ -80,44 +87,45 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Nine inception modules, 22 layers with weights deep, of 6.6 million parameters for ImageNet's 1000 classes.
+    """Nine inception modules, 22 layers with weights deep, 6.6 million parameters for ImageNet's 1000 classes.
 
         7x7 stride 2 -> (64, H/2, W/2)    pool    1x1 -> 64    3x3 -> (192, H/4, W/4)    pool
         3a, 3b -> (480, H/8, W/8)    pool    4a to 4e -> (832, H/16, W/16)    pool    5a, 5b -> (1024, H/32, W/32)
-        mean over pixels -> 1024    output num_classes
+        global average pooling -> 1024    output num_classes
 
-    In training, forward returns (logits, logits after 4a, logits after 4d); the two auxiliary heads' losses count 0.3
-    each. In eval mode it returns the logits alone, and the heads, of another 6.4 million parameters, rest.
+    In training, forward returns (logits, logits after 4a, logits after 4d); the losses of the two auxiliary heads have
+    weight 0.3 each. In evaluation mode it returns the logits alone; the heads, another 6.4 million parameters, are not
+    used.
 
-    The form for small images, of 28 to 64 pixels, has one thing changed: the first convolution is 3x3 with stride 1.
-    So 32x32 pixels become 16, 8 (module 3), 4 (module 4, where the auxiliary heads read the very 4x4 they were made
-    for) and 2 (module 5).
+    The form for small images, of 28 to 64 pixels, differs in one layer: the first convolution is 3x3 with stride 1. So
+    32x32 pixels become 16, 8 (modules 3), 4 (modules 4, where the auxiliary heads read 4x4 pixels as published) and 2
+    (modules 5).
 
     Deviations from the paper:
-        - Batch normalisation after each convolution, as the same authors found a year later (arXiv 1502.03167), and no
-          local response normalisation.
-        - The 5x5 branch convolves 3x3 by default: so does torchvision, whose weights fit and whose 6.6 million
-          parameters are the number that is quoted. The paper's largest_kernel=5 makes 7.0 million.
-        - Pooling before module 5 takes 2x2 pixels instead of 3x3, as in torchvision.
+        - Batch normalisation after each convolution, which the same authors introduced a year later (arXiv 1502.03167),
+          and no local response normalisation.
+        - The 5x5 branch has 3x3 filters by default, as in torchvision, so that its weights fit; the 6.6 million parameters
+          usually quoted are of this form. The paper's largest_kernel=5 has 7.0 million.
+        - Pooling before module 5a is 2x2 instead of 3x3, as in torchvision.
         - The auxiliary heads average to 4x4 pixels whatever the image's size.
-        - Weights start as in He et al. 2015 (arXiv 1502.01852), about which the paper says nothing.
+        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852); the paper says nothing about it.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        num_classes: Length of the output.
+        num_classes: Number of logits.
         input: "imagenet" is the published form, "small" the one for 28 to 64 pixels; for_data also takes "auto", which
             is small where no side is longer than 64 pixels.
         branches: Which of "1x1", "3x3", "5x5", "pool" the modules have.
-        equal_parameters: Where branches are left out, widen the others until the network, without its auxiliary heads,
-            has as many parameters as with all four (within 2 % from width 0.25 on).
-        largest_kernel: Side of the 5x5 branch's filters, 3 or 5.
+        equal_parameters: With fewer branches, multiply the channels of the others so that the network, without its
+            auxiliary heads, has as many parameters as with all four (within 2 % from width 0.25 on).
+        largest_kernel: Kernel size of the 5x5 branch, 3 or 5.
         auxiliary: Whether there are auxiliary heads.
-        dropout: Share of the 1024 features that is zeroed in training; the auxiliary heads drop 70 %.
-        width: Factor on all channels.
+        dropout: Fraction of the 1024 features that is zeroed in training; 0.7 in the auxiliary heads.
+        width: Factor on all channels, above 0.
 
     Raises:
-        ValueError: If branches is empty or names another one, largest_kernel is not 3 or 5, a size below 1, width not
-            above 0, dropout not in [0, 1) or input no choice; from for_data, if pooling leaves nothing of the images.
+        ValueError: If branches is empty, an argument none of its choices, a size below 1, width not above 0, or dropout
+            not in [0, 1); from for_data, if pooling leaves nothing of the images.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -155,8 +163,7 @@ class GoogLeNet(nn.Module):
         check_sizes(in_channels=in_channels, num_classes=num_classes)
         check_choice("input", input, tuple(LEAST))
         check_fraction("dropout", dropout)
-        if largest_kernel not in (3, 5):
-            raise ValueError(f"largest_kernel={largest_kernel} is no choice. There are: 3 5")
+        check_choice("largest_kernel", largest_kernel, (3, 5))
         if not branches:
             raise ValueError(f"branches must name at least one of: {' '.join(BRANCHES)}")
         for name in branches:
@@ -174,21 +181,9 @@ class GoogLeNet(nn.Module):
             nn.MaxPool2d(3, 2, ceil_mode=True),
         )
 
-        def rest(branches: Sequence[str], factor: float) -> tuple[nn.ModuleDict, nn.Linear]:
-            """The inception modules, all their channels by the factor, and the output."""
-            modules, channels = nn.ModuleDict(), second
-            for name, widths in INCEPTIONS.items():
-                inception = Inception(
-                    in_channels=channels,
-                    channels=[scaled(count, factor) for count in widths],
-                    branches=branches,
-                    largest_kernel=largest_kernel,
-                )
-                modules[name], channels = inception, inception.out_channels
-            return modules, nn.Linear(channels, num_classes)
-
-        factor = width * (widening(rest, branches, width) if equal_parameters else 1)
-        self.inceptions, self.head = rest(branches, factor)
+        make = partial(inception_modules, in_channels=second, num_classes=num_classes, largest_kernel=largest_kernel)
+        factor = width * (equalising_factor(make, branches, width) if equal_parameters else 1)
+        self.inceptions, self.head = make(branches, factor)
         self.dropout = nn.Dropout(dropout)
         self.auxiliary = nn.ModuleDict()
         if auxiliary:
@@ -222,11 +217,12 @@ class GoogLeNet(nn.Module):
         return (logits, *auxiliary) if auxiliary else logits
 
     def stages(self) -> dict[str, nn.Module]:
-        """The modules whose outputs (B, C, H, W) are worth a look, in order."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order."""
         return {"stem": self.stem} | {f"inception {name}": self.inceptions[name] for name in ("3b", "4e", "5b")}
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels, eps=1e-3),
@@ -234,7 +230,23 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
     )
 
 
-def widening(
+def inception_modules(
+    branches: Sequence[str], factor: float, *, in_channels: int, num_classes: int, largest_kernel: int
+) -> tuple[nn.ModuleDict, nn.Linear]:
+    """All inception modules, their channels times the factor, and the output layer."""
+    modules, channels = nn.ModuleDict(), in_channels
+    for name, widths in INCEPTIONS.items():
+        inception = Inception(
+            in_channels=channels,
+            channels=[scaled(count, factor) for count in widths],
+            branches=branches,
+            largest_kernel=largest_kernel,
+        )
+        modules[name], channels = inception, inception.out_channels
+    return modules, nn.Linear(channels, num_classes)
+
+
+def equalising_factor(
     make: Callable[[Sequence[str], float], Sequence[nn.Module]], branches: Sequence[str], width: float
 ) -> float:
     """The factor on the channels with which these branches have as many parameters as all four."""
@@ -244,7 +256,7 @@ def widening(
             return sum(p.numel() for module in make(branches, factor) for p in module.parameters())
 
     whole, found = count(BRANCHES, width), 1.0
-    for _ in range(8):  # parameters grow about with the square of the channels, which are whole numbers
+    for _ in range(8):  # the number of parameters grows about with the square of the channels, which are whole numbers
         ratio = whole / count(branches, width * found)
         if abs(ratio - 1) < 0.002:
             break

@@ -1,10 +1,11 @@
-"""Residual networks and their plain twins: the deep ones for ImageNet, the slim ones for small images.
+"""Residual networks, and the same networks without residual connections: wide ones for ImageNet, narrow ones for CIFAR.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015 (arXiv 1512.03385), table 1 and section 4.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from epochal.core.specs import Classes, Images
 from epochal.models.common.layers import choose_input, kaiming_init
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
-IMAGENET = {  # depth: blocks of the four stages, and by how much a block's last convolution widens (4: a bottleneck)
+IMAGENET = {  # depth: blocks of the four stages, and expansion of a block's last convolution (4: bottleneck blocks)
     18: ((2, 2, 2, 2), 1),
     34: ((3, 4, 6, 3), 1),
     50: ((3, 4, 6, 3), 4),
@@ -30,29 +31,29 @@ PUBLISHED = {  # depth: million parameters, for ten and for a thousand classes
 
 
 class Block(nn.Module):
-    """Convolutions learn F(x), the shortcut adds x; without it, the same convolutions of the plain network.
+    """Convolutions learn F(x), the shortcut adds x; residual=False leaves the shortcut out, as in the plain network.
 
-    Two of 3x3. A bottleneck has one of 3x3 between two of 1x1, of which the second widens to 4 * channels.
+    Two 3x3 convolutions; or, with expansion 4, a bottleneck: 1x1, 3x3, and 1x1 to 4 * channels.
     """
 
     def __init__(
-        self, *, in_channels: int, channels: int, widen: int, stride: int, residual: bool, shortcut: str
+        self, *, in_channels: int, channels: int, expansion: int, stride: int, residual: bool, shortcut: str
     ) -> None:
         super().__init__()
-        bottleneck = widen > 1
+        bottleneck = expansion > 1
         first, second = ((1, 1), (3, stride)) if bottleneck else ((3, stride), (3, 1))  # kernel and stride
         self.conv1 = convolution(in_channels, channels, *first)
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, *second)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.conv3 = convolution(channels, widen * channels, 1) if bottleneck else None
-        self.norm3 = nn.BatchNorm2d(widen * channels) if bottleneck else None
+        self.conv3 = convolution(channels, expansion * channels, 1) if bottleneck else None
+        self.norm3 = nn.BatchNorm2d(expansion * channels) if bottleneck else None
         self.stride, self.residual = stride, residual
-        self.new_channels = widen * channels - in_channels
+        self.new_channels = expansion * channels - in_channels
         self.projection: nn.Module | None = None
         if residual and shortcut == "B" and (stride > 1 or self.new_channels):
             self.projection = nn.Sequential(
-                convolution(in_channels, widen * channels, 1, stride), nn.BatchNorm2d(widen * channels)
+                convolution(in_channels, expansion * channels, 1, stride), nn.BatchNorm2d(expansion * channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H/stride, W/stride)
@@ -61,11 +62,11 @@ class Block(nn.Module):
         if self.conv3 is not None and self.norm3 is not None:
             out = self.norm3(self.conv3(F.relu(out, inplace=True)))
         if self.residual:
-            out += self.bypass(x)
+            out += self.shortcut(x)
         return F.relu(out, inplace=True)
 
-    def bypass(self, x: Tensor) -> Tensor:
-        """x itself; where the shape changes, every second pixel with zeros as new channels (A), or projected (B)."""
+    def shortcut(self, x: Tensor) -> Tensor:
+        """x itself; where the shape changes, subsampled and padded with zero channels (A), or projected (B)."""
         if self.projection is not None:
             return self.projection(x)
         if self.new_channels == 0:
@@ -77,37 +78,37 @@ class ResNet(nn.Module):
     """Residual network of one of two families.
 
         cifar     3x3 convolution -> (16, H, W)    n blocks -> (16, H, W)    n blocks -> (32, H/2, W/2)
-                  n blocks -> (64, H/4, W/4)    mean over pixels -> 64    output num_classes
-        imagenet  7x7 convolution, stride 2 -> (64, H/2, W/2)    3x3 maximum, stride 2 -> (64, H/4, W/4)
-                  four stages of blocks with 64, 128, 256, 512 channels (times 4 after bottlenecks), of which the
-                  last three halve height and width    mean over pixels    output num_classes
+                  n blocks -> (64, H/4, W/4)    global average pooling -> 64    output num_classes
+        imagenet  7x7 convolution, stride 2 -> (64, H/2, W/2)    3x3 max pooling, stride 2 -> (64, H/4, W/4)
+                  four stages of blocks with 64, 128, 256, 512 channels (times 4 after bottlenecks), the last three
+                  halve height and width    global average pooling    output num_classes
 
     The paper's CIFAR networks have depth 6n + 2: 20, 32, 44, 56, 110 with 0.27, 0.46, 0.66, 0.85, 1.7 million
-    parameters. Its ImageNet networks have depth 18, 34 and, of bottlenecks, 50, 101, 152, with 11.7, 21.8, 25.6, 44.5,
+    parameters. Its ImageNet networks have depth 18, 34 and, with bottlenecks, 50, 101, 152, with 11.7, 21.8, 25.6, 44.5,
     60.2 million. 50 and 152 are also 6n + 2: they are ImageNet's unless the family says otherwise.
 
-    The small form of the imagenet family, for 28 to 64 pixels, starts as the cifar family does: by a 3x3 convolution of
-    stride 1 and no maximum, so it halves three times instead of five.
+    The small form of the imagenet family, for 28 to 64 pixels, has the stem of the cifar family: a 3x3 convolution of
+    stride 1 and no max pooling, so it halves the image three times instead of five.
 
-    Weights start as in He et al. 2015 (arXiv 1502.01852). Deviation from the paper: a bottleneck halves the image in its
-    3x3 convolution, not in the 1x1 before it, which would not look at three pixels of four ("v1.5", as torchvision).
+    Kaiming initialisation (He et al. 2015, arXiv 1502.01852). Deviation from the paper: a bottleneck has its stride in the
+    3x3 convolution, not in the 1x1 before it, which would ignore three pixels of four ("v1.5", as in torchvision).
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        num_classes: Length of the output.
-        depth: Layers with weights.
+        num_classes: Number of logits.
+        depth: Number of layers with weights.
         family: "cifar", "imagenet" or "auto", which is imagenet for its five depths.
-        residual: False gives the plain network, the same layers without the shortcuts.
-        shortcut: Where the shape changes, "A" pads with zeros and learns nothing, "B" projects by a 1x1 convolution;
-            "auto" is what the family was published with, A for cifar and B for imagenet.
-        zero_init_residual: Begin with blocks that only pass their input on (Goyal et al. 2017, arXiv 1706.02677): the
-            factors of their last batch norm are 0.
-        input: The first layers: "imagenet" or "small"; "auto" is the family's own, and by the images' size in for_data.
+        residual: False gives the plain network, the same layers without shortcuts.
+        shortcut: Where the shape changes, "A" pads with zeros and has no parameters, "B" is a 1x1 convolution; "auto" is
+            the family's published one, A for cifar and B for imagenet.
+        zero_init_residual: Zero the scale of each block's last batch norm, so that blocks start as the identity (Goyal et
+            al. 2017, arXiv 1706.02677).
+        input: The stem: "imagenet" or "small"; "auto" is the family's own, in for_data by the images' size.
 
     Raises:
-        ValueError: If the family has no such depth, a size is below 1, family, shortcut or input is no choice,
-            family=cifar shall get the first layers of ImageNet, or a plain network begin with zeros; from for_data,
-            if the images are smaller than 4 pixels (cifar), 8 (small) or 32 (imagenet).
+        ValueError: If the family has no such depth, a size is below 1, an argument none of its choices, family=cifar is
+            combined with input=imagenet, or zero_init_residual with a plain network; from for_data, if the images are
+            smaller than 4 pixels (cifar), 8 (small) or 32 (imagenet).
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -127,13 +128,11 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(in_channels=in_channels, num_classes=num_classes)
-        family, blocks, widen = architecture(depth, family)
+        family, blocks, expansion = architecture(depth, family)
         check_choice("shortcut", shortcut, ("auto", "A", "B"))
         check_choice("input", input, ("auto", "imagenet", "small"))
         if family == "cifar" and input == "imagenet":
-            raise ValueError(
-                "input=imagenet needs family=imagenet; the cifar family reads images with its own 3x3 stem."
-            )
+            raise ValueError("input=imagenet needs family=imagenet; the cifar family has a 3x3 stem of its own.")
         if zero_init_residual and not residual:
             raise ValueError(
                 "zero_init_residual=true needs residual=true: without shortcuts all outputs would be zero."
@@ -148,22 +147,10 @@ class ResNet(nn.Module):
             nn.ReLU(inplace=True),
             *([nn.MaxPool2d(3, 2, padding=1)] if large else []),
         )
-        layers = []
-        for stage, count in enumerate(blocks):
-            for i in range(count):
-                block = Block(
-                    in_channels=channels,
-                    channels=CHANNELS[family][stage],
-                    widen=widen,
-                    stride=2 if stage > 0 and i == 0 else 1,
-                    residual=residual,
-                    shortcut=shortcut,
-                )
-                channels = widen * CHANNELS[family][stage]
-                layers.append(block)
+        layers = make_blocks(family, blocks, expansion, residual=residual, shortcut=shortcut)
         self.blocks = nn.Sequential(*layers)
         self.blocks_of_stages = blocks
-        self.head = nn.Linear(channels, num_classes)
+        self.head = nn.Linear(expansion * CHANNELS[family][-1], num_classes)
 
         published = large and residual and shortcut == "B"
         self.torchvision_name = f"resnet{depth}" if published else None
@@ -202,13 +189,13 @@ class ResNet(nn.Module):
         return self.head(self.blocks(self.stem(images)).mean(dim=(2, 3)))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The parts whose outputs are feature maps, in order; a stage's is that of its last block."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order: the stem, and each stage's last block."""
         ends = accumulate(self.blocks_of_stages)
         return {"stem": self.stem, **{f"stage {i}": self.blocks[end - 1] for i, end in enumerate(ends, start=1)}}
 
     @property
     def torchvision_keys(self) -> tuple[tuple[str, str], ...]:
-        """Torchvision counts blocks anew in each stage (layer2.0.conv1), ours count on (blocks.3.conv1)."""
+        """Torchvision numbers the blocks of each stage from 0 (layer2.0.conv1), here the numbers go on (blocks.3.conv1)."""
         starts = accumulate(self.blocks_of_stages, initial=0)
         blocks = (
             (rf"^layer{stage}\.{i}\.", f"blocks.{start + i}.")
@@ -225,13 +212,31 @@ class ResNet(nn.Module):
         )
 
 
+def make_blocks(family: str, blocks: Sequence[int], expansion: int, *, residual: bool, shortcut: str) -> list[Block]:
+    """The blocks of all stages; the first block of each stage but the first halves height and width."""
+    layers, in_channels = [], CHANNELS[family][0]
+    for stage, (channels, count) in enumerate(zip(CHANNELS[family], blocks, strict=True)):
+        for i in range(count):
+            block = Block(
+                in_channels=in_channels,
+                channels=channels,
+                expansion=expansion,
+                stride=2 if stage > 0 and i == 0 else 1,
+                residual=residual,
+                shortcut=shortcut,
+            )
+            in_channels = expansion * channels
+            layers.append(block)
+    return layers
+
+
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """That keeps the image's size, or divides it by stride; batch norm, which follows, makes a bias needless."""
+    """Keeps the image's size, or divides it by stride; no bias, since batch norm follows."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def architecture(depth: int, family: str) -> tuple[str, tuple[int, ...], int]:
-    """The family, the number of blocks of its stages, and by how much a block's last convolution widens.
+    """The family, the number of blocks of each stage, and the expansion of a block's last convolution.
 
     Raises:
         ValueError: If the family has no network of this depth.
