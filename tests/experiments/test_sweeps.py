@@ -26,7 +26,7 @@ from epochal.core.errors import ConfigError
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective, Settings
 from epochal.experiments.sweeps.space import Parameter, read_space
-from epochal.experiments.sweeps.study import Asked, Study, mend
+from epochal.experiments.sweeps.study import Asked, Study, repair
 from epochal.tasks.classification import Classification
 from helpers.training import composed, in_new_process
 
@@ -157,7 +157,7 @@ def test_a_line_that_a_kill_cut_in_two_does_no_harm(tmp_path: Path) -> None:
     again = study(tmp_path / "s")
     finish(again, again.ask())  # type: ignore[arg-type]
     assert len(study(tmp_path / "s").trials()) == 2
-    mend(tmp_path / "nothing")
+    repair(tmp_path / "nothing")
 
 
 def test_a_study_opens_with_plain_optuna(tmp_path: Path) -> None:

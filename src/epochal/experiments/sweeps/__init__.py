@@ -1,4 +1,4 @@
-"""Searches for good settings: what is asked, what it found, and when a run may stop early. Light to import."""
+"""Hyperparameter searches with Optuna: settings, search space, study, pruning, report. Importing it loads no Optuna."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from epochal.training.run_folder import sweep_folder
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-JOURNAL = "journal.log"  # the study, in its folder
+JOURNAL = "journal.log"  # the file with the study, in its folder
 
 
 def pruning(config: DictConfig) -> list[pl.Callback]:
-    """What tells the study how a trial goes on and stops it where it is hopeless; nothing for a run of no search."""
+    """The callback that reports a trial's validations and prunes it; none for a run that belongs to no search."""
     folder = sweep_folder(config)
     if folder is None or config.sweep.trial is None or not (folder / JOURNAL).exists():
         return []

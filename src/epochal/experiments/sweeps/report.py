@@ -1,4 +1,4 @@
-"""What a search found: a table, and pictures of its history, its front and what mattered."""
+"""The report of a search: a table of the best trials, and figures of its history, Pareto front and importances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
@@ -20,32 +19,30 @@ from epochal.core.format import number_text
 from epochal.core.metrics import find
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective
-from epochal.experiments.sweeps.space import shown
+from epochal.experiments.sweeps.space import value_text
 from epochal.experiments.sweeps.study import Study
-from epochal.plots.vega import COLOURS, CONFIG, save
+from epochal.plots.vega import COLOURS, Row, save, specification
 
 BEST = 10  # trials in the table
-FEWEST = 8  # finished trials that tell which parameter mattered
-WORDS = {
+MIN_TRIALS = 8  # finished trials needed for importances
+STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }
-Row = dict[str, Any]
 
 
 def report(study: Study, console: Console) -> None:
-    """Prints the best trials and the failed ones; writes `trials.csv`, `history`, `importance` and, of several
-    objectives, `front` into the study's folder."""
+    """Prints the best and the failed trials; writes `trials.csv` and figures into the study's folder."""
     trials = study.trials()
-    counts = {word: sum(trial.state == state for trial in trials) for state, word in WORDS.items()}
+    counts = {name: sum(trial.state == state for trial in trials) for state, name in STATES.items()}
     console.print()
     if best := study.best(BEST):
         console.print(table(study, best))
-    console.print(", ".join(f"{count} {word}" for word, count in counts.items() if count) + ".", highlight=False)
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".", highlight=False)
     for trial in study.trials(TrialState.FAIL):
-        values = " ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
+        values = " ".join(f"{name}={value_text(value)}" for name, value in trial.params.items())
         console.print(
             f"[red]✗[/] trial {trial.number}  {escape(values)}  {escape(str(trial.user_attrs.get('error')))}",
             soft_wrap=True,
@@ -63,7 +60,7 @@ def report(study: Study, console: Console) -> None:
 
 
 def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
-    """A row a trial."""
+    """A row for each trial."""
     front = len(study.objectives) > 1
     title = "The Pareto front: no trial is better in one and as good in the other." if front else "The best trials"
     made = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
@@ -74,17 +71,13 @@ def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
     for name in names:
         made.add_column(name, justify="right")
     for trial in trials:
-        values = [value_text(o, v) for o, v in zip(study.objectives, trial.values, strict=True)]
-        made.add_row(str(trial.number), *values, *(shown(trial.params[name]) for name in names))
+        values = [number_text(o.name, value) for o, value in zip(study.objectives, trial.values, strict=True)]
+        made.add_row(str(trial.number), *values, *(value_text(trial.params[name]) for name in names))
     return made
 
 
-def value_text(objective: Objective, value: float) -> str:
-    return number_text(objective.name, value) if "/" in objective.name else f"{value:,.6g}"
-
-
 def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
-    """A row a trial: number, state, run, the objectives and the parameters."""
+    """A row for each trial: number, state, run, objectives and parameters."""
     text = io.StringIO()
     names = [parameter.name for parameter in study.space]
     writer = csv.writer(text, lineterminator="\n")
@@ -94,7 +87,7 @@ def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
         writer.writerow(
             [
                 trial.number,
-                WORDS.get(trial.state, "waiting"),
+                STATES.get(trial.state, "waiting"),
                 trial.user_attrs.get("run", ""),
                 *values,
                 *(trial.params.get(name, "") for name in names),
@@ -104,13 +97,10 @@ def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
 
 
 def draw(study: Study) -> list[str]:
-    """The names of the pictures that could be drawn."""
-    specs = {
-        "history": history(study) if len(study.objectives) == 1 else front(study),
-        "importance": importance(study),
-    }
-    if len(study.objectives) > 1:
-        specs["front"] = specs.pop("history")
+    """Writes the figures for which there are enough trials, and returns their names."""
+    one = len(study.objectives) == 1
+    specs = {"history": history(study)} if one else {"front": front(study)}
+    specs["importance"] = importance(study)
     drawn = {name: spec for name, spec in specs.items() if spec is not None}
     for name, spec in drawn.items():
         save(spec, study.folder, name)
@@ -118,7 +108,7 @@ def draw(study: Study) -> list[str]:
 
 
 def history(study: Study) -> Row | None:
-    """Each trial's value, pruned ones as far as they came, and the best so far as a line."""
+    """Each trial's value, of pruned trials the last one, and a line with the best value so far; None without trials."""
     objective = study.objectives[0]
     trials = [trial for trial in study.trials(TrialState.COMPLETE, TrialState.PRUNED) if trial.values]
     if not trials:
@@ -128,7 +118,7 @@ def history(study: Study) -> Row | None:
     steps: list[Row] = []
     for trial in trials:
         value = trial.values[0]
-        rows.append({"trial": trial.number, "value": value, "state": WORDS[trial.state]})
+        rows.append({"trial": trial.number, "value": value, "state": STATES[trial.state]})
         if trial.state == TrialState.COMPLETE:
             steps.append({"trial": trial.number, "value": better(value, steps[-1]["value"]) if steps else value})
     if steps:
@@ -140,12 +130,12 @@ def history(study: Study) -> Row | None:
         "axis": {"title": "trial", "tickMinStep": 1, "grid": False},
     }
     y = {"field": "value", **axis(objective)}
-    kinds = [WORDS[TrialState.COMPLETE], WORDS[TrialState.PRUNED]]
+    kinds = [STATES[TrialState.COMPLETE], STATES[TrialState.PRUNED]]
     legend = {
         "shape": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": ["circle", "cross"]}},
         "color": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": [COLOURS[0], COLOURS[6]]}},
     }
-    return figure(
+    return specification(
         [
             {
                 "data": {"values": steps},
@@ -163,7 +153,7 @@ def history(study: Study) -> Row | None:
 
 
 def front(study: Study) -> Row | None:
-    """The first objective against the second; the trials of the Pareto front are joined."""
+    """The first objective against the second, the trials of the Pareto front joined by a line; None without trials."""
     x_name, y_name = study.objectives[1], study.objectives[0]
     trials = study.trials(TrialState.COMPLETE)
     if not trials:
@@ -176,7 +166,7 @@ def front(study: Study) -> Row | None:
     x = {"field": "x", **axis(x_name, log=min(row["x"] for row in rows) > 0)}
     y = {"field": "y", **axis(y_name)}
     kinds = {"domain": ["front", "others"], "range": [COLOURS[1], COLOURS[6]]}
-    return figure(
+    return specification(
         [
             {
                 "data": {"values": [row for row in rows if row["front"] == "front"]},
@@ -194,10 +184,15 @@ def front(study: Study) -> Row | None:
 
 
 def importance(study: Study) -> Row | None:
-    """How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al. 2023)."""
-    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < FEWEST:
+    """How much each parameter decides whether a trial is among the best quarter; None where that cannot be told.
+
+    PED-ANOVA: Watanabe, Bansal, Hutter, 2023 (arXiv 2304.10255).
+    """
+    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < MIN_TRIALS:
         return None
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)  # of few trials a tenth is none
+    evaluator = PedAnovaImportanceEvaluator(
+        target_quantile=0.25
+    )  # the default, a tenth, is less than one of few trials
     target = None
     if len(study.objectives) > 1:
         sign = -1 if study.objectives[0].direction == "maximize" else 1
@@ -206,46 +201,33 @@ def importance(study: Study) -> Row | None:
             return sign * trial.values[0]
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that low is good: target sees to it
+        warnings.simplefilter("ignore")  # about the direction, which target takes care of
         try:
             found = get_param_importances(study.optuna, evaluator=evaluator, target=target)
         except ValueError:  # every trial has the same value
             return None
-    if not all(math.isfinite(share) for share in found.values()) or sum(found.values()) == 0:
+    if not all(math.isfinite(fraction) for fraction in found.values()) or sum(found.values()) == 0:
         return None
-    rows = [{"parameter": name, "share": share} for name, share in found.items()]
+    rows = [{"parameter": name, "fraction": fraction} for name, fraction in found.items()]
     bars = {
         "data": {"values": rows},
         "mark": {"type": "bar", "color": COLOURS[0]},
         "encoding": {
             "y": {"field": "parameter", "type": "nominal", "sort": None, "axis": {"title": None, "labelLimit": 200}},
-            "x": {"field": "share", "type": "quantitative", "axis": {"title": "importance", "format": "~%"}},
+            "x": {"field": "fraction", "type": "quantitative", "axis": {"title": "importance", "format": "~%"}},
         },
     }
     trials = len(study.trials(TrialState.COMPLETE))
     caption = f"What sets the best quarter of {trials} finished trials apart by {study.objectives[0].name} (PED-ANOVA)."
-    return figure([bars], caption, height=30 * len(rows) + 10)
+    return specification([bars], caption, height=30 * len(rows) + 10)
 
 
 def axis(objective: Objective, *, log: bool = False) -> Row:
-    """Of an objective's values; shares in percent."""
+    """Type, scale and axis of an objective, accuracies and errors in percent."""
     scale = {"type": "log", "nice": False} if log else {"zero": False}
     percent = find(objective.name).percent
     return {
         "type": "quantitative",
         "scale": scale,
         "axis": {"title": objective.name, "format": "~%" if percent else "~s" if log else "~g", "tickCount": 5},
-    }
-
-
-def figure(layers: list[Row], caption: str, *, height: int = 220) -> Row:
-    """A Vega-Lite specification that holds its numbers, in the style of the comparisons."""
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "description": caption,
-        "title": {"text": caption},
-        "width": 340,
-        "height": height,
-        "layer": layers,
-        "config": CONFIG,
     }

@@ -1,7 +1,8 @@
-"""What a search is asked for: the `sweep` node of a config, read and checked."""
+"""The settings of a search: the `sweep` node of a config, read and checked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,26 +10,28 @@ from omegaconf import DictConfig
 
 from epochal.config.compose import plain
 from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.metrics import COSTS
 
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "hyperband", "none")
 DIRECTIONS = ("maximize", "minimize")
-FACTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb")  # of a run, besides its metrics
+COST_OBJECTIVES = tuple(name for name in COSTS if name not in ("steps", "epochs"))  # of a run, besides its metrics
+INTEGERS = {"n_trials": 1, "n_jobs": 1, "startup": 1, "warmup": 0, "seed": 0}  # keys and their smallest values
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to become large or small: a metric such as val/accuracy, or a fact such as parameters."""
+    """What is maximized or minimized: a metric such as val/accuracy, or a cost such as parameters."""
 
     direction: str
     name: str
 
     @classmethod
     def read(cls, text: Any) -> Objective:
-        """'maximize val/accuracy'.
+        """Parses 'maximize val/accuracy'.
 
         Raises:
-            ConfigError: If it is something else.
+            ConfigError: If it is no direction and name.
         """
         direction, _, name = str(text).strip().partition(" ")
         name = name.strip()
@@ -40,15 +43,21 @@ class Objective:
             raise ConfigError(
                 f"sweep.objectives has {name}, but the test set chooses nothing; take val/{name.removeprefix('test/')}."
             )
-        if name not in FACTS and not name.startswith(("val/", "train/")):
+        if name not in COST_OBJECTIVES and not name.startswith(("val/", "train/")):
             raise ConfigError(
                 f"sweep.objectives has {name}, which is neither a metric such as val/accuracy nor one of "
-                f"{', '.join(FACTS)}.{did_you_mean(name, (*FACTS, 'val/accuracy', 'val/loss'))}"
+                f"{', '.join(COST_OBJECTIVES)}.{did_you_mean(name, (*COST_OBJECTIVES, 'val/accuracy', 'val/loss'))}"
             )
         return cls(direction, name)
 
     def value(self, summary: dict[str, Any]) -> float | None:
-        """Of a run: the best checkpoint's if this metric chose it, else the last; None where it is not finite.
+        """The value in a run's summary: at the best checkpoint if this metric chose it, else the last one.
+
+        Args:
+            summary: Of the run, its summary.json.
+
+        Returns:
+            None if it is not finite.
 
         Raises:
             KeyError: If the run has no such metric.
@@ -56,12 +65,12 @@ class Objective:
         best = summary.get("best", {})
         if best.get("metric") == self.name:
             return best["value"]
-        return summary[self.name] if self.name in FACTS else summary["metrics"][self.name]
+        return summary[self.name] if self.name in COST_OBJECTIVES else summary["metrics"][self.name]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The `sweep` node. Objectives are none for `auto`: what chooses a run's best checkpoint, known with its task."""
+    """The `sweep` node of a config; docs/sweeps.md describes the keys. For `auto`, objectives are empty."""
 
     study: str
     n_trials: int
@@ -75,10 +84,10 @@ class Settings:
 
     @classmethod
     def read(cls, config: DictConfig) -> Settings:
-        """Of a config.
+        """Reads and checks the node of a config.
 
         Raises:
-            ConfigError: With everything that is wrong with it.
+            ConfigError: With all its mistakes.
         """
         node = plain(config)["sweep"]
         known_keys = {*(field.name for field in fields(cls)), "trial"}
@@ -86,18 +95,7 @@ class Settings:
             raise ConfigError(f"There is no key sweep.{unknown[0]}.{did_you_mean(unknown[0], known_keys)}")
         if missing := sorted(known_keys - set(node)):
             raise ConfigError(f"The sweep has no {missing[0]}; its YAML begins with `defaults: [search, _self_]`.")
-        wrong = []
-        for key, lowest in (("n_trials", 1), ("n_jobs", 1), ("startup", 1), ("warmup", 0), ("seed", 0)):
-            value = node[key]
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (whole and value >= lowest) and not (key == "n_jobs" and value is None):
-                wrong.append(f"sweep.{key}={value} must be a whole number from {lowest} on.")
-        for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-            value = "none" if node[key] is None else str(node[key])  # as pruner=null may be meant
-            if value not in known:
-                wrong.append(
-                    f"sweep.{key}={value} is no {key}.{did_you_mean(value, known)} There are: {' '.join(known)}"
-                )
+        wrong = [*_wrong_values(node)]
         objectives = [] if node["objectives"] == "auto" else node["objectives"]
         if isinstance(objectives, str):
             objectives = [objectives]
@@ -109,21 +107,17 @@ class Settings:
             raise ConfigError("\n".join(wrong))
         return cls(
             study=str(node["study"]),
-            n_trials=node["n_trials"],
-            n_jobs=node["n_jobs"],
             sampler=str(node["sampler"]),
             objectives=tuple(Objective.read(text) for text in objectives),
             pruner="none" if node["pruner"] is None else str(node["pruner"]),
-            startup=node["startup"],
-            warmup=node["warmup"],
-            seed=node["seed"],
+            **{key: node[key] for key in INTEGERS},
         ).checked()
 
     def checked(self) -> Settings:
-        """These.
+        """The settings themselves.
 
         Raises:
-            ConfigError: If they ask for pruning by what no validation measures.
+            ConfigError: If the pruner would judge by what no validation measures.
         """
         if self.pruner == "none":
             return self
@@ -140,13 +134,13 @@ class Settings:
         return self
 
     def resolved(self, reports: tuple[str, str] | None) -> tuple[Objective, ...]:
-        """The objectives, `auto` worked out.
+        """The objectives, with `auto` replaced by the metric that chooses the best checkpoint.
 
         Args:
-            reports: Of the task: the metric that chooses the best checkpoint, and "max" or "min".
+            reports: Of the task: that metric, and "max" or "min"; None if it has none.
 
         Raises:
-            ConfigError: If nothing chooses it.
+            ConfigError: If it has none and objectives are `auto`.
         """
         if self.objectives:
             return self.objectives
@@ -156,3 +150,16 @@ class Settings:
                 "give e.g. 'sweep.objectives=[minimize train/loss]'."
             )
         return (Objective(f"{reports[1]}imize", reports[0]),)
+
+
+def _wrong_values(node: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the numbers and names of the node, a sentence each."""
+    for key, lowest in INTEGERS.items():
+        value = node[key]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and value >= lowest) and not (key == "n_jobs" and value is None):
+            yield f"sweep.{key}={value} must be a whole number from {lowest} on."
+    for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        value = "none" if node[key] is None else str(node[key])  # pruner=null may mean none
+        if value not in known:
+            yield f"sweep.{key}={value} is no {key}.{did_you_mean(value, known)} There are: {' '.join(known)}"

@@ -1,4 +1,4 @@
-"""The study behind a search: a journal file that survives kills and that several processes may work on."""
+"""The study of a search: a journal file that survives killed processes and that several processes may share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective, Settings
 from epochal.experiments.sweeps.space import Parameter, Value
 
-IDENTITY = "epochal"  # the attribute of a study that says which search it is
+IDENTITY = "epochal"  # user attribute of the study: its space, objectives and config
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -34,11 +34,11 @@ warnings.filterwarnings("ignore", message=".*already reported")
 
 @dataclass
 class Asked:
-    """A trial that this process is to run, and holds as long as it lives."""
+    """A trial that this process runs; its lock is held until it ends or the process dies."""
 
     trial: Trial
     values: dict[str, Value]
-    again: bool  # another process began it and died
+    again: bool  # whether another process began it and died
     lock: FileLock
 
     @property
@@ -47,20 +47,20 @@ class Asked:
 
 
 class Study:
-    """The trials of all processes, and what to try next.
+    """The trials of all processes, and the choice of the next one.
 
-    Each trial is drawn by chance of (seed, its number), so that a study killed and resumed tries what it would have
-    tried, and no process repeats another's.
+    Each trial is sampled with a seed made from (seed, its number), so that a resumed study tries the same values as an
+    uninterrupted one, and no process repeats a trial of another.
 
     Args:
-        folder: Holds the journal; made if need be.
-        space: What is searched.
-        objectives: What for.
-        settings: How.
-        config: What is the same in every trial: with space and objectives, what makes it this search and no other.
+        folder: Holds the journal; created if needed.
+        space: The searched parameters.
+        objectives: What is maximized or minimized.
+        settings: Sampler, pruner and number of trials.
+        config: What is the same in every trial; together with space and objectives it identifies the search.
 
     Raises:
-        ConfigError: If the folder holds the study of another search, or one that cannot be read.
+        ConfigError: If the folder holds the study of another search, cannot be written, or cannot be read.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Study:
         check_same(folder, self.optuna.user_attrs.get(IDENTITY), identity)
 
     def ask(self) -> Asked | None:
-        """The next trial: one that a dead process left, else a new one; None when there are enough."""
+        """The next trial: one that a dead process left, else a new one; None if there are `n_trials`."""
         with self._next:
             for left in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if (lock := self._hold(left.number)) is None:
@@ -108,14 +108,14 @@ class Study:
             self.optuna.sampler = sampler(self.settings, number)
             trial = self.optuna.ask()
             lock = self._hold(trial.number)
-            assert lock is not None  # no other process is in here, and nobody held a trial that there was not
+            assert lock is not None  # this process alone is in here, and the trial is new
             return self._asked(trial, again=False, lock=lock)
 
     def _asked(self, trial: Trial, *, again: bool, lock: FileLock) -> Asked:
         return Asked(trial, {p.key: p.suggest(trial) for p in self.space}, again, lock)
 
     def _hold(self, number: int) -> FileLock | None:
-        """The lock of a trial, unless another living process has it."""
+        """The lock of a trial; None if another living process holds it."""
         lock = FileLock(self._locks / str(number))
         try:
             lock.acquire(blocking=False)
@@ -124,27 +124,34 @@ class Study:
         return lock
 
     def tell(
-        self, asked: Asked, state: TrialState, values: Sequence[float] | None = None, **facts: str | None
+        self, asked: Asked, state: TrialState, values: Sequence[float] | None = None, **attributes: str | None
     ) -> FrozenTrial:
-        """How a trial ended, and what else to remember of it; lets go of it."""
-        for name, fact in facts.items():
-            if fact is not None:
-                asked.trial.set_user_attr(name, fact)
+        """Ends a trial and releases it.
+
+        Args:
+            asked: The trial.
+            state: How it ended.
+            values: Of the objectives, if it finished.
+            attributes: Stored with it, unless None.
+        """
+        for name, attribute in attributes.items():
+            if attribute is not None:
+                asked.trial.set_user_attr(name, attribute)
         told = self.optuna.tell(asked.trial, values, state=state)
         asked.lock.release()
         (self._locks / str(asked.number)).unlink(missing_ok=True)
         return told
 
     def discard(self) -> None:
-        """Takes away a study whose only trials failed for the same wrong word, so that it can be mended and typed again."""
+        """Deletes the journal, so that the command can be corrected and typed again."""
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Of all processes, in the order they began."""
+        """The trials of all processes, in the order they began; those of some states if given."""
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     def best(self, count: int) -> list[FrozenTrial]:
-        """The best finished trials, the best first; with several objectives the Pareto front, by the first of them."""
+        """The best finished trials, best first; with several objectives the whole Pareto front, sorted by the first."""
         many = len(self.objectives) > 1
         trials = self.optuna.best_trials if many else self.trials(TrialState.COMPLETE)
         sign = 1 if self.objectives[0].direction == "minimize" else -1
@@ -153,7 +160,16 @@ class Study:
 
 
 def check_same(folder: Path, found: Any, wanted: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the study in a folder is another search than the one that is wanted."""
+    """Checks that a folder's study is of this search.
+
+    Args:
+        folder: Of the study.
+        found: The identity stored in it.
+        wanted: That of this search.
+
+    Raises:
+        ConfigError: If it is another search's.
+    """
     if found == wanted:
         return
     if not isinstance(found, dict):
@@ -172,7 +188,7 @@ def check_same(folder: Path, found: Any, wanted: Mapping[str, Any]) -> None:
 
 
 def _open(folder: Path, directions: Sequence[str]) -> optuna.Study:
-    """The study of a folder, made if there is none.
+    """The study of a folder, created if there is none.
 
     Raises:
         ConfigError: If its journal cannot be read.
@@ -181,31 +197,31 @@ def _open(folder: Path, directions: Sequence[str]) -> optuna.Study:
     lock = KernelLock(journal.with_name(".locks") / "journal")
     try:
         with lock:
-            mend(journal)
+            repair(journal)
         return optuna.create_study(
             study_name=folder.name,
-            storage=JournalStorage(JournalFileBackend(str(journal), lock)),  # type: ignore[arg-type]  # duck
+            storage=JournalStorage(JournalFileBackend(str(journal), lock)),  # type: ignore[arg-type]  # it has the methods that are called
             directions=[StudyDirection[direction.upper()] for direction in directions],
             load_if_exists=True,
         )
     except OSError:
         raise
-    except Exception as error:  # whatever Optuna makes of other bytes, the file is at fault
+    except Exception as error:  # Optuna raises many types for a file that is no journal
         raise ConfigError(
             f"{relative(journal)} cannot be read as a study; remove it, or give another name with sweep.study=<name>."
         ) from error
 
 
 def open_study(folder: Path, settings: Settings) -> optuna.Study:
-    """The study of a folder in which a search goes on, for one of its trials."""
+    """The study of a running search, opened by the process of one of its trials."""
     lock = KernelLock(folder / ".locks" / "journal")
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock))  # type: ignore[arg-type]  # duck
-    drawn = optuna.samplers.RandomSampler()  # draws nothing: the trial has its values
-    return optuna.load_study(study_name=folder.name, storage=storage, sampler=drawn, pruner=pruner(settings))
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock))  # type: ignore[arg-type]  # it has the methods that are called
+    sampler = optuna.samplers.RandomSampler()  # never used: the trial has its values
+    return optuna.load_study(study_name=folder.name, storage=storage, sampler=sampler, pruner=pruner(settings))
 
 
 class KernelLock:
-    """Of the journal: unlike Optuna's own it is free at once when its process is killed, not half a minute later."""
+    """A lock of the journal that the kernel releases when its process dies; Optuna's own stays for half a minute."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path)
@@ -225,11 +241,11 @@ class KernelLock:
         self.release()
 
 
-def mend(journal: Path) -> None:
-    """Cuts off a last line that a kill left half written; Optuna would refuse the whole file once another follows it.
+def repair(journal: Path) -> None:
+    """Removes an unfinished last line, left by a killed process; Optuna rejects the file once another line follows it.
 
     Raises:
-        ValueError: If the last line is no journal's.
+        ValueError: If the file is no journal.
     """
     if not journal.exists() or not journal.stat().st_size:
         return
@@ -242,7 +258,7 @@ def mend(journal: Path) -> None:
 
 
 def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
-    """Draws the trial of this number; chance comes from it and the seed alone."""
+    """The sampler of the trial with this number; its seed depends on that number and the study's seed alone."""
     seed = int(np.random.SeedSequence((settings.seed, number)).generate_state(1)[0])
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -252,7 +268,7 @@ def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
 
 
 def pruner(settings: Settings) -> optuna.pruners.BasePruner:
-    """Judges a trial by its validations; a step is a percent of the training."""
+    """The pruner of the settings; its steps are percent of the training."""
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=settings.startup, n_warmup_steps=settings.warmup)
     if settings.pruner == "hyperband":
@@ -261,11 +277,18 @@ def pruner(settings: Settings) -> optuna.pruners.BasePruner:
 
 
 def report(study: optuna.Study, number: int, percent: int, value: float) -> bool:
-    """Adds a validation to a trial, and says whether the trial is hopeless."""
+    """Adds a validation to a trial, and returns whether to prune it.
+
+    Args:
+        study: With the pruner.
+        number: Of the trial.
+        percent: Of the training that is done.
+        value: Of the objective; not finite ones are not reported.
+    """
     found = study.get_trials(deepcopy=False)[number]
-    if found.state.is_finished():  # a person goes on with the run by itself
+    if found.state.is_finished():  # its run was resumed on its own
         return False
     trial = Trial(study, found._trial_id)
     if math.isfinite(value):
-        trial.report(value, percent)  # a resumed run's first is there already, and stays
+        trial.report(value, percent)  # Optuna keeps the first value at a step, as after a resume
     return trial.should_prune()
