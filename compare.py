@@ -1,6 +1,6 @@
 """Compares runs: table, figures, verdict, an HTML report.   python compare.py --help"""
 
-from epochal.compare.command import main
+from epochal.cli import compare as main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,8 @@
-"""Around a Hydra app: wrong input ends in a sentence and exit status 2, and one failed job does not end the others."""
+"""The commands: `epochal train`, `evaluate` and `compare`, and the scripts train.py, evaluate.py and compare.py.
+
+What the user did wrong ends in one sentence and exit status 2; bugs of ours keep their traceback. One of many runs (`-m`,
+experiments, sweeps) returns an `Outcome` instead of raising, so that the others go on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,88 +19,242 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import epochal
+from epochal.config.compose import conf_folder, use_folders
 from epochal.config.messages import explain
-from epochal.config.validate import check_values
-from epochal.core.errors import EpochalError
+from epochal.config.schema import check_values
+from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.format import print_anything, say
+from epochal.core.program import command_line
 from epochal.experiments.launchers import check_alone
 from epochal.experiments.outcome import one_of_many
 
+HELP = """\
+Trains, evaluates and compares every milestone architecture of a deep-learning course, from LeNet-5 to ChatGPT.
+
+    epochal train                                  LeNet-5 on real digits, in seconds, with no network and no account
+    epochal train model=resnet dataset=cifar10     another model, other data
+    epochal evaluate                               what the newest run gets right and wrong
+    epochal compare                                all runs: table, figures, an HTML report
+
+    epochal train --help, epochal evaluate --help, epochal compare --help tell more; epochal --version
+"""
 MANY = ("-m", "--multirun")
+CONFIG_DIR = ("--config-dir", "-cd")
+REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 
 
-def application(config_name: str, config_path: Path) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Makes a function of a composed config a command.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console command: `epochal <command> <arguments>`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"train": train, "evaluate": evaluate, "compare": compare}
+    name = given[0] if given else "--help"
+    if name in ("-h", "--help"):
+        print(HELP, end="")
+    elif name == "--version":
+        print(epochal.__version__)
+    elif name in commands:
+        commands[name](given[1:])
+    else:
+        say(f"{name} is no command of epochal.{did_you_mean(name, commands)} There are: {' '.join(commands)}")
+        sys.exit(2)
 
-    Like `hydra.main`, but errors of the person's end in one sentence; bugs of ours keep their traceback. One of many
-    runs (`-m`, experiments, sweeps) gives an `epochal.experiments.grid.Outcome` instead of raising, so that the others go on.
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Trains one model on one data set, then tests it once; or a whole grid of them."""
+    _end("train", train_run, arguments)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Tests a run's best weights and shows what they get right and wrong."""
+    _end("evaluate", evaluate_run, arguments)
+
+
+def compare(arguments: Sequence[str] | None = None) -> None:
+    """Compares runs: table, figures, verdict, an HTML report."""
+    from epochal.compare.command import main
+
+    try:
+        folders, others = split_folders(sys.argv[1:] if arguments is None else arguments)
+        use_folders(folders)
+    except EpochalError as error:
+        say(str(error))
+        sys.exit(error.exit_status)
+    main(others)
+
+
+def train_run(config: DictConfig) -> tuple[Any, bool]:
+    """One run, and whether it had finished before."""
+    from epochal.experiments.sweeps import pruning
+    from epochal.training.build import build  # torch and Lightning load only when a run really starts
+    from epochal.training.resume import finished_before
+
+    if run := finished_before(config):  # resume=auto, and nothing is left to do
+        return run, True
+    with build(config, overrides=given(), callbacks=pruning(config)) as job:
+        job.fit()
+        job.test()
+        job.report()
+    return job.run, False
+
+
+def evaluate_run(config: DictConfig) -> dict[str, float]:
+    """The metrics of a run, tested again."""
+    from epochal.inference.evaluate import evaluate  # torch and Lightning load only when a run really starts
+
+    return evaluate(config)
+
+
+def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> list[Any]:
+    """Composes the config of a command and calls a function with it, once or for each run of a grid.
+
+    Args:
+        name: Of the config, train or evaluate.
+        function: Called with the composed config.
+        arguments: As on the command line.
+
+    Returns:
+        What the function returned; of a grid nothing, see `experiments.outcome.ended`.
+
+    Raises:
+        EpochalError: What the user did wrong, or why a run failed.
     """
+    import hydra
 
-    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        import hydra
+    results: list[Any] = []
+    failures: list[Exception] = []
 
-        failures: list[Exception] = []
+    @functools.wraps(function)
+    def job(config: DictConfig) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
-        @functools.wraps(function)
-        def job(config: DictConfig) -> Any:
-            from hydra.core.hydra_config import HydraConfig
-            from hydra.types import RunMode
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return one_of_many(function, config, given())
+        try:
+            check_values(config, given(), name)
+            check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
+            results.append(function(config))
+        except Exception as error:  # kept, not raised: Hydra would print its own lines
+            failures.append(error)
 
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return one_of_many(function, config, given())
-            try:
-                check_values(config, given(), config_name, config_path)
-                check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
-                return function(config)
-            except Exception as error:  # kept, not raised: Hydra would print its own lines
-                failures.append(error)
+    print_anything()
+    OmegaConf.register_new_resolver("command", command_line, replace=True)  # of the help texts
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print and exit on
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # classes of the user's own, also for the console command
+    arguments = prepared(arguments, name)
+    command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)(job)
+    try:
+        with _arguments(arguments):
+            command()
+        if failures and isinstance(failures[0], OmegaConfBaseException):  # such as an interpolation that leads nowhere
+            raise failures[0]
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:  # what jobs raise is in failures
+        raise ConfigError(explain(error, arguments, name)) from error
+    if failures:
+        raise failures[0]
+    return results
 
-        def run() -> None:
-            failures.clear()
-            print_anything()
-            flags = [argument for argument in sys.argv[1:] if argument in MANY]
-            if flags and config_name != "train":
-                say(f"{config_name}.py looks at one run at a time; leave out {flags[0]}.")
-                sys.exit(2)
-            sys.argv[1:] = [
-                *flags,
-                *(quoted(argument) for argument in sys.argv[1:] if argument not in MANY),
-            ]  # Hydra wants it first
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print and exit on
-            command = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(job)
-            try:
-                command()
-            except KeyboardInterrupt:
-                say("Stopped. The same line typed again with resume=auto goes on.")
-                sys.exit(130)
-            except SystemExit as end:
-                if end.code is None:  # Lightning's, after a SIGTERM
-                    say("Ended by SIGTERM. The same line typed again with resume=auto goes on.")
-                    sys.exit(143)
-                raise
-            except EpochalError as error:
-                failures.append(error)
-            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:  # what jobs raise is kept
-                say(explain(error, sys.argv[1:], config_name, config_path))
-                sys.exit(2)
-            if not failures:
-                return
-            first = failures[0]
-            if isinstance(first, EpochalError):
-                say(str(first))
-                sys.exit(first.exit_status)
-            if isinstance(first, OmegaConfBaseException):  # such as an interpolation to a key that is not there
-                say(explain(first, sys.argv[1:], config_name, config_path))
-                sys.exit(2)
-            raise first
 
-        return run
+def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str] | None) -> None:
+    """Runs a command; whatever the user did wrong becomes a sentence and an exit status."""
+    try:
+        run(name, function, sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        say("Stopped. The same line typed again with resume=auto goes on.")
+        sys.exit(130)
+    except SystemExit as end:
+        if end.code is None:  # Lightning's, after a SIGTERM
+            say("Ended by SIGTERM. The same line typed again with resume=auto goes on.")
+            sys.exit(143)
+        raise
+    except EpochalError as error:
+        say(str(error))
+        sys.exit(error.exit_status)
 
-    return decorate
+
+@contextmanager
+def _arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads them from sys.argv."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def prepared(arguments: Sequence[str], name: str) -> list[str]:
+    """The arguments as Hydra takes them: flags first, prompts quoted, the user's own folders of configs apart.
+
+    A key of the task is added where the task is still to be chosen (`task: auto` has no keys).
+
+    Raises:
+        ConfigError: For a flag that this command does not have, or a folder that is not there.
+    """
+    flags, folders, overrides = [], [], []
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if argument in MANY:
+            if name != "train":
+                raise ConfigError(f"{name}.py looks at one run at a time; leave out {argument}.")
+            flags.append(argument)
+        elif key in REFUSED:
+            raise ConfigError(
+                f"{key} is no option here: the config is that of {name}; your own: --config-dir <folder>."
+            )
+        elif key in CONFIG_DIR:
+            folders.append(value if equals else next(rest, ""))
+        elif key == "hydra.searchpath":
+            folders += _listed(argument)
+        else:
+            overrides.append(quoted(argument))
+    if name == "train" and not any(override.startswith("task=") for override in overrides):
+        overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
+    return [*flags, *overrides]
+
+
+def split_folders(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The folders of the user's own configs that `--config-dir` and `hydra.searchpath` name, and the other arguments.
+
+    Raises:
+        ConfigError: If there is no such folder.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    folders, others = list[str](), list[str]()
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if key in CONFIG_DIR:
+            folders.append(value if equals else next(rest, ""))
+        elif key == "hydra.searchpath":
+            listed = OverridesParser.create().parse_override(argument).value()
+            folders += [str(path) for path in (listed if isinstance(listed, list) else [listed])]
+        else:
+            others.append(argument)
+    return [absolute(folder) for folder in folders], others
+
+
+def absolute(folder: str) -> str:
+    """`file:///home/me/conf` for a folder of configs; `pkg://package.conf` stays.
+
+    Raises:
+        ConfigError: If there is no such folder.
+    """
+    schema, separator, place = folder.rpartition("://")
+    if separator and schema != "file":
+        return folder
+    path = Path(place).expanduser().absolute()
+    if not path.is_dir():
+        raise ConfigError(f"There is no folder {place} of configs, which --config-dir or hydra.searchpath names.")
+    return f"file://{path}"
 
 
 def quoted(argument: str) -> str:
-    """A prompt in quotes: it is what a person wrote, and its commas, brackets and umlauts are no grammar of Hydra's."""
+    """A prompt in quotes: its commas, brackets and umlauts are text, not Hydra's grammar."""
     key, _, text = argument.partition("=")
     if key != "prompt" or text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
         return argument
@@ -104,7 +263,7 @@ def quoted(argument: str) -> str:
 
 
 def given() -> list[str]:
-    """What this job was asked for, as it was typed: `experiment=${model.name}` is not looked up."""
+    """The overrides of the job that Hydra runs, as they were typed: `experiment=${model.name}` is not resolved."""
     from hydra.core.hydra_config import HydraConfig
 
     overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)

@@ -19,7 +19,7 @@ def composed(*overrides: str) -> DictConfig:
     """What `python train.py <overrides>` runs."""
     from epochal.config.compose import compose
 
-    return compose(list(overrides), "train", CONF)
+    return compose(overrides)
 
 
 def train(*overrides: str, callbacks: tuple[Any, ...] = ()) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,14 +11,23 @@ from omegaconf import OmegaConf
 from epochal.config.instantiate import resolve
 from epochal.core.errors import ConfigError
 
-ALLOWED = ("epochal.models", "epochal.tasks", "epochal.data", "epochal.optim", "pytorch_lightning.trainer.trainer")
+ALLOWED = (
+    *("epochal.models", "epochal.tasks", "epochal.data", "epochal.optim", "epochal.training.loggers"),
+    *("pytorch_lightning.trainer.trainer", "torchmetrics.classification", "torchmetrics.regression"),
+)
+FACES = ("pytorch_lightning", "torchmetrics")  # packages whose top level has names for classes of the allowed ones
 
 
-def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
+def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED, trusted: Sequence[str] = ()) -> None:
     """Refuses a config that would make anything but the classes and functions of the allowed packages.
 
-    A config of somebody's run folder is data, not trust: a name such as `epochal.training.run_folder.os.system` begins well and
-    ends badly, so the object is looked at, not the name.
+    The config of a run folder may be a stranger's. A name such as `epochal.models.gpt.os.system` begins like one of ours, so
+    the object that it leads to is checked, not the name.
+
+    Args:
+        config: Of a run.
+        allowed: Packages and modules whose classes may be made.
+        trusted: Targets that the user has typed in this very command.
 
     Raises:
         ConfigError: Naming the target.
@@ -27,14 +36,14 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED) -> None:
     if hidden := next((text for text in _texts(content) if "${" in text), None):
         # a run's config is resolved; an interpolation could make a target, or read this machine's environment
         raise ConfigError(f"The run's config is refused: it holds the interpolation {hidden}, which no run writes.")
-    for target in _targets(content):
+    for target in (target for target in _targets(content) if target not in trusted):
         refusal = ConfigError(
             f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
             "If you trust the run and its package, add allow=[package]."
         )
         if not isinstance(target, str) or any(part.startswith("_") for part in target.split(".")):
             raise refusal
-        if not _inside(target, (*allowed, "pytorch_lightning")):
+        if not _inside(target, (*allowed, *FACES)):
             raise refusal  # before anything of it is imported
         found = resolve(target)
         owner = getattr(found, "__self__", found) if inspect.ismethod(found) else found

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from epochal.core.errors import ConfigError
 
 UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
+
+
+class Length(NamedTuple):
+    """How many optimiser steps a training takes, and an epoch."""
+
+    steps: int
+    steps_per_epoch: int
 
 
 def parse_duration(text: Any) -> tuple[float, str]:

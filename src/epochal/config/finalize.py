@@ -1,36 +1,31 @@
-"""The resolved config of a run."""
+"""From a composed config to the resolved config of a run."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from epochal.config.compose import conf_folder
-from epochal.config.instantiate import resolve, target_class
-
-PLUMBING = ("name", "_target_", "_partial_", "interval")  # keys of a config that are no arguments
+from epochal.config.compose import load_option
+from epochal.config.instantiate import parameters, target_class
+from epochal.config.schema import NOT_ARGUMENTS
 
 
 def finalize(config: DictConfig) -> DictConfig:
-    """A copy in which nothing is left to choose: the task is named, arguments of other choices are gone.
+    """Resolved copy: every `auto` filled in, stale keys dropped.
 
-    What was asked for stays under `requested`, so that `resume=auto` knows the run again.
+    What was typed instead stays under `requested`, by which `resume=auto` recognises the run.
     """
     config = copy.deepcopy(config)
     with open_dict(config):
         config.resume = None
         config.setdefault("requested", {})
         if config.task.name == "auto":
-            model, data = target_class(config.model._target_), target_class(config.dataset._target_)
-            chosen = next(task for task in data.tasks if task in model.tasks)
             config.requested.task = copy.deepcopy(config.task)
-            options = {k: v for k, v in config.task.items() if k != "name"}
-            config.task = OmegaConf.merge(OmegaConf.load(conf_folder() / "task" / f"{chosen}.yaml"), options)
+            config.task = task_config(config)
         for group in ("optimizer", "scheduler"):
-            known = {*inspect.signature(resolve(config[group]._target_)).parameters, *PLUMBING}
-            stale = {key for key in config[group] if key not in known}
+            taken = parameters(config[group]._target_)
+            stale = [key for key in config[group] if taken is not None and key not in (*taken, *NOT_ARGUMENTS)]
             if stale:  # such as the betas of a model's own choice, when the command line chose another optimiser
                 config.requested[group] = copy.deepcopy(config[group])
                 for key in stale:
@@ -43,3 +38,18 @@ def finalize(config: DictConfig) -> DictConfig:
         for key in ("claim", "budgets"):  # the experiment's, not the run's
             config.pop(key, None)
     return config
+
+
+def task_config(config: DictConfig) -> DictConfig:
+    """The task's group; of `auto` that of the first of the data set's objectives that the model can learn, as in its YAML.
+
+    Options that were typed (`task.samples=1`) count for the objective that is chosen.
+    """
+    if config.task.name != "auto":
+        return config.task
+    model, data = target_class(config.model._target_), target_class(config.dataset._target_)
+    chosen = next(task for task in data.tasks if task in model.tasks)
+    options = {key: value for key, value in config.task.items() if key != "name"}
+    merged = OmegaConf.merge(load_option("task", chosen), options)
+    assert isinstance(merged, DictConfig)
+    return merged

@@ -38,6 +38,48 @@ def resolve(target: str) -> Any:
     raise ConfigError(f"_target_: {target} does not exist.")
 
 
+def parameters(target: str) -> set[str] | None:
+    """The names of the arguments that a `_target_` takes, those that it hands on to its parents included; None if any.
+
+    A classmethod such as `for_data(cls, inputs, outputs, **config)` hands the rest on to its class.
+    """
+    found = resolve(target)
+    owner = found if inspect.isclass(found) else getattr(found, "__self__", None)
+    makers = [] if inspect.isclass(found) else [found]
+    if inspect.isclass(owner):
+        makers += [vars(base)["__init__"] for base in owner.__mro__ if "__init__" in vars(base)]
+    names: set[str] = set()
+    for maker in makers:
+        signature = inspect.signature(maker).parameters
+        names |= {name for name, p in signature.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
+            return names - {"self", "cls"}
+    return None
+
+
+def instantiate(node: Any, /, **context: Any) -> Any:
+    """The object that a node with a `_target_` describes, nodes within it included (Hydra's `instantiate`).
+
+    Args:
+        node: Of a config.
+        context: Further arguments, given where the target takes them by these names and the node has no value.
+
+    Raises:
+        ConfigError: If the object cannot be made.
+    """
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate as make
+
+    taken = parameters(node["_target_"])
+    further = {k: v for k, v in context.items() if (taken is None or k in taken) and node.get(k) is None}
+    try:
+        partial = make({**node, "_partial_": True}, _convert_="all")  # OmegaConf cannot hold what the context has
+        return partial(**further)
+    except (HydraException, TypeError, ValueError, ImportError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"{node['_target_']} cannot be made: {' '.join(str(cause).split())}") from error
+
+
 def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
     """The network, sized by the data.
 

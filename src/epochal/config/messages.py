@@ -3,78 +3,101 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from epochal.config.compose import budgets, choices, compose, keys
+from epochal.config.compose import budgets, choices, compose, keys, option_file
 from epochal.core.errors import EpochalError, did_you_mean
 
 
 def sentence(error: BaseException) -> str:
+    """The message of an error of ours; of any other its type too."""
     return str(error) if isinstance(error, EpochalError) else f"{type(error).__name__}: {error}"
 
 
-def explain(error: Exception, arguments: list[str], config_name: str, config_path: Path) -> str:
-    """Hydra's errors in plain words, with the name that was probably meant."""
+def explain(error: Exception, arguments: Sequence[str], config_name: str) -> str:
+    """What is wrong with the arguments of a command, in one sentence, and what would be right.
+
+    Args:
+        error: Raised by Hydra or OmegaConf, or an OSError of the outputs folder.
+        arguments: The command line.
+        config_name: train or evaluate.
+    """
+    text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher":
-            return f"The launcher {option} is in a package that is not installed: pip install 'epochal[cluster]'"
-        return no_option(group, option, list(error.options or []))
+        return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        if "=" not in error.override:
-            groups = (g for g, options in choices(config_path).items() if error.override in options)
-            meant = next((f" Did you mean {group}={error.override}?" for group in groups), "")
-            return f"The argument {error.override} is no key=value.{meant}"
-        return (
-            f"The argument {error.override} cannot be read. Brackets and quotes come in pairs, and a value with other "
-            f"signs than letters and digits stands in quotes: '{error.override.partition('=')[0]}=\"...\"'"
-        )
+        return _unreadable_argument(error.override)
     if isinstance(error, OSError):
         return f"The outputs folder {error.filename} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
-    if "Config group override" in str(error):  # such as model=5 or model=null
+    if "Config group override" in text:  # such as model=5 or model=null
         for group, _, option in (argument.partition("=") for argument in arguments):
-            if option not in (options := choices(config_path).get(group, [option])):
+            if option not in (options := choices().get(group, [option])):
                 return no_option(group, option, options)
-    if match := re.search(r"Interpolation key 'budgets\.([^.']+)(?:\.([^']+))?'", str(error)):
-        known = budgets(arguments, config_name, config_path)
+    if match := re.search(r"Interpolation key 'budgets\.([^.']+)(?:\.([^']+))?'", text):
+        known = budgets(arguments, config_name)
         if match[1] not in known:
             return no_option("budget", match[1], known)
         return f"budget={match[1]} of this experiment says nothing of {match[2]}: that choice is not in its grid."
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", str(error)):
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} is a list of values; put -m in front for a run each, or brackets around one value: [1,2]."
-    if match := re.search(r"does not support sweep type : (\w+)_SWEEP", str(error)):
+    if match := re.search(r"does not support sweep type : (\w+)_SWEEP", text):
         return f"{match[1].lower()}(...) is searched, and a grid has lists: a=1,2,3. To search: sweep=search."
-    if match := re.search(r"Could not override '([^']+)'", str(error)):
-        return unknown_key(match[1], arguments, config_name, config_path)
-    return " ".join(str(error).split())
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return unknown_key(match[1], arguments, config_name)
+    return " ".join(text.split())
 
 
-def no_option(group: str, option: str, options: list[str]) -> str:
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if group == "hydra/launcher":
+        return f"The launcher {option} is in a package that is not installed: pip install 'epochal[cluster]'"
+    return no_option(group, option, list(error.options or choices().get(group, [])))
+
+
+def _unreadable_argument(argument: str) -> str:
+    if "=" not in argument:
+        groups = (group for group, options in choices().items() if argument in options)
+        meant = next((f" Did you mean {group}={argument}?" for group in groups), "")
+        return f"The argument {argument} is no key=value.{meant}"
+    return (
+        f"The argument {argument} cannot be read. Brackets and quotes come in pairs, and a value with other "
+        f"signs than letters and digits stands in quotes: '{argument.partition('=')[0]}=\"...\"'"
+    )
+
+
+def no_option(group: str, option: str, options: Sequence[str]) -> str:
+    """`model=resent is no model. Did you mean resnet? There are: ...`"""
     return f"{group}={option} is no {group}.{did_you_mean(option, options)} There are: {' '.join(options)}"
 
 
-def unknown_key(key: str, arguments: list[str], config_name: str, config_path: Path) -> str:
+def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") -> str:
     """Names the key that was probably meant, out of all that this choice of groups has, or the options that have it."""
-    groups = choices(config_path)
+    groups = choices()
     chosen = [a for a in arguments if a.lstrip("~").split("=")[0] in groups and "," not in a]
     try:
-        known = sorted(keys(compose(chosen, config_name, config_path)))
+        known = sorted(keys(compose(chosen, config_name)))
     except (HydraException, OmegaConfBaseException, ValueError):  # the message is of use without the suggestion
         known = []
     parent, _, leaf = key.rpartition(".")
-    having = [
-        option
-        for option in groups.get(parent, [])
-        if re.search(rf"^\s*{re.escape(leaf)}:", (config_path / parent / f"{option}.yaml").read_text(), re.MULTILINE)
-    ]
-    if having and parent:
+    having = [option for option in groups.get(parent, []) if _has_key(parent, option, leaf)]
+    if having:
         others = " or ".join(f"{parent}={option}" for option in having)
         return f"There is no key {key} in this choice of {parent}; {others} would have it."
+    values = [
+        value for name, _, value in (argument.partition("=") for argument in arguments) if name.lstrip("+") == key
+    ]
+    if values and values[0] in groups.get(parent, []):  # logger.name=csv
+        return f"There is no key {key}. Did you mean {parent}={values[0]}?"
     near = did_you_mean(key, [name for name in (*known, *groups) if name != key])
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
     shown = [name for name in siblings if name != "name" and not name.startswith("_")]
     has = f" {parent} has: {' '.join(shown)}." if parent and shown else ""
     return f"There is no key {key}.{near}{has}"
+
+
+def _has_key(group: str, option: str, key: str) -> bool:
+    file = option_file(group, option)
+    return file is not None and re.search(rf"^{re.escape(key)}:", file.read_text("utf-8"), re.MULTILINE) is not None

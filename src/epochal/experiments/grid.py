@@ -12,7 +12,7 @@ from rich.console import Console
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.multirun import family
 from epochal.experiments.launchers import elsewhere, launcher, lost_runs
-from epochal.experiments.outcome import Outcome, split
+from epochal.experiments.outcome import Outcome, ended, split
 
 
 def run(
@@ -46,6 +46,7 @@ def run(
     else:
         returns = launch()
     outcomes = [r.return_value for r in returns]
+    ended[:] = outcomes
     finish(config, outcomes, names, console)
     return returns
 
@@ -53,8 +54,7 @@ def run(
 def check(configs: Sequence[DictConfig], names: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
     """Raises ConfigError with what is wrong with any of the configs; fetches and decodes their data, each set once."""
     from epochal.compare.claims import load_claim
-    from epochal.config.compose import conf_folder
-    from epochal.config.validate import check_values
+    from epochal.config.schema import check_values
     from epochal.training.preflight import check as check_run
 
     if configs[0].get("claim") is not None:
@@ -66,7 +66,7 @@ def check(configs: Sequence[DictConfig], names: Sequence[str], jobs: Sequence[Se
     seen: dict[str, Any] = {}
     for config, name, job in zip(configs, names, jobs):
         try:
-            check_values(config, list(job), "train", conf_folder())
+            check_values(config, list(job))
             check_run(config, seen)
         except ConfigError as error:
             problems.setdefault(str(error), []).append(name)

@@ -33,6 +33,9 @@ class Outcome(TypedDict):
     summary: dict[str, Any]
 
 
+ended: list[Outcome] = []  # the runs of the newest grid of this process
+
+
 def tell(outcome: Outcome, seconds: float) -> None:
     """Prints the run's line."""
     Console().print(line(outcome, seconds), soft_wrap=True, highlight=False)

@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+from torch import nn
 
+from epochal.config.instantiate import parameters
+from epochal.config.schema import wrong_numbers
 from epochal.core.errors import ConfigError
-from epochal.inference.load import Rebuilt
-from epochal.tasks import LanguageModeling, Translation
+from epochal.tasks import Task
+from epochal.tasks.base import AnswersPrompts
+from epochal.training.factories import make_task
+
+OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")  # of a task that writes
 
 
-def answer(rebuilt: Rebuilt, prompt: str, console: Console) -> None:
-    """Prints how a language model goes on from the prompt, or its translation.
+def respond(task: Task, prompt: str) -> list[str]:
+    """What the network writes: how a text goes on, or its translation.
 
     Raises:
-        ConfigError: If the network writes no text of another, or cannot read the prompt.
+        ConfigError: If the network writes no text for another, or cannot read the prompt.
     """
-    task, trainer = rebuilt.task, rebuilt.trainer
-    task.trainer, trainer.datamodule = trainer, rebuilt.data  # type: ignore[attr-defined]  # as a test would
-    task.to(trainer.strategy.root_device).eval()
+    if not isinstance(task, AnswersPrompts):
+        learned = type(task).__name__
+        raise ConfigError(f"prompt goes with a language model or a translation; this run learned {learned}.")
     try:
-        if isinstance(task, LanguageModeling):
-            texts, name = task.sample(prompt), "sample"
-        elif isinstance(task, Translation):
-            texts, name = [task.translate(prompt)], "translation"
-        else:
-            learned = rebuilt.config.task.name
-            raise ConfigError(f"prompt goes with a language model or a translation; this run learned {learned}.")
+        return task.respond(prompt)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    for text in texts:
+
+
+def print_response(task: Task, prompt: str, console: Console) -> None:
+    """Prints what the network writes, a panel for each text.
+
+    Raises:
+        ConfigError: As `respond`.
+    """
+    for text in respond(task, prompt):
+        name = getattr(task, "response_name", "")
         console.print(Panel(Text(text), title=name, title_align="left", border_style="cyan"))
+
+
+def set_options(config: DictConfig, given: DictConfig) -> None:
+    """Sets the options of writing that were given (temperature, top_k, ...) in the config of a run.
+
+    Args:
+        config: Of the run; it is changed.
+        given: May hold any of `OPTIONS`; None leaves the run's own.
+
+    Raises:
+        ConfigError: If the run's task has no such option, or the value is out of range.
+    """
+    options = {key: given[key] for key in OPTIONS if given.get(key) is not None}
+    if not options:
+        return
+    known = parameters(config.task._target_) or set(options)
+    if wrong := next((key for key in options if key not in known), None):
+        raise ConfigError(f"{wrong} does not go with this run, which learned {config.task.name}.")
+    config.task.update(options)
+    if wrong_values := [line for line in wrong_numbers(config) if line.startswith("task.")]:
+        raise ConfigError("\n".join(wrong_values))
+    make_task(config, nn.Linear(1, 1), total_steps=1)  # other wrong values are found before the data is looked for

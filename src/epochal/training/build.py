@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +13,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
+import epochal
 from epochal.config.compose import plain
+from epochal.config.duration import Length
 from epochal.config.finalize import finalize
 from epochal.config.instantiate import make_model
 from epochal.config.validate import validate
@@ -23,108 +24,120 @@ from epochal.core.multirun import in_grid
 from epochal.core.specs import to_plain
 from epochal.data import DataModule
 from epochal.models.pretrained.torchvision import load_pretrained, normalisation
+from epochal.tasks import Task
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
 from epochal.training.checkpoint_io import read_checkpoint
-from epochal.training.console import panel
+from epochal.training.console import show_panel
 from epochal.training.cost import count_flops, git_commit
-from epochal.training.duration import steps_of
-from epochal.training.factories import make_data, make_task, optional_callbacks
+from epochal.training.duration import length_of
+from epochal.training.factories import make_data, make_loggers, make_task, optional_callbacks
 from epochal.training.job import Job
-from epochal.training.loggers import make_logger
 from epochal.training.loggers.files import RunLogger
+from epochal.training.loggers.wandb import wandb_id
 from epochal.training.resume import new_run, resumed
-from epochal.training.run_folder import rank
+from epochal.training.run_folder import Run, rank
 from epochal.training.trainer import check_lengths, check_world, make_trainer, quiet, set_threads
-from epochal.training.warm_start import beginning, load_matching_weights
+from epochal.training.warm_start import Parent, load_matching_weights, parent_of
 
 
 def build(
     config: DictConfig,
-    overrides: list[str] | None = None,
+    overrides: Sequence[str] = (),
     console: Console | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Job:
-    """Checks the config, finds the data, makes the model and the run's folder.
+    """Checks the config, finds the data, makes model, task and trainer, and opens the run's folder.
 
     Args:
         config: As composed from `conf/train.yaml`.
-        overrides: What was asked for on the command line, to be kept in the run's folder.
-        console: Where a person reads.
-        callbacks: More of them, such as a search's.
+        overrides: As typed on the command line, to be kept in the run's folder.
+        console: Where progress and results are printed.
+        callbacks: Further ones, such as a search's.
 
     Raises:
         ConfigError: With every conflict in one message, before any work.
     """
-    console = console or Console(quiet=in_grid())  # a run of many has one line, at its end
+    console = console or Console(quiet=in_grid())  # one of many runs prints a line at its end
     quiet()
-    config, run = resumed(config, overrides or [])
+    config, run = resumed(config, overrides)
     checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
     validate(config)
     config = finalize(config)
-    parent = beginning(config) if checkpoint is None else None
+    parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
-    state = parent.data if parent is not None else None
+    data = make_data(config, remembered_data(config, checkpoint, parent))
+    model = make_network(config, data, parent, console, fresh=checkpoint is None)
+    flops = count_flops(model, data.specs(config.task.name))
+    set_threads(config, model, flops)
+    length = length_of(config, data, model, console)
+    task = make_task(config, model, length.steps)
+    if config.compile:
+        model.compile()
+    check_lengths(config, data)
+    with opened(run, config, overrides, data) as run:
+        loggers = make_loggers(config, run, resuming=checkpoint is not None)
+        known = known_values(config, run, data, model, parent, flops=flops, wandb_id=wandb_id(loggers))
+        step = checkpoint["global_step"] if checkpoint else 0
+        record = make_record(config, run, data, task, known, length, resumed_step=step)
+        own = [*optional_callbacks(config, task), record, record.checkpoints, Progress(console, length)]
+        trainer = make_trainer(
+            config, task, callbacks=[*callbacks, *own], logger=[record.logger, *loggers], max_steps=length.steps
+        )
+        check_world(config, data, trainer.world_size)
+        record.write(trainer, "running")
+        if trainer.is_global_zero:
+            show_panel(console, config, run, known, data, total_steps=length.steps, resumed_step=step)
+        return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+
+
+def remembered_data(
+    config: DictConfig, checkpoint: dict[str, Any] | None, parent: Parent | None
+) -> dict[str, Any] | None:
+    """What the data of the run that this one goes on from, or begins with, keeps: normalisation, tokenizer."""
     if checkpoint is not None and config.init_from is not None:
-        state = checkpoint["epochal"]["data"]
-    data = make_data(config, state)
+        return checkpoint["epochal"]["data"]
+    return parent.data if parent is not None else None
+
+
+def make_network(
+    config: DictConfig, data: DataModule, parent: Parent | None, console: Console, *, fresh: bool
+) -> nn.Module:
+    """The network with the weights that training begins with: random, another run's, or published ones.
+
+    Args:
+        fresh: Whether no checkpoint of this run follows, whose weights would replace them.
+    """
     model = make_model(config, *data.specs(config.task.name))
     if parent is not None:
         console.print(load_matching_weights(model, parent, config), soft_wrap=True)
     if config.model.get("pretrained"):
         data.load_state(normalisation(model))
         data.prepare()
-        if checkpoint is None:
+        if fresh:
             console.print(load_pretrained(model, progress=not in_grid()))
-    if config.channels_last and any(isinstance(m, nn.Conv2d) for m in model.modules()):
+    if config.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
         model = model.to(memory_format=torch.channels_last)
-    flops = count_flops(model, data.specs(config.task.name))
-    set_threads(config, model, flops)
-    steps_per_epoch = math.ceil(data.batches_per_epoch() / config.trainer.accumulate_grad_batches)
-    total_steps = steps_of(config, data, model, steps_per_epoch, console)
-    task = make_task(config, model, total_steps)
-    if config.compile:
-        model.compile()
+    return model
 
-    check_lengths(config, data)
+
+@contextmanager
+def opened(run: Run | None, config: DictConfig, overrides: Sequence[str], data: DataModule) -> Iterator[Run]:
+    """The folder of the run that is resumed, or a new one; if the run cannot start, a new folder is removed again.
+
+    Raises:
+        ConfigError: If the data changed since the run began.
+    """
     fresh = run is None
     if run is None:
-        run = new_run(config, overrides or [])
+        run = new_run(config, overrides)
     elif run.summary().get("data_fingerprint") not in (None, data.fingerprint):
         raise ConfigError(
             f"The data of dataset={config.dataset.name} changed since {run.folder.name} began; start anew."
         )
     try:
-        known = known_values(config, data, model, flops, wandb_id=run.summary().get("wandb_id") or secrets.token_hex(4))
-        if config.init_from is not None:
-            known["init_from"] = str(parent.run.folder) if parent else run.summary().get("init_from")
-
-        examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
-        run_logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=steps_per_epoch)
-        loggers = [run_logger, make_logger(config, run, wandb_id=known["wandb_id"], resuming=checkpoint is not None)]
-        checkpoints = Checkpoints(
-            run,
-            every=config.callbacks.checkpoint_every,
-            reports=task.reports,
-            extra=lambda: {
-                "config": plain(config),
-                "data": data.state(),
-                "facts": [to_plain(fact) for fact in data.specs(config.task.name)],
-            },
-        )
-        resumed_step = checkpoint["global_step"] if checkpoint else 0
-        record = Record(run, run_logger, checkpoints, known, total_steps=total_steps, resumed_step=resumed_step)
-        progress = Progress(console, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        all_callbacks = [*callbacks, *optional_callbacks(config, task), record, checkpoints, progress]
-        trainer = make_trainer(
-            config, task, callbacks=all_callbacks, logger=[x for x in loggers if x], max_steps=total_steps
-        )
-        check_world(config, data, trainer.world_size)
-        record.write(trainer, "running")
-        if trainer.is_global_zero:
-            panel(console, config, run, known, data, total_steps=total_steps, resumed_step=resumed_step)
-        return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
+        yield run
     except BaseException:
         if fresh and rank() == 0:
             run.discard()
@@ -133,11 +146,44 @@ def build(
         raise
 
 
+def make_record(
+    config: DictConfig,
+    run: Run,
+    data: DataModule,
+    task: Task,
+    known: dict[str, Any],
+    length: Length,
+    *,
+    resumed_step: int,
+) -> Record:
+    """Writes the run's own files: metrics, summary, checkpoints."""
+    examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
+    logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=length.steps_per_epoch)
+    checkpoints = Checkpoints(
+        run,
+        every=config.callbacks.checkpoint_every,
+        reports=task.reports,
+        extra=lambda: {
+            "config": plain(config),
+            "data": data.state(),
+            "specs": [to_plain(spec) for spec in data.specs(config.task.name)],
+        },
+    )
+    return Record(run, logger, checkpoints, known, total_steps=length.steps, resumed_step=resumed_step)
+
+
 def known_values(
-    config: DictConfig, data: DataModule, model: nn.Module, flops: int | None, *, wandb_id: str
+    config: DictConfig,
+    run: Run,
+    data: DataModule,
+    model: nn.Module,
+    parent: Parent | None,
+    *,
+    flops: int | None,
+    wandb_id: str | None,
 ) -> dict[str, Any]:
-    """What the summary tells from the start."""
-    return {
+    """What `summary.json` holds from the start."""
+    known = {
         "model": config.model.name,
         "dataset": config.dataset.name,
         "task": config.task.name,
@@ -145,7 +191,10 @@ def known_values(
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops": flops,
         "git_commit": git_commit(),
-        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "epochal")},
+        "versions": {"epochal": epochal.__version__} | {name: version(name) for name in ("torch", "pytorch-lightning")},
         "data_fingerprint": data.fingerprint,
-        "wandb_id": wandb_id if config.logger.name == "wandb" else None,
+        "wandb_id": wandb_id,
     }
+    if config.init_from is not None:
+        known["init_from"] = str(parent.run.folder) if parent else run.summary().get("init_from")
+    return known

@@ -7,11 +7,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from epochal.core.errors import ConfigError
+from epochal.models.common.old_names import current_names
+from epochal.tasks import Task
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,18 +30,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Its tensors and plain containers; nothing in it is run.
+    """The tensors and plain containers in a checkpoint file; nothing in it is run.
 
     Raises:
-        ConfigError: If it is missing, damaged, or something else.
+        ConfigError: If the file is missing, damaged, or no checkpoint of Epochal.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch reads on where a bit of a weight was flipped
                 raise ValueError("a checksum is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-        complete = {"state_dict", "epochal", "global_step"} <= set(content)
-        if not complete or not {"config", "data", "facts"} <= set(content["epochal"]):
+        ours = content["epochal"]
+        if "facts" in ours:  # of version 0.1
+            ours["specs"] = ours.pop("facts")
+        if not {"state_dict", "global_step"} <= set(content) or not {"config", "data", "specs"} <= set(ours):
             raise ValueError("not ours")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no checkpoint {path}.") from error
@@ -51,14 +54,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Puts a checkpoint's weights into the task's network.
+def load_weights(task: Task, checkpoint: dict[str, Any]) -> None:
+    """Loads a checkpoint's weights into the task's network.
 
     Raises:
-        ConfigError: If they are those of another architecture.
+        ConfigError: If they are the weights of another architecture.
     """
     try:
-        task.load_state_dict(checkpoint["state_dict"])
+        task.load_state_dict(current_names(checkpoint["state_dict"], task.model, prefix="model."))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error

@@ -26,7 +26,7 @@ UNITS = {"Images": "images", "Frames": "films", "Series": "series", "Tokens": "t
 LINES = 24  # of a text in the terminal
 
 
-def panel(
+def show_panel(
     console: Console,
     config: DictConfig,
     run: Run,
@@ -54,7 +54,7 @@ def panel(
     console.print(Panel(rows, title=title, title_align="left", expand=False, border_style="cyan"))
 
 
-def report(job: Job) -> None:
+def show_report(job: Job) -> None:
     """How it went, as a table and as curves, and the line to type next."""
     console, summary = job.console, job.run.summary()
     save_curves(job.run)

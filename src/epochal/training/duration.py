@@ -1,4 +1,4 @@
-"""How long a training is, in optimiser steps."""
+"""The length of a training in optimiser steps; of minutes, measured."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from torch import nn
 
-from epochal.config.duration import parse_duration
+from epochal.config.duration import Length, parse_duration
 from epochal.data import DataModule
 from epochal.training.factories import make_task
 from epochal.training.trainer import make_trainer
 
 
-def steps_of(config: DictConfig, data: DataModule, model: nn.Module, steps_per_epoch: int, console: Console) -> int:
-    """The training's length in optimiser steps. Minutes are measured, and the steps they make kept in the config."""
+def length_of(config: DictConfig, data: DataModule, model: nn.Module, console: Console) -> Length:
+    """The length that `duration` asks for. Minutes are measured, and the steps they make kept in the config."""
+    steps_per_epoch = math.ceil(data.batches_per_epoch() / config.trainer.accumulate_grad_batches)
+    return Length(_steps(config, data, model, steps_per_epoch, console), steps_per_epoch)
+
+
+def _steps(config: DictConfig, data: DataModule, model: nn.Module, steps_per_epoch: int, console: Console) -> int:
     amount, unit = parse_duration(config.duration)
     if unit == "epoch":
         return max(1, math.ceil(amount * steps_per_epoch))
@@ -39,7 +44,7 @@ def steps_of(config: DictConfig, data: DataModule, model: nn.Module, steps_per_e
 def measure_steps(
     config: DictConfig, data: DataModule, model: nn.Module, *, seconds: float, steps_per_epoch: int
 ) -> int:
-    """How many steps, validations among them, fit into so many seconds: by training a copy for a moment."""
+    """How many steps fit into so many seconds, validations included: measured by training a copy for up to 200 steps."""
 
     class Clock(pl.Callback):
         def __init__(self) -> None:
@@ -52,7 +57,7 @@ def measure_steps(
 
     clock = Clock()
     task = make_task(config, copy.deepcopy(model), total_steps=10**6)
-    task.show = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not what is measured
+    task.validation_artifacts = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not what is measured
     trainer = make_trainer(config, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
     trainer.fit(task, datamodule=data)
     started = time.perf_counter()

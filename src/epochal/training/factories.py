@@ -7,15 +7,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from epochal.config.compose import plain
-from epochal.config.finalize import PLUMBING
-from epochal.config.instantiate import resolve
+from epochal.config.instantiate import instantiate, resolve
+from epochal.config.schema import NOT_ARGUMENTS
 from epochal.core.errors import ConfigError
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.explain import Explain
+from epochal.training.run_folder import Run
 
 
 def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataModule:
@@ -31,7 +33,7 @@ def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataMo
         data.load_state(state)
     data.prepare()
     if config.task.name == "adversarial":
-        data.symmetric = True  # type: ignore[attr-defined]  # images from -1 to 1, as the generator draws them
+        data.use_image_range("symmetric")  # images from -1 to 1, as the generator draws them
     return data
 
 
@@ -39,9 +41,9 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
     """The objective around the model."""
     makers = {}
     for group in ("optimizer", "scheduler"):
-        arguments = {k: v for k, v in plain(config[group]).items() if k not in PLUMBING}
+        arguments = {k: v for k, v in plain(config[group]).items() if k not in NOT_ARGUMENTS}
         makers[group] = partial(resolve(config[group]._target_), **arguments)
-    options = {k: v for k, v in config.task.items() if k not in PLUMBING}
+    options = {k: v for k, v in config.task.items() if k not in NOT_ARGUMENTS}
     try:
         return resolve(config.task._target_)(
             model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options
@@ -50,8 +52,23 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
         raise ConfigError(f"task={config.task.name}: {error}") from error
 
 
+def make_loggers(config: DictConfig, run: Run, *, resuming: bool) -> list[Logger]:
+    """Every child of `logger` that has a `_target_`; one that takes a `save_dir` writes into the run's folder.
+
+    Raises:
+        ConfigError: If one cannot be made, for instance because its package is missing.
+    """
+    children = (child for child in config.logger.values() if isinstance(child, DictConfig))
+    context = {"run": run, "config": config, "resuming": resuming, "save_dir": run.folder}
+    return [instantiate(child, **context) for child in children]
+
+
 def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
-    """Lightning's own, where the config asks for them."""
+    """The callbacks that the config asks for: Lightning's, ours, and every child of `callbacks` that has a `_target_`.
+
+    Raises:
+        ConfigError: If one cannot be made.
+    """
     callbacks: list[pl.Callback] = []
     if config.callbacks.early_stopping is not None and task.reports is not None:
         metric, mode = task.reports
@@ -62,6 +79,6 @@ def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
         )
     if config.callbacks.ema is not None:
         callbacks.append(pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
-    if config.callbacks.get("explain"):  # runs of before have no such key
+    if config.callbacks.get("explain"):  # older runs have no such key
         callbacks.append(Explain(task))
-    return callbacks
+    return callbacks + [instantiate(child) for child in config.callbacks.values() if isinstance(child, DictConfig)]

@@ -18,8 +18,8 @@ from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.record import Record
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
-from epochal.training.console import report
-from epochal.training.loggers.wandb import Wandb
+from epochal.training.console import show_report
+from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
 
 
@@ -65,7 +65,7 @@ class Job:
         """Says that the run is finished, to the summary and to the person."""
         self.record.write(self.trainer, "finished")
         if self.trainer.is_global_zero:
-            report(self)
+            show_report(self)
 
     def __enter__(self) -> Job:
         return self
@@ -91,6 +91,6 @@ class Job:
                 )
         self.run.release()
         for logger in self.trainer.loggers:
-            if isinstance(logger, Wandb):
-                logger.close("finished" if error is None or pruned else "failed")
+            if isinstance(logger, ArtifactLogger):
+                logger.close(failed=error is not None and not pruned)
         return pruned

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a config and with its model on its data, without a run."""
+"""All checks of a run, its model on its data included, without starting it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from epochal.config.validate import validate
 from epochal.models.pretrained.torchvision import normalisation
 from epochal.training.factories import make_data
 from epochal.training.trainer import check_lengths, quiet
-from epochal.training.warm_start import beginning, is_task, load_matching_weights
+from epochal.training.warm_start import is_task, load_matching_weights, parent_of
 
 
 def check(config: DictConfig, seen: dict[str, Any]) -> None:
-    """Finds what is wrong with a config and with its model on its data, without a run.
+    """Checks a config, and its model on its data, without a run.
 
     Args:
         config: As composed.
-        seen: The data of configs that were checked before, by their settings; the same set is not read again.
+        seen: The data of configs that were checked before, by their settings, so that no set is read twice.
 
     Raises:
         ConfigError: With every conflict in one message.
@@ -30,7 +30,7 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     quiet()
     validate(config)
     config = finalize(config)
-    parent = None if is_task(str(config.init_from)) else beginning(config)  # a task's run may be one of this grid
+    parent = None if is_task(str(config.init_from)) else parent_of(config)  # a task's run may be one of this grid
     key = str((plain(config.dataset), config.task.name, config.init_from))
     data = seen[key] = seen.get(key) or make_data(config, parent.data if parent is not None else None)
     with torch.device("meta"):

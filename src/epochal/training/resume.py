@@ -1,6 +1,8 @@
-"""Which folder a run has: a new one, or that of a run to go on with."""
+"""The folder of a run: a new one, or that of a run to resume."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,8 +21,8 @@ from epochal.training.run_folder import (
 )
 
 
-def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run | None]:
-    """The config and the run to go on with, if that was asked for.
+def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Run | None]:
+    """The saved config and the run that `resume` names; without one the config as it is, and None.
 
     Raises:
         ConfigError: If there is nothing to resume there, or the run is another one than asked for.
@@ -34,14 +36,15 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
                 raise EpochalError(f"{relative(held.folder)} is being trained by another process.")
             return config, None
         saved = run.config()
-        saved.setdefault("init_from", None)  # runs of before have no such key
-        check_targets(saved, (*ALLOWED, *config.allow))
+        saved.logger = config.logger  # where it logs to is no part of what it is
+        typed = [child._target_ for child in config.callbacks.values() if isinstance(child, DictConfig)]
+        typed += [child._target_ for child in config.logger.values() if isinstance(child, DictConfig)]
+        check_targets(saved, (*ALLOWED, *config.allow), typed)
         if "sweep" in config:
             saved.sweep = config.sweep  # a run that another trial left belongs to this one now
         return saved, run
     run = Run.open(config.resume)
     saved = run.config()
-    saved.setdefault("init_from", None)
     check_targets(saved, (*ALLOWED, *config.allow))
     others = [o for o in overrides if not o.startswith(("resume=", "allow=", "hydra."))]
     if others:
@@ -54,20 +57,20 @@ def resumed(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, Run |
 
 
 def finished_before(config: DictConfig) -> Run | None:
-    """With `resume=auto`, the run that has already done all that is asked for."""
+    """With `resume=auto`, the finished run of the same config; else None."""
     run = newest_finished(runs_folder(config), config) if config.resume == "auto" else None
     if run is not None:
         Console(quiet=in_grid()).print(f"Finished before: {relative(run.folder)}", soft_wrap=True)
     return run
 
 
-def new_run(config: DictConfig, overrides: list[str]) -> Run:
-    """A folder of its own with the config in it; on other ranks a stand-in, until rank zero tells them its folder."""
+def new_run(config: DictConfig, overrides: Sequence[str]) -> Run:
+    """A new folder with the config in it; on other ranks a placeholder, until rank zero broadcasts its folder."""
     parent = runs_folder(config)
     if rank() != 0:
         return Run(parent / "of-rank-zero")
     run = Run.create(parent, run_name(config))
     run.claim()
     OmegaConf.save(config, run.folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(overrides), run.folder / "overrides.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / "overrides.yaml")
     return run

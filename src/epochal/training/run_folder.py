@@ -1,4 +1,4 @@
-"""The run folder: what is written there while a run goes on, and reading it back."""
+"""The run folder: its format, and how the runs of one config are found again."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
 from epochal.core.errors import ConfigError
-from epochal.core.files import slug as slug
-from epochal.core.files import write_atomically as write_atomically
+from epochal.core.files import slug, write_atomically
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 ENDED = ("finished", "pruned")
-# what a config may differ in and still be the same run
+LOGGERS = {  # of version 0.1
+    "wandb": "epochal.training.loggers.Wandb",
+    "tensorboard": "epochal.training.loggers.TensorBoard",
+}
+# keys in which two configs of the same run may differ
 VOLATILE = ("resume", "allow", "logger", "output_dir", "threads", "launcher", "sweep", "claim", "budgets")
 
 
 class Run:
-    """One folder: `config.yaml`, `overrides.yaml`, `metrics.csv`, `summary.json`, `checkpoints/`, `pictures/`."""
+    """A run's folder: `config.yaml`, `overrides.yaml`, `metrics.csv`, `summary.json`, `checkpoints/`, `pictures/`."""
 
     def __init__(self, folder: Path) -> None:
         self._lock: Any = None
         self.move(folder)
 
     def move(self, folder: Path) -> None:
-        """Takes another folder for this run's."""
+        """Sets another folder, such as rank zero's."""
         self.folder = folder
         self.best, self.last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
         self.metrics, self.pictures = folder / "metrics.csv", folder / "pictures"
 
     @classmethod
     def create(cls, parent: Path, name: str) -> Run:
-        """A new folder, and nobody else's: the second run of one second gets `_2`.
+        """A new folder of its own: a second run within one second gets `_2`.
 
         Raises:
             ConfigError: If the outputs folder cannot be written.
@@ -64,10 +67,10 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """A folder that a run left.
+        """The folder of an earlier run.
 
         Raises:
-            ConfigError: If it is not one.
+            ConfigError: If the path is no run folder.
         """
         folder = Path(str(path)).expanduser().absolute()
         if not folder.is_dir():
@@ -77,12 +80,12 @@ class Run:
         return cls(folder)
 
     def discard(self) -> None:
-        """Takes a new folder away again, if the run cannot start."""
+        """Removes the folder of a run that could not start."""
         self.release()
         shutil.rmtree(self.folder)
 
     def claim(self) -> bool:
-        """Whether no other living process has this run; holds it as long as this process lives."""
+        """Locks the run for this process; False if another living process holds it."""
         from filelock import FileLock, Timeout
 
         self._lock = FileLock(self.folder / ".lock")
@@ -109,16 +112,16 @@ class Run:
         for group in GROUPS:
             if not isinstance(config, DictConfig) or not isinstance(config.get(group), DictConfig):
                 raise ConfigError(f"{self.folder} is not a run folder: its config.yaml has no {group}.")
-        assert isinstance(config, DictConfig)  # the loop has looked
-        return config
+        assert isinstance(config, DictConfig)  # the loop has checked
+        return current_layout(config)
 
     def overrides(self) -> list[str]:
-        """What was typed for it, or nothing where that is missing."""
+        """The overrides that the run was started with; none where the file is missing."""
         file = self.folder / "overrides.yaml"
         return [str(override) for override in OmegaConf.load(file)] if file.is_file() else []
 
     def summary(self) -> dict[str, Any]:
-        """`summary.json`, or nothing where it is missing or broken."""
+        """`summary.json`; empty where it is missing or broken."""
         try:
             return json.loads((self.folder / "summary.json").read_text())
         except (OSError, ValueError):
@@ -128,8 +131,25 @@ class Run:
         write_atomically(self.folder / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
 
 
+def current_layout(config: DictConfig) -> DictConfig:
+    """The config of a run of any version, with the keys of today: 0.1 had one logger, by its name, and `asked`."""
+    config.setdefault("init_from", None)
+    if "asked" in config:
+        config.requested = config.pop("asked")
+    if name := config.logger.pop("name", None):
+        options = dict(config.logger)
+        config.logger = {} if name == "none" else {name: {"_target_": LOGGERS[name], **options}}
+    return config
+
+
 def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
-    """The newest run of the same config that did not finish and that no living process has; claims it if told to."""
+    """The newest unfinished run of the same config.
+
+    Args:
+        parent: The folder of runs.
+        config: As composed.
+        claim: Lock it, and pass over runs that another living process holds.
+    """
     for run in same_runs(parent, config):
         if run.summary().get("status") in ENDED or (claim and not run.claim()):
             continue
@@ -140,14 +160,14 @@ def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run |
 
 
 def newest_finished(parent: Path, config: DictConfig) -> Run | None:
-    """The newest run of the same config that has nothing left to do."""
+    """The newest run of the same config that finished or was pruned."""
     return next((run for run in same_runs(parent, config) if run.summary().get("status") in ENDED), None)
 
 
 def same_runs(parent: Path, config: DictConfig) -> Iterator[Run]:
     """Runs of the same config, the newest first."""
     wanted = comparable(config)
-    folders = parent.glob(f"*_{run_name(config)}*/config.yaml")  # reading every config of a large grid would take long
+    folders = parent.glob(f"*_{run_name(config)}*/config.yaml")  # not every config of a large grid
     for folder in sorted(folders, key=lambda f: f.parent.name, reverse=True):
         run = Run(folder.parent)
         try:
@@ -158,27 +178,25 @@ def same_runs(parent: Path, config: DictConfig) -> Iterator[Run]:
 
 
 def run_name(config: DictConfig) -> str:
-    """What a run's folder is called, the time left out."""
+    """The name of a run's folder, without the time in front."""
     return f"{slug(config.model.name)}_{slug(config.dataset.name)}_s{config.seed}"
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
-    """What makes two configs the same run."""
+    """The keys that tell whether two configs are of the same run."""
     keys = plain(config)
-    requested = keys.pop(
-        "requested", keys.pop("asked", {})
-    )  # before it was resolved: minutes, task=auto; "asked" in 0.1
+    requested = keys.pop("requested", {})  # as typed, before it was resolved: duration=10minutes, task=auto
     keys = {key: requested.get(key, value) for key, value in keys.items() if key not in VOLATILE}
     return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
 
 
 def rank() -> int:
-    """Of this process among those that train together, 0 if alone; known before they meet."""
+    """This process's rank, 0 if it trains alone; known before the process group exists."""
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: it becomes null."""
+    """The same with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
@@ -192,8 +210,6 @@ def runs_folder(config: DictConfig) -> Path:
 
 
 def sweep_folder(config: DictConfig) -> Path | None:
-    """The folder of the study and its runs, `outputs/sweeps/<study>`; None for a run of no search."""
-    from epochal.core.files import slug
-
+    """The folder of a search's study and runs, `outputs/sweeps/<study>`; None for a run outside of a search."""
     sweep = config.get("sweep")
     return Path(config.output_dir).absolute() / "sweeps" / slug(str(sweep.study)) if sweep else None

@@ -16,7 +16,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from torch import nn
 
 from epochal.config.compose import plain
-from epochal.config.finalize import PLUMBING
+from epochal.config.schema import NOT_ARGUMENTS
 from epochal.core.errors import ConfigError
 from epochal.data import DataModule
 from epochal.tasks import Task
@@ -37,7 +37,7 @@ class SilentProfiler(PassThroughProfiler):
 
 def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
     """Lightning's trainer with the arguments of the config's group."""
-    arguments = {k: v for k, v in plain(config.trainer).items() if k not in PLUMBING}
+    arguments = {k: v for k, v in plain(config.trainer).items() if k not in NOT_ARGUMENTS}
     if not task.automatic_optimization:
         task.gradient_clip_val = arguments.pop("gradient_clip_val")
         if arguments["strategy"] == "ddp":  # each of the two backwards leaves the other's parameters out

@@ -1,4 +1,4 @@
-"""Weights to begin with: those of another run (`init_from`)."""
+"""Warm start: a network begins with the weights of another run (`init_from`)."""
 
 from __future__ import annotations
 
@@ -8,51 +8,52 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from epochal.config.compose import conf_folder
+from epochal.config.compose import option_file
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative
 from epochal.core.specs import from_plain
+from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, runs_folder
 
-# how the names of a network's last layers begin, where its class does not say it in `heads`
+# prefixes of the names of a network's output layers, where its class has no `heads`
 HEADS = ("head.", "auxiliary.")
 NAMED = 4  # weights in a message
 
 
-class Beginning(NamedTuple):
-    """A run, and the checkpoint of its best weights."""
+class Parent(NamedTuple):
+    """The run that another one begins with, and the checkpoint of its best weights."""
 
     run: Run
     checkpoint: dict[str, Any]
 
     @property
     def data(self) -> dict[str, Any]:
-        """How it normalised pixels or cut text into tokens: its weights expect that."""
+        """Its normalisation or tokenizer, which its weights expect."""
         return self.checkpoint["epochal"]["data"]
 
 
-def beginning(config: DictConfig) -> Beginning | None:
-    """What `init_from` names, if anything.
+def parent_of(config: DictConfig) -> Parent | None:
+    """The run that `init_from` names; None without.
 
     Raises:
         ConfigError: If there is no such run, its checkpoint is damaged, or it learned from another kind of data.
     """
     if config.init_from is None:
         return None
-    run = source(config)
+    run = find_run(config)
     checkpoint = read_checkpoint(run.best if run.best.exists() else run.last)
-    reads, yields = type(from_plain(checkpoint["epochal"]["facts"][0])), target_class(config.dataset._target_).yields
+    reads, yields = type(from_plain(checkpoint["epochal"]["specs"][0])), target_class(config.dataset._target_).yields
     if reads is not yields:
         raise ConfigError(
             f"init_from={config.init_from} learned from {reads.__name__.lower()}, but dataset={config.dataset.name} yields "
             f"{yields.__name__.lower()}."
         )
-    return Beginning(run, checkpoint)
+    return Parent(run, checkpoint)
 
 
-def source(config: DictConfig) -> Run:
+def find_run(config: DictConfig) -> Run:
     """The run that `init_from` names: by its folder, or by the task that it learned.
 
     Of a task it is the newest finished run in this run's folder with the same model and seed on the same data set.
@@ -80,18 +81,18 @@ def source(config: DictConfig) -> Run:
 
 
 def is_task(name: str) -> bool:
-    """Whether `init_from` gives a task instead of a folder."""
-    return (conf_folder() / "task" / f"{name}.yaml").is_file() and not Path(name).is_dir()
+    """Whether `init_from` names a task instead of a folder."""
+    return option_file("task", name) is not None and not Path(name).is_dir()
 
 
-def load_matching_weights(model: nn.Module, beginning: Beginning, config: DictConfig) -> str:
-    """Puts another run's weights into a network, and tells so; a head that learned something else keeps its fresh start.
+def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig) -> str:
+    """Loads another run's weights into a network and returns a sentence about it; a head of another shape stays as initialised.
 
     Raises:
         ConfigError: If the two are not the same network up to their heads, naming what does not fit.
     """
     prefix = "model."
-    state_dict = beginning.checkpoint["state_dict"]
+    state_dict = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
     state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     own = model.state_dict()
     heads = tuple(getattr(model, "heads", HEADS))
@@ -102,13 +103,13 @@ def load_matching_weights(model: nn.Module, beginning: Beginning, config: DictCo
     if wrong:
         more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         raise ConfigError(
-            f"init_from={config.init_from} holds weights of model={beginning.checkpoint['epochal']['config']['model']['name']} that do not "
+            f"init_from={config.init_from} holds weights of model={parent.checkpoint['epochal']['config']['model']['name']} that do not "
             f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
         )
     if not next(model.parameters()).is_meta:
         model.load_state_dict(fitting, strict=False)
     fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in fitting))
-    return f"Weights: those of {relative(beginning.run.folder)}" + (f"; {fresh} begins afresh." if fresh else ".")
+    return f"Weights: those of {relative(parent.run.folder)}" + (f"; {fresh} begins afresh." if fresh else ".")
 
 
 def _misfit(name: str, here: Tensor | None, there: Tensor | None) -> str:

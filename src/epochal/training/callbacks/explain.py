@@ -1,4 +1,4 @@
-"""Pictures of how the network sees, after the test."""
+"""Pictures of how an image classifier sees, after the test."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from epochal.training.loggers.wandb import Wandb
 
 
 class Explain(pl.Callback):
-    """Shows the filters, feature maps and Grad-CAM or attention of the weights that were tested; see `epochal.tasks.visuals.explain`.
+    """Logs filters, feature maps, and Grad-CAM or attention of the tested weights; see `epochal.tasks.visuals.explain`.
 
-    They go where the test's other pictures go; in W&B they have a panel of their own.
+    They are saved with the other pictures of the test; W&B shows them in a panel of their own.
 
     Args:
-        task: Around the network.
+        task: Around the model.
 
     Raises:
-        ConfigError: If there is nothing to show of it, or a package is missing.
+        ConfigError: If there is nothing to show of the model.
     """
 
     def __init__(self, task: Task) -> None:
@@ -33,11 +33,11 @@ class Explain(pl.Callback):
             return
         from epochal.tasks.visuals import explain
 
-        found = explain.explain(pl_module.model, pl_module.data, explain.chosen(pl_module.data))
+        pictures = explain.explain(pl_module.model, pl_module.data, explain.choose_images(pl_module.data))
         others = [logger for logger in trainer.loggers if not isinstance(logger, Wandb)]
-        log_artifacts(others, Artifacts(pictures=found), trainer.global_step, final=True)
+        log_artifacts(others, Artifacts(pictures=pictures), trainer.global_step, final=True)
         for logger in trainer.loggers:
             if isinstance(logger, Wandb):
-                for name, picture in found.items():
+                for name, picture in pictures.items():
                     key = name.replace("explain_", "explain/")
                     logger.open().log_image(key=key, images=[picture], step=trainer.global_step)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run in the terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from epochal.core.format import duration_text
+from epochal.config.duration import Length
 
 REFRESH = 0.3  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
@@ -28,12 +29,12 @@ class Progress(pl.Callback):
     """One bar for the whole run in a terminal; a line a validation where the output is a file or a pipe.
 
     Args:
-        console: Where to.
-        total_steps, steps_per_epoch: The training's length and an epoch's.
+        console: Where to print.
+        length: Of the training.
     """
 
-    def __init__(self, console: Console, *, total_steps: int, steps_per_epoch: float) -> None:
-        self.console, self.total_steps, self.steps_per_epoch = console, total_steps, steps_per_epoch
+    def __init__(self, console: Console, length: Length) -> None:
+        self.console, (self.total_steps, self.steps_per_epoch) = console, length
         self._bar: Bar | None = None
         self._next = 0.0  # when to look again, so that a step costs next to nothing
         self._ends: list[float] | None = []  # when the first steps ended; None once the time was estimated
@@ -81,7 +82,7 @@ class Progress(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
-        shown = "val/" + pl_module.example_metric
+        shown = "val/" + pl_module.progress_metric
         self._validated = f"{shown} {values[shown]:.4f}" if shown in values else ""
         if self._bar is None:
             metrics = "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -11,9 +11,8 @@ import pytorch_lightning as pl
 from epochal.core.errors import PrunedError
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.cost import peak_memory_mb
-from epochal.training.loggers import log_artifacts
+from epochal.training.loggers.base import ArtifactLogger, log_artifacts
 from epochal.training.loggers.files import RunLogger
-from epochal.training.loggers.wandb import Wandb
 from epochal.training.run_folder import Run
 
 
@@ -24,7 +23,7 @@ class Record(pl.Callback):
         run: Where to.
         logger: Its metrics.
         checkpoints: Know what was best.
-        facts: What is known before the training: model, dataset, parameters ...
+        known: What is known before the training: model, dataset, parameters ...
         total_steps: The training's length.
         resumed_step: Where it goes on, 0 for a new run.
     """
@@ -39,7 +38,7 @@ class Record(pl.Callback):
         total_steps: int,
         resumed_step: int = 0,
     ) -> None:
-        self.run, self.logger, self.checkpoints, self.specs = run, logger, checkpoints, known
+        self.run, self.logger, self.checkpoints, self.known = run, logger, checkpoints, known
         self.total_steps, self.resumed_step = total_steps, resumed_step
         self._mark: float | None = None  # when this stretch of training began
         self._marked_step = 0
@@ -62,7 +61,7 @@ class Record(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         if not self._opened:
             self._open_loggers(trainer, pl_module)
-        pl_module.end_row()
+        pl_module.log_training_row()
         if trainer.global_step >= self.total_steps:
             trainer.should_stop = True  # unlike max_steps, this makes Lightning validate once more
 
@@ -115,7 +114,7 @@ class Record(pl.Callback):
             {
                 "status": status,
                 "error": error,
-                **self.specs,
+                **self.known,
                 "metrics": dict(self.logger.last),
                 "best": dict(self.checkpoints.best),
                 "examples_per_second": self.examples_per_second,
@@ -131,11 +130,11 @@ class Record(pl.Callback):
         """Opens W&B after the first step, which need not wait for it; its second is no part of the training's time."""
         self._opened, started = True, time.perf_counter()
         for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and trainer.is_global_zero:
-                logger.open()
+            if isinstance(logger, ArtifactLogger) and trainer.is_global_zero:
+                logger.open_run()
         took = time.perf_counter() - started
         self.logger.pause(took)
-        pl_module.pause(took)
+        pl_module.exclude_from_speed(took)
         if self._mark is not None:
             self._mark += took
 

@@ -10,25 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from epochal.core.files import AXES
-from epochal.core.files import slug as slug
-from epochal.core.files import write_atomically as write_atomically
+from epochal.core.files import AXES, write_atomically
 from epochal.tasks.artifacts import Artifacts
+from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
 
 
-class RunLogger(Logger):
-    """Writes `metrics.csv`, a row a logged step, and pictures and texts.
+class RunLogger(ArtifactLogger):
+    """Writes `metrics.csv`, one row per logged step, and pictures and texts.
 
-    Every row has the axes `step, epoch, examples, seconds`; a new metric adds a column. What is logged twice at one
-    step is one row.
+    Every row has the axes `step, epoch, examples, seconds`; a new metric adds a column. What is logged at the same step
+    goes into the same row.
 
     Args:
-        run: Where to.
-        examples_per_step, steps_per_epoch: Make the axes of a step.
+        run: The folder to write to.
+        examples_per_step, steps_per_epoch: From which the axes of a step follow.
     """
 
     def __init__(self, run: Run, *, examples_per_step: int, steps_per_epoch: float) -> None:
@@ -50,7 +48,7 @@ class RunLogger(Logger):
 
     @property
     def seconds(self) -> float:
-        """Of training, all processes of this run together."""
+        """Seconds of training, those before a resume included."""
         return self.seconds_before + time.perf_counter() - self._started
 
     def start(self, step: int, seconds_before: float) -> None:
@@ -67,7 +65,7 @@ class RunLogger(Logger):
             self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}
 
     def pause(self, seconds: float) -> None:
-        """Leaves so many of the last seconds out."""
+        """Does not count so many of the last seconds."""
         self._started += seconds
 
     def axes(self, step: int) -> dict[str, float]:
@@ -99,6 +97,9 @@ class RunLogger(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""
+
+    def log_artifacts(self, artifacts: Artifacts, step: int, *, final: bool) -> None:
+        save_artifacts(artifacts, self.run.pictures, stem="test_{}" if final else "{}_" + f"{step:06}")
 
     def _read(self) -> list[dict[str, str]]:
         if not self.run.metrics.exists():

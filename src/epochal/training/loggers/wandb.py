@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import netrc
 import os
+import secrets
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -15,25 +16,44 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
+from epochal.tasks.artifacts import Artifacts
+from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import VOLATILE, Run
 
 
-class Wandb(Logger):
+class Wandb(ArtifactLogger):
     """Lightning's WandbLogger, opened after the first step, which need not wait the second that it takes.
 
     Args:
-        config: All of it goes into the run's record.
-        run: Whose folder holds what is not sent.
-        wandb_id: The same one again where a run is resumed.
-        resuming: Whether it is.
+        run: Its folder holds what is not sent.
+        config: Of the run; all of it goes into the W&B run's record.
+        resuming: Whether an earlier W&B run is continued.
+        project, entity, tags: As W&B has them.
+        group: None groups runs that differ in their seed alone.
     """
 
     name, version = "wandb", None
 
-    def __init__(self, config: DictConfig, run: Run, *, wandb_id: str, resuming: bool) -> None:
+    def __init__(
+        self,
+        *,
+        run: Run,
+        config: DictConfig,
+        resuming: bool,
+        project: str,
+        entity: str | None,
+        group: str | None,
+        tags: Sequence[str],
+    ) -> None:
         super().__init__()
-        self.config, self.run, self.wandb_id, self.resuming = config, run, wandb_id, resuming
+        self.run, self.config, self.resuming = run, config, resuming
+        self.wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)  # an earlier one's goes on
+        self.project, self.entity, self.tags = project, entity, list(tags)
+        self.group = group or group_of(config, run.overrides())
         self._logger: WandbLogger | None = None
+
+    def open_run(self) -> None:
+        self.open()
 
     def open(self) -> WandbLogger:
         """The logger itself, with its W&B run as `experiment`."""
@@ -61,10 +81,19 @@ class Wandb(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's record has the whole config from its start."""
 
-    def close(self, status: str) -> None:
-        """Ends the W&B run; else the next job of a multirun would go on in the same one."""
+    def log_artifacts(self, artifacts: Artifacts, step: int, *, final: bool) -> None:
+        logger = self.open()
+        for name, picture in artifacts.pictures.items():
+            panel, _, rest = name.partition("_")
+            key = f"explain/{rest}" if panel == "explain" else f"pictures/{name}"  # a panel of their own
+            logger.log_image(key=key, images=[picture], step=step)
+        for name, text in artifacts.texts.items():
+            logger.log_text(key=f"texts/{name}", columns=["step", "text"], data=[[str(step), text]], step=step)
+
+    def close(self, *, failed: bool) -> None:
+        """Ends the W&B run; otherwise the next job of a multirun would continue it."""
         if self._logger is not None:
-            self._logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+            self._logger.experiment.finish(exit_code=int(failed))
             self._logger = None
 
     def _init(self, mode: str) -> Any:
@@ -72,12 +101,12 @@ class Wandb(Logger):
 
         model, dataset = self.config.model.name, self.config.dataset.name
         return wandb.init(
-            project=self.config.logger.project,
-            entity=self.config.logger.entity,
+            project=self.project,
+            entity=self.entity,
             name=self.run.folder.name,
-            group=self.config.logger.group or group_of(self.config, self.run.overrides()),
+            group=self.group,
             tags=[t for t in (model, dataset, self.config.task.name, self.config.experiment, self.config.budget) if t]
-            + list(self.config.logger.tags),
+            + self.tags,
             job_type="sweep" if self.config.get("sweep") else "train",
             id=self.wandb_id,
             resume="allow" if self.resuming else None,
@@ -86,6 +115,11 @@ class Wandb(Logger):
             config=plain(self.config),  # in the init record, where `wandb leet` can filter by it
             settings=wandb.Settings(console="off", init_timeout=30),
         )
+
+
+def wandb_id(loggers: Iterable[Logger]) -> str | None:
+    """The id of the W&B run, None if no logger is W&B's."""
+    return next((logger.wandb_id for logger in loggers if isinstance(logger, Wandb)), None)
 
 
 def group_of(config: DictConfig, overrides: Sequence[str]) -> str:

@@ -1,0 +1,196 @@
+"""Types and ranges of config values, and the keys that nothing reads.
+
+Hydra's structured configs would check types too, but neither ranges nor numbers that may also be fractions, and name the
+dataclass instead of the key that was typed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from epochal.config.compose import choices, compose
+from epochal.config.instantiate import parameters
+from epochal.core.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a number may be; null is allowed unless it is required."""
+
+    whole: bool = True
+    zero: bool = False  # may be zero; never negative
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of a data set: a fraction in (0, 1), or a count of rows."""
+
+    all: bool = False  # 1.0 and null mean all of it
+
+
+FIELDS: dict[str, Field] = {
+    "seed": Field(zero=True, required=True),
+    "log_every": Field(required=True),
+    "dataset.batch_size": Field(required=True),
+    "dataset.eval_batch_size": Field(required=True),
+    "dataset.image_size": Field(),
+    "dataset.context_length": Field(),
+    "dataset.vocab_size": Field(),
+    "dataset.min_count": Field(),
+    "dataset.max_length": Field(),
+    "dataset.crop_padding": Field(zero=True),
+    "dataset.cutout": Field(zero=True),
+    "task.samples": Field(),
+    "task.sample_length": Field(),
+    "optimizer.lr": Field(whole=False, required=True),
+    "optimizer.weight_decay": Field(whole=False, zero=True),
+    "optimizer.momentum": Field(whole=False, zero=True),
+    "trainer.num_nodes": Field(),
+    "trainer.accumulate_grad_batches": Field(required=True),
+    "trainer.gradient_clip_val": Field(whole=False),
+    "callbacks.checkpoint_every": Field(),
+    "callbacks.early_stopping": Field(),
+}
+PARTS: dict[str, Part] = {"dataset.validation": Part(), "dataset.test": Part(), "dataset.train_size": Part(all=True)}
+REQUIRED = ("output_dir", "trainer.devices", *(key for key, field in FIELDS.items() if field.required))
+
+NOT_ARGUMENTS = ("name", "_target_", "_partial_", "interval")  # keys of a group that its target is not given
+# arguments of Lightning's Trainer that are set for the user, and how to say what they would
+TRAINER_SETS = {
+    "max_epochs": "duration=5epochs",
+    "min_epochs": "duration=5epochs",
+    "max_steps": "duration=2000steps",
+    "min_steps": "duration=2000steps",
+    "max_time": "duration=10minutes",
+    "callbacks": "+callbacks.mine={_target_: package.Class}",
+    "logger": "logger=<name>",
+    "default_root_dir": "output_dir=<folder>",
+    "enable_progress_bar": None,
+    "enable_checkpointing": "callbacks.checkpoint_every=<steps>",
+    "enable_model_summary": None,
+    "num_sanity_val_steps": None,
+    "use_distributed_sampler": None,
+    "plugins": None,
+}
+
+
+def missing_values(config: DictConfig) -> Iterator[str]:
+    """A sentence for each key that must have a value and is null."""
+    for key in REQUIRED:
+        if OmegaConf.select(config, key) is None:
+            yield f"{key} must have a value."
+
+
+def wrong_numbers(config: DictConfig) -> Iterator[str]:
+    """A sentence for each number that is out of its range."""
+    for key, field in FIELDS.items():
+        value = OmegaConf.select(config, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{key}={value} is not a number."
+        elif value < 0 or (value == 0 and not field.zero):
+            yield f"{key}={value} must be {'zero or more' if field.zero else 'above zero'}."
+        elif field.whole and isinstance(value, float) and not value.is_integer():
+            yield f"{key}={value} must be a whole number."
+    for key, part in PARTS.items():
+        yield from _wrong_part(config, key, part)
+    ema = OmegaConf.select(config, "callbacks.ema")
+    if ema is not None and not (isinstance(ema, int | float) and 0 < ema < 1):
+        yield f"callbacks.ema={ema} must be between 0 and 1, e.g. 0.999."
+
+
+def _wrong_part(config: DictConfig, key: str, part: Part) -> Iterator[str]:
+    value = OmegaConf.select(config, key)
+    if value is None:
+        if not part.all and OmegaConf.select(config, "dataset") and key.split(".")[1] in config.dataset:
+            yield f"{key} must have a value."
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        yield f"{key}={value} is neither a count nor a fraction."
+    elif value <= 0 or (isinstance(value, float) and value >= 1 and not (value == 1 and part.all)):
+        yield f"{key}={value} must be a fraction between 0 and 1, or a count of one or more."
+
+
+def unknown_arguments(config: DictConfig, group: str) -> Iterator[str]:
+    """A sentence for each key of a group that its `_target_` does not take."""
+    node = config[group]
+    taken = parameters(node._target_)
+    for key in node:
+        if key in NOT_ARGUMENTS or (group == "model" and key == "pretrained"):
+            continue
+        if group == "trainer" and key in TRAINER_SETS:
+            instead = TRAINER_SETS[key]
+            yield f"trainer.{key} is set by Epochal{f'; give {instead}' if instead else ''}."
+        elif taken is not None and key not in taken:
+            known = sorted(name for name in taken if name not in TRAINER_SETS)
+            yield f"There is no key {group}.{key!s} in {group}={node.get('name')}.{did_you_mean(str(key), known)}"
+
+
+def unknown_children(config: DictConfig, group: str, options: Iterable[str] = ()) -> Iterator[str]:
+    """A sentence for each key of `callbacks` or `logger` that is neither an option nor something to build."""
+    known = set(options)
+    for key, child in config[group].items():
+        if key in known:
+            continue
+        if not isinstance(child, DictConfig) or "_target_" not in child:
+            told = {"callbacks": "a callback", "logger": "a logger"}[group]
+            near = did_you_mean(str(key), [*known, *(choices().get(group, []) if group == "logger" else ())])
+            yield f"There is no key {group}.{key}.{near} {told.capitalize()} of your own is {group}.{key}._target_=package.Class."
+            continue
+        taken = parameters(child._target_)
+        for argument in child:
+            if taken is not None and argument not in taken and argument not in NOT_ARGUMENTS:
+                yield f"There is no key {group}.{key}.{argument}.{did_you_mean(str(argument), taken)}"
+
+
+def check_values(config: DictConfig, overrides: Iterable[str], config_name: str = "train") -> None:
+    """Raises ConfigError where a typed value is of another type than the YAML's default, or a typed key is read by nothing."""
+    groups = choices()
+    typed = [override.split("=")[0] for override in overrides if not override.startswith("~")]
+    chosen = tuple(override for override in overrides if override.split("=")[0] in groups)
+    values = [key for key in typed if key.lstrip("+") not in groups]
+    if not values:
+        return
+    defaults = _defaults(chosen, config_name)
+    wrong = [line for key in values for line in _wrong_value(key.lstrip("+"), defaults, config)]
+    wrong += [line for key in values for line in _unread(key, defaults, config)]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _wrong_value(key: str, defaults: DictConfig, config: DictConfig) -> Iterator[str]:
+    default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
+    if default is None or value is None:
+        return
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            yield f"{key}={value} must be true or false."
+    elif isinstance(default, int | float) and isinstance(value, str | bool | DictConfig):
+        yield f"{key}={value} is not a number."
+    elif isinstance(default, int) and isinstance(value, float) and default > 1 and not value.is_integer():
+        yield f"{key}={value} must be a whole number."
+
+
+def _unread(typed: str, defaults: DictConfig, config: DictConfig) -> Iterator[str]:
+    """A sentence for a typed key that would be added to the config, or dropped from it, and never be read."""
+    key = typed.lstrip("+")
+    group, _, rest = key.partition(".")
+    if group in ("optimizer", "scheduler") and rest:
+        taken = parameters(config[group]._target_)
+        argument = rest.split(".")[0]
+        if taken is not None and argument not in taken and argument not in NOT_ARGUMENTS:
+            name = config[group].name
+            yield f"There is no key {key} in {group}={name}.{did_you_mean(argument, sorted(taken))}"
+    elif typed.startswith("+") and group not in (*defaults, "hydra", "sweep", "claim", "budgets"):
+        yield f"There is no key {key}: nothing reads it.{did_you_mean(key, [str(name) for name in defaults])}"
+
+
+@functools.cache
+def _defaults(chosen: tuple[str, ...], config_name: str) -> Any:
+    return compose(chosen, config_name)

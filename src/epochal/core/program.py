@@ -1,0 +1,19 @@
+"""What the user types to run a command: `python train.py ...` in a checkout, `epochal train ...` elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+SCRIPTS = ("train.py", "evaluate.py", "compare.py")
+
+
+def command_line(command: str, arguments: str = "") -> str:
+    """A line that can be typed as this process was started.
+
+    Args:
+        command: train, evaluate or compare.
+        arguments: What follows.
+    """
+    script = Path(sys.argv[0]).name in SCRIPTS
+    return f"{f'python {command}.py' if script else f'epochal {command}'} {arguments}".rstrip()

@@ -1,0 +1,37 @@
+"""TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from epochal.core.errors import ConfigError
+from epochal.tasks.artifacts import Artifacts
+from epochal.training.loggers.base import ArtifactLogger
+
+
+class TensorBoard(TensorBoardLogger, ArtifactLogger):
+    """Lightning's TensorBoardLogger, with pictures and texts.
+
+    Args:
+        save_dir: The run's folder.
+
+    Raises:
+        ConfigError: If the package tensorboard is missing.
+    """
+
+    def __init__(self, *, save_dir: Path) -> None:
+        try:
+            super().__init__(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False)
+        except ModuleNotFoundError as error:
+            raise ConfigError("logger=tensorboard needs its package: pip install 'epochal[tensorboard]'.") from error
+
+    def log_artifacts(self, artifacts: Artifacts, step: int, *, final: bool) -> None:
+        writer: Any = self.experiment
+        for name, picture in artifacts.pictures.items():
+            writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        for name, text in artifacts.texts.items():
+            writer.add_text(name, text, step)
