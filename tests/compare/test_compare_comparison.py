@@ -10,8 +10,8 @@ import pytest
 
 from epochal.compare.claims import check_claim, experiments, grid_keys, load_claim
 from epochal.compare.comparison import Plot
-from epochal.compare.scan import read
 from epochal.compare.request import Request
+from epochal.compare.scan import read
 from epochal.config.compose import conf_folder
 from epochal.core.errors import ConfigError
 from helpers.run_folders import ERRORS, compare, grid, run_folder

@@ -178,9 +178,7 @@ def test_a_long_legend_widens_no_figure(tmp_path):
 
 def test_names_say_what_is_against_what():
     assert stem(2, DEPTH) == "figure_2_train-error_by_model.depth"
-    assert [
-        plot.title for plot in (DEPTH, replace(BARS, x=""), replace(DEPTH, where=(("model.scan", "rows"),)))
-    ] == [
+    assert [plot.title for plot in (DEPTH, replace(BARS, x=""), replace(DEPTH, where=(("model.scan", "rows"),)))] == [
         "Training error by depth",
         "Training error by depth",
         "Training error by depth (scan rows)",

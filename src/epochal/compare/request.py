@@ -64,11 +64,7 @@ class Request:
         counted = records  # towards the verdict
         if experiment is not None and claim is not None:
             counted = [record for record in records if not has_own_settings(record, grid_keys(experiment))]
-        if claim is None or self._chooses:
-            plots = self._plots(records, keys, y)
-        else:
-            plots = [claimed_plot(entry, counted) for entry in claim["plots"]]
-            plots = [plot for plot in plots if plot.has_values(counted)]  # early on, no run has been tested
+        plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
         verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
         return Comparison(
@@ -163,6 +159,12 @@ class Request:
         parts = ["_".join(part for part in experiment if part)] if experiment else _path_names(self.paths)
         parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
         return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
+
+
+def _claimed_plots(claim: Mapping[str, Any], records: Sequence[Record]) -> list[Plot]:
+    """The plots of a claim for which there are values: early on, no run has been tested."""
+    plots = [claimed_plot(entry, records) for entry in claim["plots"]]
+    return [plot for plot in plots if plot.has_values(records)]
 
 
 def _verdict(claim: Mapping[str, Any], records: Sequence[Record], budget: str | None) -> Verdict:
