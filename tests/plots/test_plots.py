@@ -83,10 +83,10 @@ def test_grid_frames_only_the_mistakes_in_red():
 
 def test_grid_breaks_long_captions_and_cuts_long_words():
     width = 110
-    assert canvas.wrapped("automobile not truck", 13, width) == ["automobile not", "truck"]
-    assert canvas.wrapped("one\ntwo", 13, width) == ["one", "two"]
-    (cut,) = canvas.wrapped("x" * 99, 13, width)
-    assert cut.endswith("…") and canvas.width_of(cut, 13) <= width
+    assert canvas.wrap("automobile not truck", 13, width) == ["automobile not", "truck"]
+    assert canvas.wrap("one\ntwo", 13, width) == ["one", "two"]
+    (cut,) = canvas.wrap("x" * 99, 13, width)
+    assert cut.endswith("…") and canvas.text_width(cut, 13) <= width
 
 
 def test_grid_leaves_a_margin_around_captions_and_title():
@@ -242,10 +242,10 @@ def test_maps_of_attention_stand_two_by_two_with_a_margin(count):
     assert picture.height > (250 if count > 2 else 150)
 
 
-def test_films_frame_only_wrong_frames_in_red_and_may_be_of_unlike_length():
+def test_videos_frame_only_wrong_frames_in_red_and_may_be_of_unlike_length():
     strips, words = [images(3, 1, 8), images(2, 3, 8)], [["1", "2", "3"], ["4", "5"]]
-    right = video_strips(strips, words, title="Films")
-    wrong = video_strips(strips, words, [[False, False, True], [False, False]], title="Films")
+    right = video_strips(strips, words, title="Videos")
+    wrong = video_strips(strips, words, [[False, False, True], [False, False]], title="Videos")
     assert RED_FRAME not in colors(right) and RED_FRAME in colors(wrong)
     assert RED_FRAME not in colors(wrong.crop((0, 0, MARGIN + 2 * 68 + GAP, wrong.height)))
     assert has_white_edges(wrong)

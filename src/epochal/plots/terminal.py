@@ -1,4 +1,4 @@
-"""Images in the terminal, as coloured half blocks."""
+"""Images in the terminal, as coloured half-block characters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def image_in_terminal(image: np.ndarray) -> Text:
-    """An image as coloured half blocks, two pixels in each character: W columns, H / 2 lines (rounded up).
+    """An image with two pixels in each character, an upper half block: W columns, H / 2 lines (rounded up).
 
     Args:
         image: Pixels, uint8 (H, W) grey or (H, W, 3) colour.
@@ -41,13 +41,16 @@ def grid_in_terminal(
     columns: int = 8,
     highlight: Sequence[bool] | None = None,
 ) -> RenderableType:
-    """Images in rows for rich to print, at most 16 characters wide each; fewer in a row where the terminal is narrow.
+    """Images in rows, to be printed by rich; each at most 16 characters wide, fewer in a row in a narrow terminal.
 
     Args:
         images: Pixels, uint8 (N, C, H, W), C 1 or 3.
-        captions: N texts to stand below.
+        captions: N texts to write below.
         columns: The most images in a row.
         highlight: N flags; True, for a mistake, writes the caption in red, False in green.
+
+    Raises:
+        ValueError: If the images have another shape or type, or captions or highlights are not N.
     """
     from rich.columns import Columns
     from rich.console import Group
