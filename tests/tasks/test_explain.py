@@ -16,6 +16,7 @@ from torch import nn
 from epochal.core.errors import ConfigError
 from epochal.data import ImageData
 from epochal.models import CNN, MLP, RNN, LeNet, ViT
+from epochal.plots.canvas import MARGIN
 from epochal.tasks import Classification
 from epochal.tasks.visuals import explain
 from epochal.training.callbacks.explain import Explain
@@ -83,6 +84,24 @@ def task(model):
 # -- what is looked at --------------------------------------------------------------------------------------------
 
 
+def test_grad_cam_is_the_rectified_sum_of_maps_weighted_by_their_mean_gradients():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(3 * 4 * 4, 2)).eval()
+    images, classes = torch.randn(5, 1, 6, 6), torch.tensor([0, 1, 1, 0, 1])
+    maps = network[0](images)  # (N, K, 4, 4); the ReLU after them works in place
+    # by hand: the logit of a class is linear in the rectified maps, so its gradient is the weight where a map is above 0
+    gradient = network[3].weight[classes].view(5, 3, 4, 4) * (maps > 0)
+    weighted = torch.einsum("nk,nkhw->nhw", gradient.mean((2, 3)), maps).clamp(min=0)
+    expected = weighted / weighted.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(explain.grad_cam(network, network[0], images, classes), expected.detach())
+
+
+def test_grad_cam_works_on_a_frozen_network_and_leaves_no_gradients():
+    network = Corners().eval().requires_grad_(False)
+    lit = explain.grad_cam(network, network.rectified, torch.ones(1, 1, 4, 4), torch.tensor([1]))
+    assert lit.max() == 1 and all(p.grad is None for p in network.parameters())
+
+
 def test_grad_cam_lights_the_corner_that_the_network_looks_at():
     network = Corners().eval()
     images = torch.zeros(2, 1, 4, 4)
@@ -97,7 +116,7 @@ def test_grad_cam_lights_the_corner_that_the_network_looks_at():
 def test_what_a_stage_gave_is_seen_before_the_next_module_changes_it_in_place(layout):
     network = Shrunk().eval().to(memory_format=layout)
     images = torch.arange(16.0).view(1, 1, 4, 4).sub(8).to(memory_format=layout)
-    features, logits = explain.look(network, network.stages(), images)
+    features, logits = explain.feature_maps(network, network.stages(), images)
     torch.testing.assert_close(features["whole"], images.expand(1, 2, 4, 4))
     torch.testing.assert_close(logits, torch.tensor([[0.0, 21.0]]))
     lit = explain.grad_cam(network, network.whole, images, torch.tensor([1]))
@@ -157,8 +176,8 @@ def test_only_a_layer_that_reads_pixels_has_filters_to_show():
 def test_the_lit_corner_is_the_bright_one_of_the_picture():
     heat = torch.zeros(8, 8)
     heat[:4, :4] = 1
-    image = explain.Explained(3, np.full((8, 8, 3), 100, np.uint8), "image 3", wrong=False)
-    drawn = np.asarray(image.drawn(64, heat))[:64]
+    image = explain.ExplainedImage(np.full((8, 8, 3), 100, np.uint8), "image 3", wrong=False)
+    drawn = np.asarray(image.draw(64, heat))[:64]
     plain, lit = drawn[:, :64].astype(int), drawn[:, 68:132].astype(int)
     assert (plain == 100).all()
     assert lit[:24, :24].sum(-1).min() > 2 * lit[40:, 40:].sum(-1).max()
@@ -167,15 +186,15 @@ def test_the_lit_corner_is_the_bright_one_of_the_picture():
 
 def test_a_wrong_answers_caption_is_red():
     for wrong in (True, False):
-        image = explain.Explained(0, np.zeros((8, 8, 3), np.uint8), "image 0", wrong=wrong)
-        caption = np.asarray(image.drawn(32))[38:].reshape(-1, 3).astype(int)
+        image = explain.ExplainedImage(np.zeros((8, 8, 3), np.uint8), "image 0", wrong=wrong)
+        caption = np.asarray(image.draw(32))[38:].reshape(-1, 3).astype(int)
         assert ((caption[:, 0] - caption[:, 1]) > 100).any() == wrong
 
 
 def test_a_feature_map_is_bright_where_the_channel_is_active():
     maps = torch.zeros(1, 9, 4, 4)
     maps[0, 5, 0, 0] = 2.0  # the one active channel comes first
-    image = explain.Explained(0, np.zeros((8, 8, 3), np.uint8), "image 0", wrong=False)
+    image = explain.ExplainedImage(np.zeros((8, 8, 3), np.uint8), "image 0", wrong=False)
     sheet = np.asarray(explain.feature_sheet([image], {"stage": maps})).astype(int)
     bright = np.argwhere((sheet[:, :, 0] > 240) & (sheet[:, :, 2] < 200))
     (top, left), (bottom, right) = bright.min(0), bright.max(0)
@@ -193,17 +212,17 @@ def test_every_size_of_image_is_drawn_large_enough_to_read(data, side, channels)
     assert min(drawn["explain_filters"].size) > 150
 
 
-def test_images_are_shown_as_the_network_reads_them(data):
+def test_images_are_drawn_as_the_network_reads_them(data):
     images = data(permuted=True)
     network = CNN(image_shape=(1, 8, 8), num_classes=3, filters=[4], hidden=4)
     sheet = np.asarray(explain.explain(network, images, [0])["explain_grad_cam"])
     rows, _ = images.rows("test")
     read = rows.images[rows.rows[0]].flatten()[images._order].view(8, 8).numpy()
     scale = explain.IMAGE // 8
-    left = images.MARGIN + scale // 2
-    top = len(sheet) - images.MARGIN - 3 * 17 - 6 - explain.IMAGE + scale // 2  # above the caption's three lines
-    shown = sheet[top : top + explain.IMAGE : scale, left : left + explain.IMAGE : scale, 0]
-    assert (shown == read).all()
+    left = MARGIN + scale // 2
+    top = len(sheet) - MARGIN - 3 * 17 - 6 - explain.IMAGE + scale // 2  # above the caption's three lines
+    drawn = sheet[top : top + explain.IMAGE : scale, left : left + explain.IMAGE : scale, 0]
+    assert (drawn == read).all()
 
 
 # -- who is explained ---------------------------------------------------------------------------------------------
@@ -212,35 +231,29 @@ def test_images_are_shown_as_the_network_reads_them(data):
 def test_by_default_the_first_image_of_each_of_four_classes_is_explained(data):
     made = data(count=60, classes=5)
     labels = made.rows("test")[0].labels[made.rows("test")[0].rows]
-    numbers = explain.chosen(made)
+    numbers = explain.choose_images(made)
     assert len({int(labels[number]) for number in numbers}) == 4
     assert all(int(labels[n]) not in labels[:n].tolist() for n in numbers)
 
 
 def test_few_classes_or_images_are_no_obstacle(data):
-    assert len(set(explain.chosen(data(count=40, classes=2)))) == 4
+    assert len(set(explain.choose_images(data(count=40, classes=2)))) == 4
     few = data(count=12, classes=2, test=2)
-    assert explain.chosen(few) == [0, 1]
+    assert explain.choose_images(few) == [0, 1]
 
 
 @pytest.mark.parametrize("numbers", [[], [0, 4], [-1], 2, "0", [1.5], [True], OmegaConf.create([0, 99])])
 def test_a_number_that_is_no_test_image_is_refused_with_the_range(data, numbers):
     with pytest.raises(ConfigError, match=r"from 0 to 3, e\.g\. images=\[0,5,7\]"):
-        explain.chosen(data(), numbers)
+        explain.choose_images(data(), numbers)
 
 
 def test_a_network_without_anything_to_show_is_refused():
     explain.check(task(MLP(in_features=64, num_classes=2)))
+    explain.check(task(LeNet(in_channels=1, num_classes=2)))
+    explain.check(task(ViT(image_shape=(1, 8, 8), num_classes=2, embed_dim=8, depth=1, num_heads=2, patch_size=4)))
     with pytest.raises(ConfigError, match="finds nothing to show in this RNN"):
         Explain(task(RNN(in_features=8, num_classes=2)))
-
-
-def test_a_missing_package_is_named_where_it_is_needed(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    explain.check(task(MLP(in_features=64, num_classes=2)))
-    explain.check(task(ViT(image_shape=(1, 8, 8), num_classes=2, embed_dim=8, depth=1, num_heads=2, patch_size=4)))
-    with pytest.raises(ConfigError, match=r"captum: pip install -e '\.\[explain\]'"):
-        explain.check(task(LeNet(in_channels=1, num_classes=2)))
 
 
 # -- from the command line ----------------------------------------------------------------------------------------
@@ -284,7 +297,7 @@ def test_after_the_test_the_pictures_are_among_those_of_the_run(data, tmp_path):
     logger = RunLogger(run, examples_per_step=1, steps_per_epoch=1)
     trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=2)
     Explain(task(tested.model)).on_test_end(trainer, tested)
-    expected = explain.explain(tested.model, tested.data, explain.chosen(tested.data))
+    expected = explain.explain(tested.model, tested.data, explain.choose_images(tested.data))
     assert {file.name for file in run.pictures.iterdir()} == {f"test_{name}.png" for name in expected}
     for name, picture in expected.items():
         assert np.array_equal(np.asarray(Image.open(run.pictures / f"test_{name}.png")), np.asarray(picture))

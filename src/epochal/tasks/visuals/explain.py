@@ -1,14 +1,14 @@
-"""Looks into a network that classifies images: its first filters, its feature maps, and where its answer comes from.
+"""How an image classifier sees: filters of its first layer, feature maps, and where its prediction comes from.
 
 Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, 2013 (arXiv 1311.2901).
-Selvaraju et al.: Grad-CAM, 2017 (arXiv 1610.02391), as captum computes it.
+Selvaraju et al.: Grad-CAM, 2017 (arXiv 1610.02391).
 Abnar, Zuidema: Quantifying Attention Flow in Transformers, 2020 (arXiv 2005.00928), for attention rollout.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,34 +18,44 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from epochal.core.errors import ConfigError
+from epochal.core.protocols import AttentionRollout, FeatureStages
 from epochal.data import DataModule
 from epochal.plots.canvas import INK, RED
 from epochal.plots.images import enlarge, heat_colors, join_images, text_image, titled_sheet, to_uint8
-from epochal.tasks import Classification
+from epochal.tasks.base import Task
 
-SHOWN = 4  # images that are explained if none is named
-FILTERS, IN_A_ROW = 64, 8  # at most so many filters, and how many of them or of a stage's maps in a row
-CELL, LARGE, IMAGE = 72, 112, 224  # pixels, about, of the side of a filter or map, the largest map, an image
+IMAGES = 4  # that are explained if none is named
+FILTERS, COLUMNS = 64, 8  # at most so many filters, and how many of them or of a stage's maps stand in a row
+CELL, LARGE, IMAGE = 72, 112, 224  # about the pixels of the side of a filter or map, of the largest map, of an image
 
 
-def check(task: Any, option: str = "explain") -> None:
-    """Raises ConfigError if there is nothing to show of a task's network, or the package that it takes is missing."""
+def check(task: Task, option: str = "explain") -> None:
+    """Checks that there is something to explain.
+
+    Args:
+        task: Around the model.
+        option: The config key that asks for it, for the message.
+
+    Raises:
+        ConfigError: If the task does not classify images whole, or nothing of its model can be drawn.
+    """
     model = task.model
-    stages = feature_stages(model)
-    if not isinstance(task, Classification) or not (stages or attends(model) or first_layer(model)):
+    if not task.explainable or not (feature_stages(model) or has_rollout(model) or first_layer(model)):
         raise ConfigError(
             f"{option}=true finds nothing to show in this {type(model).__name__}: it draws the filters, feature maps or "
             "attention of a network that classifies images whole, such as cnn, resnet, vit or mlp."
         )
-    if stages and not attends(model) and importlib.util.find_spec("captum") is None:
-        raise ConfigError(f"{option}=true needs the package captum: pip install -e '.[explain]'.")
 
 
-def chosen(data: DataModule, numbers: Any = None) -> list[int]:
-    """Which images of the test part to explain; by default the first of each of four classes.
+def choose_images(data: DataModule, numbers: Any = None) -> list[int]:
+    """Numbers of the test images to explain.
+
+    Args:
+        data: Whose test part has the images.
+        numbers: None chooses the first image of each of four classes.
 
     Raises:
-        ConfigError: If a number is none of that part.
+        ConfigError: If a number is not one of the test part.
     """
     rows, count = data.rows("test")
     if numbers is not None:
@@ -56,20 +66,20 @@ def chosen(data: DataModule, numbers: Any = None) -> list[int]:
             )
         return list(numbers)
     labels = rows.labels[rows.rows].tolist()  # type: ignore[attr-defined]
-    firsts = sorted({label: number for number, label in reversed(list(enumerate(labels)))}.values())[:SHOWN]
-    others = [number for number in range(min(count, SHOWN + len(firsts))) if number not in firsts]
-    return sorted([*firsts, *others[: SHOWN - len(firsts)]])
+    firsts = sorted({label: number for number, label in reversed(list(enumerate(labels)))}.values())[:IMAGES]
+    others = [number for number in range(min(count, IMAGES + len(firsts))) if number not in firsts]
+    return sorted([*firsts, *others[: IMAGES - len(firsts)]])
 
 
 def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Image]:
     """Pictures by file stem: `explain_filters`, `explain_features`, and `explain_grad_cam` or `explain_attention`.
 
-    What does not apply to the network is left out.
+    Those that do not apply to the model are left out.
 
     Args:
-        model: It is left as it was found: no mode, gradient or hook changes.
-        data: Its test part has the images; they are drawn as the network reads them, so shuffled if `permuted`.
-        numbers: Of images of the test part, see `chosen`.
+        model: Left unchanged: its mode, gradients and hooks are those of before.
+        data: Its test part has the images; they are drawn as the model reads them, so shuffled if `permuted`.
+        numbers: Of images of the test part, see `choose_images`.
     """
     rows, _ = data.rows("test")
     index = rows.rows[list(numbers)]
@@ -81,50 +91,45 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
         pixels = data.pixels(inputs)
         inputs = inputs.to(weight.dtype)
         stages = feature_stages(model)
-        features, logits = look(model, stages, inputs)
+        features, logits = feature_maps(model, stages, inputs)
         confidence, prediction = logits.softmax(1).max(1)
-        wide = [name for name, maps in features.items() if maps[0, 0].numel() > 1]  # one pixel has no places to tell
-        heat = None
-        if attends(model):
-            title, heat = "Attention rollout", rollout(model, inputs)
-        elif wide:
-            title, heat = f"Grad-CAM of {wide[-1]}", grad_cam(model, stages[wide[-1]], inputs, prediction)
+        heat, title = _heat(model, stages, features, inputs, prediction)
     model.train(was_training)
 
     names = data.classes.names
     images = [
-        Explained(
-            number=number,
-            pixels=artifacts.expand(3, -1, -1).permute(1, 2, 0).numpy(),
-            caption=f"image {number}\npredicted {names[guess]} ({share:.0%})\ntruth {names[truth]}",
+        ExplainedImage(
+            pixels=image.expand(3, -1, -1).permute(1, 2, 0).numpy(),
+            caption=f"image {number}\npredicted {names[guess]} ({probability:.0%})\ntruth {names[truth]}",
             wrong=guess != truth,
         )
-        for number, artifacts, guess, share, truth in zip(
+        for number, image, guess, probability, truth in zip(
             numbers, pixels, prediction.tolist(), confidence.tolist(), rows.labels[index].tolist()
         )
     ]
     filters = filter_images(model, (data.inputs.channels, data.inputs.height, data.inputs.width))
-    drawn = {}
+    pictures = {}
     if filters is not None:
-        drawn["explain_filters"] = filter_sheet(filters)
+        pictures["explain_filters"] = filter_sheet(filters)
     if features:
-        drawn["explain_features"] = feature_sheet(images, features)
+        pictures["explain_features"] = feature_sheet(images, features)
     if heat is not None:
-        drawn["explain_attention" if attends(model) else "explain_grad_cam"] = heat_sheet(images, heat, title)
-    return drawn
+        name = "explain_attention" if has_rollout(model) else "explain_grad_cam"
+        pictures[name] = heat_sheet(images, heat, title)
+    return pictures
 
 
-# -- what is looked at --------------------------------------------------------------------------------------------
+# -- what is computed ---------------------------------------------------------------------------------------------
 
 
 def feature_stages(model: Any) -> dict[str, nn.Module]:
-    """The modules whose outputs (N, C, H, W) are feature maps, by name; none of a network that has none."""
-    return model.stages() if hasattr(model, "stages") else {}
+    """The modules whose outputs (N, C, H, W) are feature maps, by name; empty if the model has none."""
+    return model.stages() if isinstance(model, FeatureStages) else {}
 
 
-def attends(model: Any) -> bool:
-    """Whether attention, not convolution, carries what is seen to the answer."""
-    return hasattr(model, "rollout")
+def has_rollout(model: Any) -> bool:
+    """Whether attention, not convolution, carries the image to the prediction."""
+    return isinstance(model, AttentionRollout)
 
 
 def first_layer(model: nn.Module) -> nn.Conv2d | nn.Linear | None:
@@ -140,7 +145,12 @@ def first_layer(model: nn.Module) -> nn.Conv2d | nn.Linear | None:
 
 
 def filter_images(model: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
-    """Weights of the first layer as images (filters, C, h, w), the strongest first; a linear layer's are of `shape`."""
+    """Weights of the first layer as images (filters, C, h, w), largest norm first; None if no layer reads pixels.
+
+    Args:
+        model: Of which.
+        shape: (C, H, W) of the inputs, which is also that of the weights of a linear layer.
+    """
     layer = first_layer(model)
     if layer is None:
         return None
@@ -150,121 +160,160 @@ def filter_images(model: nn.Module, shape: tuple[int, int, int]) -> Tensor | Non
 
 
 @torch.no_grad()
-def look(model: nn.Module, stages: dict[str, nn.Module], inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """What each stage gives (N, C, h, w), and the logits (N, classes)."""
+def feature_maps(model: nn.Module, stages: dict[str, nn.Module], inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The output (N, C, h, w) of each stage by name, and the logits (N, classes), on the CPU."""
     features: dict[str, Tensor] = {}
-    hooks = []
-    for name, module in stages.items():
+    with ExitStack() as hooks:
+        for name, module in stages.items():
 
-        def keep(module: nn.Module, arguments: Any, output: Tensor, name: str = name) -> None:
-            features[name] = output.float().cpu().clone()  # a copy: the next module may work in place
+            def keep(module: nn.Module, arguments: Any, output: Tensor, name: str = name) -> None:
+                features[name] = output.float().cpu().clone()  # a copy: the next module may work in place
 
-        hooks.append(module.register_forward_hook(keep))
-    logits = model.forward(inputs)  # a compiled network would run past the hooks
-    for hook in hooks:
-        hook.remove()
+            hooks.enter_context(module.register_forward_hook(keep))
+        logits = model.forward(inputs)  # a compiled network's __call__ would not run the hooks
     return {name: features[name] for name in stages}, logits.float().cpu()
 
 
 def grad_cam(model: nn.Module, stage: nn.Module, inputs: Tensor, classes: Tensor) -> Tensor:
-    """Where the stage has what speaks for the classes (N), (N, h, w): 0 is nothing, 1 the most in an image."""
-    from captum.attr import LayerGradCam
+    """Where the feature maps A of a stage speak for a class: ReLU(sum over channels k of w_k A_k).
 
-    lit = LayerGradCam(model.forward, stage).attribute(inputs, classes.to(inputs.device), relu_attributions=True)
-    return brightest_is_one(lit.detach()[:, 0])
+    The weight w_k is the gradient of the class's logit by A_k, averaged over places. Selvaraju et al. 2017, section 3.
+
+    Args:
+        model: In evaluation mode, or the images of a batch would influence each other.
+        stage: A module of it with outputs (N, C, h, w).
+        inputs: Images (N, C, H, W).
+        classes: (N,).
+
+    Returns:
+        (N, h, w) in [0, 1]; 1 is the largest value of each image.
+    """
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        maps.append(output.detach().requires_grad_())  # the gradient need not reach further down
+        return maps[-1].clone()  # a copy: the next module may work in place
+
+    with stage.register_forward_hook(keep):
+        logits = model.forward(inputs)  # a compiled network's __call__ would not run the hook
+    score = logits.gather(1, classes.to(logits.device)[:, None]).sum()  # the logits of one image depend on it alone
+    (gradient,) = torch.autograd.grad(score, maps[-1])
+    weights = gradient.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+    return divided_by_largest((weights * maps[-1].detach()).sum(1).relu())
 
 
 def rollout(model: Any, inputs: Tensor) -> Tensor:
-    """How much of each patch reaches the answer, (N, rows, columns): 0 is the least, 1 the most in an image."""
+    """How much of each patch reaches the prediction, (N, rows, columns) in [0, 1]: 0 and 1 are the extremes of an image."""
     flow = model.rollout(inputs)
-    return brightest_is_one(flow - flow.amin((1, 2), keepdim=True))
+    return divided_by_largest(flow - flow.amin((1, 2), keepdim=True))
 
 
-def brightest_is_one(maps: Tensor) -> Tensor:
-    """Maps (N, h, w) of values above zero, each divided by its largest."""
+def divided_by_largest(maps: Tensor) -> Tensor:
+    """Maps (N, h, w) of values that are not negative, each divided by its largest."""
     maps = maps.float().cpu()
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def _heat(
+    model: Any, stages: dict[str, nn.Module], features: dict[str, Tensor], inputs: Tensor, prediction: Tensor
+) -> tuple[Tensor | None, str]:
+    """Heat maps (N, h, w) of the predicted classes (N,), and their title; None if the model has neither of the two."""
+    if has_rollout(model):
+        return rollout(model, inputs), "Attention rollout"
+    wide = [name for name, maps in features.items() if maps[0, 0].numel() > 1]  # a single pixel shows no place
+    if wide:
+        return grad_cam(model, stages[wide[-1]], inputs, prediction), f"Grad-CAM of {wide[-1]}"
+    return None, ""
 
 
 # -- how it is drawn ----------------------------------------------------------------------------------------------
 
 
-class Explained(NamedTuple):
+class ExplainedImage(NamedTuple):
     """An image of the sheets."""
 
-    number: int  # in the test part
     pixels: np.ndarray  # uint8 (H, W, 3)
     caption: str
-    wrong: bool  # whether the network is
+    wrong: bool  # whether the prediction is
 
-    def drawn(self, side: int, heat: Tensor | None = None) -> Image.Image:
-        """About side pixels large, above its caption; with a map (h, w) also beside itself, with the map laid over it."""
-        plain = enlarge(self.pixels, side)
-        parts = [plain]
+    def draw(self, side: int, heat: Tensor | None = None) -> Image.Image:
+        """The image, about side pixels large, above its caption.
+
+        Args:
+            side: Pixels of the longer side.
+            heat: A map (h, w) in [0, 1]; the image is then drawn again beside itself, in grey below the map.
+        """
+        image = enlarge(self.pixels, side)
+        parts = [image]
         if heat is not None:
-            smooth = F.interpolate(heat[None, None], plain.size[::-1], mode="bilinear")[0, 0].numpy()
-            grey = np.asarray(plain.convert("L"), np.float64)[..., None]
+            smooth = F.interpolate(heat[None, None], image.size[::-1], mode="bilinear")[0, 0].numpy()
+            grey = np.asarray(image.convert("L"), np.float64)[..., None]
             over = 0.4 * grey + 0.6 * heat_colors(smooth)
             parts.append(Image.fromarray(over.round().astype(np.uint8)))
-        both = join_images(parts, upright=False, gap=4)
-        color = RED if self.wrong else INK
-        caption = text_image(self.caption, max(both.width, IMAGE), color=color)
-        return join_images([both, caption], upright=True, gap=6)
+        both = join_images(parts, vertical=False, gap=4)
+        caption = text_image(self.caption, max(both.width, IMAGE), color=RED if self.wrong else INK)
+        return join_images([both, caption], vertical=True, gap=6)
 
 
 def filter_sheet(filters: Tensor) -> Image.Image:
     """Filters (N, C, h, w), C 1 or 3, side by side."""
     tiles = []
     for values in (filters[:FILTERS] / filters[:FILTERS].abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)).numpy():
-        colour = len(values) == 3
-        pixels = to_uint8(values.transpose(1, 2, 0), low=-1, high=1) if colour else None
+        in_colour = len(values) == 3
+        pixels = to_uint8(values.transpose(1, 2, 0), low=-1, high=1) if in_colour else None
         tiles.append(enlarge(heat_colors(values[0], signed=True) if pixels is None else pixels, CELL))
-    artifacts = f"{len(filters)}" if len(filters) <= FILTERS else f"the strongest {FILTERS} of {len(filters)}"
-    reading = (
-        "grey is a weight of zero, a colour what the filter looks for"
+    which = f"{len(filters)}" if len(filters) <= FILTERS else f"The strongest {FILTERS} of {len(filters)}"
+    legend = (
+        "grey is a weight of zero, a colour what the filter responds to"
         if filters.shape[1] == 3
-        else "white is a weight of zero, red wants bright pixels, blue dark ones"
+        else "white is a weight of zero, red responds to bright pixels, blue to dark ones"
     )
-    note = f"{artifacts[0].upper()}{artifacts[1:]}, {filters.shape[2]}x{filters.shape[3]} pixels, the strongest first. "
-    note += f"Each has a scale of its own: {reading}."
-    return titled_sheet(mosaic(tiles, gap=6), "Filters of the first layer", note)
+    note = f"{which}, {filters.shape[2]}x{filters.shape[3]} pixels, the strongest first. "
+    note += f"Each has a scale of its own: {legend}."
+    return titled_sheet(tile(tiles, gap=6), "Filters of the first layer", note)
 
 
-def feature_sheet(images: Sequence[Explained], features: dict[str, Tensor]) -> Image.Image:
-    """Each image beside, for each stage, the maps (N, C, h, w) of the channels that are most active in all of them."""
+def feature_sheet(images: Sequence[ExplainedImage], features: dict[str, Tensor]) -> Image.Image:
+    """Each image beside its feature maps.
+
+    Args:
+        images: N.
+        features: Maps (N, C, h, w) of each stage; drawn are those of the channels with the largest mean absolute value.
+    """
     rows: list[list[Image.Image]] = [[] for _ in images]
-    side = min(max(IMAGE // len(features) - 6, CELL), LARGE)  # few stages are as high as the image
-    high = min(IMAGE, len(features) * (side + 6))  # and it as they
+    side = min(max(IMAGE // len(features) - 6, CELL), LARGE)  # a few stages are together as high as the image
+    height = min(IMAGE, len(features) * (side + 6))  # and the image is as high as they are
     for name, maps in features.items():
-        channels = maps.abs().mean((0, 2, 3)).argsort(descending=True, stable=True)[:IN_A_ROW]
+        channels = maps.abs().mean((0, 2, 3)).argsort(descending=True, stable=True)[:COLUMNS]
         chosen_maps = maps[:, channels]
         values = (chosen_maps / chosen_maps.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-12)).numpy()
         label = text_image(f"{name}\n{maps.shape[1]} maps\n{maps.shape[2]}x{maps.shape[3]}", 110)
-        for row, own in zip(rows, values):
-            colors = heat_colors(own, signed=bool(values.min() < 0))  # (channels, h, w, 3)
-            tiles = [ImageOps.contain(enlarge(tile, 2 * side), (side, side)) for tile in colors]
-            row.append(join_images([label, *tiles], upright=False, gap=3, middle=True))
+        for row, of_image in zip(rows, values):
+            colors = heat_colors(of_image, signed=bool(values.min() < 0))  # (channels, h, w, 3)
+            tiles = [ImageOps.contain(enlarge(pixels, 2 * side), (side, side)) for pixels in colors]
+            row.append(join_images([label, *tiles], vertical=False, gap=3, centered=True))
     body = [
-        join_images([image.drawn(high), join_images(row, upright=True, gap=6)], upright=False, gap=20)
+        join_images([image.draw(height), join_images(row, vertical=True, gap=6)], vertical=False, gap=20)
         for image, row in zip(images, rows)
     ]
     note = (
-        f"Of each stage the {IN_A_ROW} most active channels, the same for all images. Black is 0, yellow a channel's "
+        f"Of each stage the {COLUMNS} most active channels, the same for all images. Black is 0, yellow a channel's "
         "largest value; where a stage has values below zero, white is 0, red above and blue below it."
     )
-    return titled_sheet(join_images(body, upright=True, gap=28), "Feature maps", note)
+    return titled_sheet(join_images(body, vertical=True, gap=28), "Feature maps", note)
 
 
-def heat_sheet(images: Sequence[Explained], heat: Tensor, title: str) -> Image.Image:
-    """Each image, and beside it the same with a map (N, h, w) laid over it."""
-    tiles = [image.drawn(IMAGE, own) for image, own in zip(images, heat)]
+def heat_sheet(images: Sequence[ExplainedImage], heat: Tensor, title: str) -> Image.Image:
+    """Each of N images, and beside it the same with its map (N, h, w) laid over it."""
+    tiles = [image.draw(IMAGE, of_image) for image, of_image in zip(images, heat)]
     note = (
         "What the predicted class was read from: most where it is yellow, least or nothing where it is dark. "
         f"The map has {heat.shape[1]}x{heat.shape[2]} places."
     )
-    return titled_sheet(mosaic(tiles, columns=2, gap=28), title, note)
+    return titled_sheet(tile(tiles, columns=2, gap=28), title, note)
 
 
-def mosaic(tiles: Sequence[Image.Image], gap: int, columns: int = IN_A_ROW) -> Image.Image:
-    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    return join_images([join_images(row, upright=False, gap=gap) for row in rows], upright=True, gap=gap)
+def tile(pictures: Sequence[Image.Image], gap: int, columns: int = COLUMNS) -> Image.Image:
+    """Pictures in rows of so many columns, gap pixels apart."""
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    return join_images([join_images(row, vertical=False, gap=gap) for row in rows], vertical=True, gap=gap)
