@@ -32,16 +32,16 @@ def test_a_row_goes_on_where_a_checkpoint_left_it():
     seen = [{"loss": torch.tensor(float(n)), "tokens": torch.tensor([n, n + 1])} for n in range(5)]
     whole, killed, resumed = (Regression(model=torch.nn.Linear(1, 1), **OPTIONS) for _ in range(3))
     for metrics in seen:
-        whole.note(metrics)
+        whole.accumulate(metrics)
     for metrics in seen[:3]:
-        killed.note(metrics)
+        killed.accumulate(metrics)
     killed.automatic_optimization = False  # which would ask a trainer
     checkpoint = {}
     killed.on_save_checkpoint(checkpoint)
     resumed.on_load_checkpoint(checkpoint)
     resumed.on_train_start()
     for metrics in seen[3:]:
-        resumed.note(metrics)
+        resumed.accumulate(metrics)
     assert resumed._row.count == 5
     assert resumed._row.means() == whole._row.means() == {"loss": 2, "tokens": 2.5}
 
@@ -49,5 +49,5 @@ def test_a_row_goes_on_where_a_checkpoint_left_it():
 def test_a_checkpoint_of_the_time_of_sums_still_loads():
     task = Regression(model=torch.nn.Linear(1, 1), **OPTIONS)
     task.on_load_checkpoint({"row": {"sums": {"loss": torch.tensor(1.0)}, "count": 3}})
-    task.note({"loss": torch.tensor(2.0)})
+    task.accumulate({"loss": torch.tensor(2.0)})
     assert task._row.means() == {"loss": 2}

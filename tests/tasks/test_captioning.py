@@ -15,13 +15,13 @@ def test_an_image_is_written_about_once_and_each_of_its_captions_is_right():
     data = SimpleNamespace(rows=lambda split: (rows, 4), references=lambda split: ["a", "b", "c", "d"])
     task = Captioning(**OPTIONS)
     task.trainer = SimpleNamespace(datamodule=data)
-    numbers = task.to_write("test")
+    numbers = task.rows_to_generate("test")
     assert numbers.tolist() == [0, 2]
     assert task.references("test", numbers) == [["a", "b", "d"], ["c"]]
 
 
 def test_pixels_are_no_tokens():
-    assert Captioning(**OPTIONS).read(Batch(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3), 0)) == 0
+    assert Captioning(**OPTIONS).source_tokens(Batch(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3), 0)) == 0
 
 
 def test_a_run_leaves_captions_and_where_they_come_from(home):

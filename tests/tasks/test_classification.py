@@ -9,7 +9,7 @@ from epochal.core.specs import Classes, Tokens
 from epochal.data import Batch
 from epochal.tasks import Classification
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.sequences import show_state_gradients
+from epochal.tasks.visuals.sequences import add_state_gradients
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
 LENGTHS = torch.tensor([3, 1, 2, 3] * 8)
@@ -30,9 +30,9 @@ class Sentences:
         return f"text {number}"
 
     def __getitem__(self, rows):
-        lengths = LENGTHS[rows.numbers]
+        lengths = LENGTHS[rows.rows]
         inputs = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        return Batch(inputs, ((lengths > 1) & (rows.numbers % 4 != 3)).long(), 0, lengths)
+        return Batch(inputs, ((lengths > 1) & (rows.rows % 4 != 3)).long(), 0, lengths)
 
     def transfer_batch_to_device(self, batch, device, number):
         return batch
@@ -63,7 +63,7 @@ def task():
 
 
 def test_sentences_are_shown_with_what_they_are_taken_for(task):
-    blocks = task.show().texts["predictions"].split("\n\n")
+    blocks = task.validation_artifacts().texts["predictions"].split("\n\n")
     assert blocks[0] == "long, 73% sure, right\n    text 0"
     assert blocks[1] == "short, 73% sure, right\n    text 1"
     assert blocks[3] == "long, 73% sure, wrong: it is short\n    text 3"
@@ -73,18 +73,18 @@ def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
     data = task.data
     for numbers in LENGTHS.argsort(stable=True).split(10):  # as the batches of a test come
         task.step(data[SimpleNamespace(numbers=numbers)])
-    shown = task.test_artifacts()
-    mistakes = [line.strip() for line in shown.texts["mistakes"].splitlines() if "text" in line]
+    artifacts = task.test_artifacts()
+    mistakes = [line.strip() for line in artifacts.texts["mistakes"].splitlines() if "text" in line]
     assert mistakes == [f"text {number}" for number in range(3, 32, 4)]
-    profile = shown.profiles["accuracy_by_length"]
+    profile = artifacts.profiles["accuracy_by_length"]
     assert (profile.positions, profile.values) == ([1, 2, 3], [1, 1, 0.5])
-    assert shown.table[0][1] == "texts" and "confusion" in shown.pictures
+    assert artifacts.table[0][1] == "texts" and "confusion" in artifacts.pictures
 
 
 def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):
-    shown = Artifacts()
-    show_state_gradients(task, shown, lambda out, labels: out.sum())
-    assert shown.profiles["state_gradient"].values == [1, 2, 3], "the longest of which there are enough"
+    artifacts = Artifacts()
+    add_state_gradients(task, artifacts, lambda out, labels: out.sum())
+    assert artifacts.profiles["state_gradient"].values == [1, 2, 3], "the longest of which there are enough"
 
 
 def test_padding_counts_as_no_token(task):

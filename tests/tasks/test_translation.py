@@ -13,9 +13,9 @@ from epochal.core.specs import BEGIN, END, PAD
 from epochal.data import Batch, Reverse
 from epochal.models import Seq2Seq, Transformer
 from epochal.tasks import Translation
-from epochal.tasks.seq2seq import records
-from epochal.tasks.sequences import bins
+from epochal.tasks.sequences import length_bins
 from epochal.tasks.text_metrics import scores
+from epochal.tasks.visuals.sequences import labelled_blocks
 from helpers.training import train
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 100}
@@ -104,9 +104,11 @@ def test_teacher_forcing_falls_evenly_to_its_end():
     assert [forcing for *_, forcing in model.asked] == [pytest.approx(0.7), 1.0], "a validation is fed the truth"
 
 
-def test_teacher_forcing_is_refused_for_a_network_that_does_not_read_its_own_guesses():
+def test_teacher_forcing_is_refused_for_a_model_that_cannot_be_trained_on_its_own_predictions():
     small = {"source_vocab_size": 8, "target_vocab_size": 8}
-    with pytest.raises(ValueError, match=r"teacher_forcing=0.5 needs a network that reads its own guesses: seq2seq"):
+    with pytest.raises(
+        ValueError, match=r"teacher_forcing=0.5 needs a model that can be trained on its own predictions: seq2seq"
+    ):
         task(Transformer(**small, depth=1, embed_dim=8, num_heads=2, feedforward_dim=8), teacher_forcing=0.5)
     task(Seq2Seq(**small, hidden_size=4, embed_dim=4), teacher_forcing=0.5)
 
@@ -131,7 +133,7 @@ def test_wrong_options_are_refused(option, says):
 def test_every_row_gets_its_own_translation_though_rows_of_like_length_are_written_together():
     data = reverse(eval_batch_size=8)
     objective = with_data(task(Echo()), data)
-    written = objective.write("val", torch.arange(30), beam_size=1, length_penalty=0.0)
+    written = objective.generate("val", torch.arange(30), beam_size=1, length_penalty=0.0)
     assert [data.source_tokenizer.decode(ids) for ids in written] == data.sources("val")
     assert objective.model.widths == sorted(objective.model.widths) and len(objective.model.widths) == 4
 
@@ -147,15 +149,15 @@ def test_scores_are_those_of_sacrebleu_and_say_how_they_were_taken():
 
 def test_rows_fall_into_bins_of_about_one_size_by_length():
     lengths = torch.randint(1, 40, (400,), generator=torch.Generator().manual_seed(0)).numpy()
-    groups = bins(lengths)
+    groups = length_bins(lengths)
     assert len(groups) == 8 and sum(map(len, groups)) == 400 and min(map(len, groups)) > 30
     ends = [(lengths[group].min(), lengths[group].max()) for group in groups]
     assert all(most < least for (_, most), (least, _) in pairwise(ends))
-    assert len(bins(lengths * 0 + 7)) == 1
+    assert len(length_bins(lengths * 0 + 7)) == 1
 
 
 def test_records_line_up():
-    assert records({"source": ["a", "b"], "translation": ["c", "d"]}).splitlines() == [
+    assert labelled_blocks({"source": ["a", "b"], "translation": ["c", "d"]}).splitlines() == [
         *("source       a", "translation  c", "", "source       b", "translation  d")
     ]
 

@@ -1,4 +1,4 @@
-"""Objectives as LightningModules, one each; the architecture is the network inside."""
+"""Objectives as LightningModules, one a file; the network inside does not depend on its objective."""
 
 from epochal.tasks.adversarial import Adversarial
 from epochal.tasks.artifacts import Artifacts

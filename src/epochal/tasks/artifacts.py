@@ -1,4 +1,4 @@
-"""What a task shows a person: pictures, texts, profiles, a table."""
+"""What a task produces besides metrics: pictures, texts, profiles and a table."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Profile:
-    """One number for each position, such as the gradient by time step."""
+    """One number for each of several positions, such as the gradient norm at each time step."""
 
-    position: str  # what it is a position of
-    value: str
+    position: str  # label of the positions
+    value: str  # label of the values
     values: list[float]
     positions: list[float] | None = None  # None: 1, 2, ...
 
 
 @dataclass
 class Artifacts:
-    """What a person looks at: pictures, texts and profiles by file stem, and a table whose first row is its head."""
+    """Pictures, texts and profiles by file stem, and a table whose first row is its header."""
 
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     table: list[tuple[str, ...]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)  # found while looking; logged with those of the validation
+    metrics: dict[str, float] = field(default_factory=dict)  # computed on the way; logged with those of the validation

@@ -1,4 +1,4 @@
-"""What every objective shares: one optimiser or more, metrics by one name everywhere, and a stop when the loss is lost."""
+"""What every task shares: optimisation, logging of metrics, and a stop when the loss is not finite."""
 
 from __future__ import annotations
 
@@ -7,53 +7,74 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
-from epochal.core.errors import DivergedError
+from epochal.core.errors import ConfigError, DivergedError
+from epochal.core.metrics import METRICS
 from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
 
-if TYPE_CHECKING:
-    pass
-
-Metrics = dict[str, Tensor]  # means over a batch; or, where a task's `weight` counts rows, a value a row
+Metrics = dict[str, Tensor]  # means over a batch (scalars), or values of its rows (B,) where `weight` counts rows
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
 
+@runtime_checkable
+class AnswersPrompts(Protocol):
+    """A task whose model writes text for a prompt."""
+
+    response_name: ClassVar[str]  # what a response is, such as "translation"
+
+    def respond(self, prompt: str) -> list[str]:
+        """One or several responses.
+
+        Raises:
+            ValueError: If the model cannot read the prompt.
+        """
+        ...
+
+
 @dataclass
-class Row:
-    """Training metrics since the last logged row. No attributes of the task: setting those is slow in a Module."""
+class TrainingRow:
+    """Training metrics since the last logged row. Not attributes of the task: setting those is slow in a Module."""
 
     values: dict[str, list[Tensor]] = field(default_factory=dict)  # by name, one tensor a batch
-    count: int = 0
+    count: int = 0  # of batches
 
     def means(self) -> dict[str, Tensor]:
         return {name: torch.cat([v.flatten() for v in values]).float().mean() for name, values in self.values.items()}
 
 
 class Task(pl.LightningModule):
-    """An objective around a network that knows nothing of it.
+    """An objective around a model that does not depend on it.
 
-    A subclass says in `step` what the loss is; what is learned, validated and tested follows.
+    A subclass defines the loss in `step`; training, validation and test follow from it.
 
     Args:
         model: The network.
-        optimizer: Makes the optimiser of a module.
-        scheduler: Makes the schedule of an optimiser, given how many steps the training has in all.
+        optimizer: Makes the optimizer for a module's parameters.
+        scheduler: Makes the learning rate schedule of an optimizer, given the number of steps of the whole training.
         total_steps: That number.
         log_every: Steps between two logged rows of training metrics.
+        metrics: Further metrics of the predictions at validation and test, by name; logged as `val/<name>` and
+            `test/<name>`.
+
+    Raises:
+        ValueError: If the task cannot compute further metrics, or one is no torchmetrics.Metric or has a bad name.
     """
 
     reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
-    example_metric: ClassVar[str] = "loss"  # shown in the progress bar
-    model: Any  # its contract depends on the objective
+    progress_metric: ClassVar[str] = "loss"  # validation metric in the progress bar
+    image_range: ClassVar[str] = "normalised"  # pixels that the model reads: "normalised", or "symmetric": in [-1, 1]
+    explainable: ClassVar[bool] = False  # whether `epochal.tasks.visuals.explain` applies: one label for each image
+    accepts_metrics: ClassVar[bool] = False  # whether `step` passes predictions and targets to `update_metrics`
+    model: Any  # which protocol of `epochal.core.protocols` it fulfils depends on the task
     artifacts: Artifacts
 
     def __init__(
@@ -64,18 +85,20 @@ class Task(pl.LightningModule):
         scheduler: MakeScheduler,
         total_steps: int,
         log_every: int = 50,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.total_steps, self.log_every = total_steps, log_every
         self.artifacts = Artifacts()
-        self._shown_at = -total_steps
-        self.measured: dict[str, float] = {}  # by the newest validation or test
-        self._row = Row()
+        self._artifacts_step = -total_steps  # of the newest artifacts of a validation
+        self.measured: dict[str, float] = {}  # metrics of the newest validation or test
+        self._row = TrainingRow()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
+        self._metrics = self._checked(metrics or {})  # a plain dict keeps them out of the state dict
         self._gradient_norm: Tensor | None = None
-        self._gradients: dict[str, Tensor] = {}  # of a step that a kill cut in two
+        self._gradients: dict[str, Tensor] = {}  # from a checkpoint written in the middle of an accumulated step
         self._learning_rate = 0.0
         self._row_started = 0.0
 
@@ -88,26 +111,26 @@ class Task(pl.LightningModule):
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Loss to learn from and metrics to log, the loss among them.
+        """The loss to minimise, a scalar, and the metrics to log, the loss among them.
 
-        The metric `tokens`, how many an example has, read and written, is logged as tokens per second of the training.
+        The metric `tokens`, how many of them an example has in inputs and targets, is logged as tokens per second.
         """
-        raise NotImplementedError  # each objective does
+        raise NotImplementedError
 
     def weight(self, batch: Batch) -> int:
-        """Of how many equals the metrics of a batch are the mean: rows, or the tokens that are predicted."""
+        """The number of items that the metrics of a batch are means of: rows, or predicted tokens."""
         return len(batch.targets)
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        """Metrics that follow from the means over a whole split, such as a perplexity."""
+        """The metrics to log, given their means over a whole split; adds, for example, the perplexity."""
         return means
 
-    def show(self) -> Artifacts:
-        """What to look at while it learns; called at each validation, with the weights that are validated."""
+    def validation_artifacts(self) -> Artifacts:
+        """Pictures and texts in the course of training, made at the start of a validation with the weights validated."""
         return Artifacts()
 
     def test_artifacts(self) -> Artifacts:
-        """What to look at after a test."""
+        """Pictures, texts and tables at the end of a test."""
         return Artifacts()
 
     # -- training ---------------------------------------------------------------------------------------------------
@@ -131,40 +154,44 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
-        self.note(metrics)
+        self.accumulate(metrics)
         return loss
 
-    # Lightning asks for it at each step; to find it out anew costs as much as a layer
+    # Lightning reads the signature at each step; computing it anew costs as much as a layer
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
-    def note(self, metrics: Metrics) -> None:
-        """Adds a batch's training metrics to those of the next logged row, and checks the loss."""
-        self.check(metrics["loss"])
+    def accumulate(self, metrics: Metrics) -> None:
+        """Adds the training metrics of a batch to the next logged row.
+
+        Raises:
+            DivergedError: If the loss is not finite.
+        """
+        self.check_finite(metrics["loss"])
         values = self._row.values
         for name, value in metrics.items():
             values.setdefault(name, []).append(value.detach())
         self._row.count += 1
 
-    def check(self, loss: Tensor) -> None:
-        """Stops where the loss is no longer finite.
+    def check_finite(self, loss: Tensor) -> None:
+        """Stops the training if the loss is not finite.
 
         Raises:
             DivergedError: With the step and the first parameter that is not finite.
         """
-        # reading a number off a GPU waits for it, so there only the steps that are logged are looked at
+        # reading a number from a GPU waits for it, so there only the steps that are logged are checked
         if (self.device.type == "cpu" or self._logs_now) and not math.isfinite(loss.item()):
             raise DivergedError(self._divergence(loss.item()))
 
     @property
     def _logs_now(self) -> bool:
-        """Whether the step that is being taken ends a logged row."""
+        """Whether the current step completes a logged row."""
         return (self.global_step + 1) % self.log_every == 0 or self.global_step + 1 == self.total_steps
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self._logs_now:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
-            self._learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule moves on after it
+            self._learning_rate = optimizer.param_groups[0]["lr"]  # the schedule changes it after this step
 
     def configure_gradient_clipping(
         self,
@@ -172,7 +199,7 @@ class Task(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning's, but on a CPU short gradients are not multiplied by one, which is half of clipping's work."""
+        """As Lightning's, but on a CPU gradients within the limit are not multiplied by one, half of clipping's cost."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and self.device.type == "cpu":
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -181,10 +208,10 @@ class Task(pl.LightningModule):
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def end_row(self) -> None:
-        """Logs the row that the step just taken ends, if it ends one; before that step's checkpoint is written."""
+    def log_training_row(self) -> None:
+        """Logs the training metrics if the step just taken completes a row; call it before that step's checkpoint."""
         if self._gradient_norm is not None:
-            metrics = {name: self._of_all_ranks(mean) for name, mean in self._row.means().items()}
+            metrics = {name: self._mean_over_ranks(mean) for name, mean in self._row.means().items()}
             metrics["gradient_norm"] = self._gradient_norm.item()
             metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
@@ -193,40 +220,40 @@ class Task(pl.LightningModule):
                 metrics["tokens_per_second"] = metrics.pop("tokens") * speed
             metrics["examples_per_second"] = speed
             self.record("train", metrics)
-            self._row, self._gradient_norm, self._row_started = Row(), None, now
+            self._row, self._gradient_norm, self._row_started = TrainingRow(), None, now
 
     def _reseed(self, batch: Batch) -> None:
-        """Dropout and noise become a function of the step, so that resuming is exact."""
+        """Makes dropout and noise depend on the step alone, so that a resumed run is exactly the same."""
         seed = mix(batch.seed, self.global_rank)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a millisecond: it keeps a stack trace
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def pause(self, seconds: float) -> None:
-        """Leaves so many of the last seconds out of the training's speed."""
+    def exclude_from_speed(self, seconds: float) -> None:
+        """Leaves time that was not spent on training out of the examples per second of the current row."""
         self._row_started += seconds
 
-    def _of_all_ranks(self, value: Tensor) -> float:
+    def _mean_over_ranks(self, value: Tensor) -> float:
         if self.trainer.world_size > 1:
             value = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
         return value.item()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.automatic_optimization and self.trainer.fit_loop.epoch_loop._should_accumulate():
-            # in the middle of a step of several batches: what they gave so far belongs to the state
+            # in the middle of a step of several batches: the gradients so far belong to the state
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             checkpoint["gradients"] = gradients
         values = {name: torch.stack(values) for name, values in self._row.values.items()}
         checkpoint["row"] = {"values": values, "count": self._row.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        row = checkpoint["row"]  # runs of before kept sums: they lose what the row under way has so far
+        row = checkpoint["row"]  # checkpoints of older versions store sums instead: these lose the row under way
         if "values" in row:
-            self._row = Row({name: list(values) for name, values in row["values"].items()}, row["count"])
+            self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])
         self._gradients = checkpoint.get("gradients", {})
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Sends a row to every logger, and keeps it where callbacks look for it."""
+        """Sends a row of metrics to every logger, and to `trainer.callback_metrics`."""
         named = {f"{split}/{name}": value for name, value in metrics.items()}
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
         for logger in self.loggers:
@@ -244,23 +271,23 @@ class Task(pl.LightningModule):
     # -- validation and test ----------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._means = {}
+        self._start_pass()
         self._validation_started = time.perf_counter()
         self.artifacts = Artifacts()
-        # some twenty looks are enough for a run, however often it is validated
-        due = self.global_step - self._shown_at >= self.total_steps / 20 or self.global_step >= self.total_steps
+        # about twenty times are enough for a run, however often it is validated
+        due = self.global_step - self._artifacts_step >= self.total_steps / 20 or self.global_step >= self.total_steps
         if due and self.trainer.is_global_zero:
-            self.artifacts, self._shown_at = self.show(), self.global_step
+            self.artifacts, self._artifacts_step = self.validation_artifacts(), self.global_step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._record_means("val")
-        self.pause(time.perf_counter() - self._validation_started)
+        self.exclude_from_speed(time.perf_counter() - self._validation_started)
 
     def on_test_epoch_start(self) -> None:
-        self._means = {}
+        self._start_pass()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch)
@@ -270,26 +297,80 @@ class Task(pl.LightningModule):
         if self.trainer.is_global_zero:
             self.artifacts = self.test_artifacts()
 
+    def _start_pass(self) -> None:
+        """Forgets the metrics of the last pass over a validation or test split."""
+        self._means = {}
+        for metric in self._metrics.values():
+            metric.to(self.device)
+            metric.reset()
+
     def _measure(self, batch: Batch) -> None:
         count = self.weight(batch)
         if not count:  # this rank's part of a last, small batch
             return
         self._reseed(batch)
         _, metrics = self.step(batch)
-        metrics.pop("tokens", None)  # those of the training say how fast it is
+        metrics.pop("tokens", None)  # only the speed of the training is logged
         for name, value in metrics.items():
             if name not in self._means:
                 self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
             # a value an example: with this strategy, weights given to MeanMetric are ignored
             self._means[name].update(value.detach().float().expand(count))
 
+    def update_metrics(self, predictions: Tensor, targets: Tensor) -> None:
+        """Adds a batch of a validation or test to the metrics that were given to the task.
+
+        Args:
+            predictions: Logits (N, classes), or numbers (N, count).
+            targets: Labels (N,), or numbers (N, count).
+        """
+        if not self.training:
+            for metric in self._metrics.values():
+                metric.update(predictions.detach(), targets)
+
     def _record_means(self, split: str) -> None:
         means = {name: mean.compute().item() for name, mean in self._means.items()}
         metrics = self.derive(means, split) | (self.artifacts.metrics if split == "val" else {})
+        metrics |= {name: _scalar(name, metric.compute()) for name, metric in self._metrics.items()}
         self.measured = {f"{split}/{name}": value for name, value in metrics.items()}
         self.record(split, metrics)
 
+    @classmethod
+    def _checked(cls, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+        """The metrics given to the task.
+
+        Raises:
+            ValueError: If there are any and the task accepts none, or one is no metric or has a bad name.
+        """
+        if metrics and not cls.accepts_metrics:
+            raise ValueError(
+                f"metrics={{{', '.join(metrics)}}} cannot be computed: {cls.__name__} has no predictions to compare "
+                "with targets; classification, sequence_labeling and regression have."
+            )
+        for name, metric in metrics.items():
+            if not isinstance(metric, Metric):
+                raise ValueError(f"metrics.{name} must be a torchmetrics.Metric, not {type(metric).__name__}.")
+            if not name.isidentifier():
+                raise ValueError(f"metrics.{name}: a name must be letters, digits and _, and not begin with a digit.")
+            if name in METRICS:
+                raise ValueError(f"metrics.{name}: Epochal itself has a metric {name}; choose another name.")
+        return dict(metrics)
+
     @property
     def data(self) -> Any:
-        """The `epochal.data.Data` of this run, of the kind that the objective learns from."""
+        """The `epochal.data.DataModule` of this run, of the kind that the task learns from."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+
+
+def _scalar(name: str, value: Any) -> float:
+    """The number that a metric computed.
+
+    Raises:
+        ConfigError: If it computed several.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise ConfigError(
+            f"task.metrics.{name} computes more than one number; choose one that computes a single number, "
+            "e.g. with average=macro."
+        )
+    return float(value)

@@ -1,11 +1,10 @@
-"""One label out of several."""
+"""One label out of several for each image, text or series."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,33 +13,43 @@ from epochal.core.checks import check_number
 from epochal.core.specs import Images
 from epochal.data.batching import Batch
 from epochal.plots.heatmaps import confusion_matrix
-from epochal.tasks import robustness
 from epochal.tasks.artifacts import Artifacts, Profile
 from epochal.tasks.base import Metrics, Task
-from epochal.tasks.sequences import bins, gather, reads, show_state_gradients, tested_order, tokens_of
+from epochal.tasks.robustness import measure_robustness
+from epochal.tasks.sequences import evaluation_order, gather, length_bins, model_inputs, token_counts
+from epochal.tasks.visuals.classification import (
+    IMAGES,
+    add_mistakes,
+    add_validation_images,
+    class_table,
+    prediction_grid,
+    prediction_texts,
+)
+from epochal.tasks.visuals.sequences import add_state_gradients
 
 LISTED = 12  # texts
 
 
 class Classification(Task):
-    """Cross-entropy of the logits (B, classes) against the labels (B).
+    """Cross-entropy of the logits (B, classes) against the labels (B,).
 
-    Logs loss and accuracy; of a recurrent network how many powers of ten the gradient loses from its last state to its
-    first; and top-5 accuracy where there are more than ten classes. Of sentences, which are of unlike length, the test
-    also writes accuracy by length.
+    Logs loss and accuracy, and top-5 accuracy if there are more than ten classes; for a recurrent network also by how
+    many powers of ten the gradient shrinks from the last state to the first. The test of texts also writes the accuracy
+    by length.
 
     Args:
-        label_smoothing: Share of each target that is spread evenly over all classes, in training alone.
-        shifts: Pixels; the test images are tested again, moved by so many in each of the four directions.
-        noises: Standard deviations, pixels from 0 to 1; they are tested again with so much noise on each pixel.
+        label_smoothing: Fraction of each target that is spread evenly over all classes, in training only.
+        shifts: Whole pixels; the test is repeated with images shifted by each, a quarter in each direction.
+        noises: Standard deviations, for pixels in [0, 1]; the test is repeated with Gaussian noise of each.
 
     Raises:
-        ValueError: If label_smoothing is not in [0, 1), one of the others no list of numbers above zero, or a shift no
-            whole number.
+        ValueError: If label_smoothing is not in [0, 1), or shifts or noises is not a list of positive numbers.
     """
 
     reports: ClassVar = ("val/accuracy", "max")
-    example_metric: ClassVar = "accuracy"
+    progress_metric: ClassVar = "accuracy"
+    explainable: ClassVar = True
+    accepts_metrics: ClassVar = True
 
     def __init__(
         self,
@@ -53,23 +62,24 @@ class Classification(Task):
         super().__init__(**rest)
         check_number("label_smoothing", label_smoothing, 0, below=1)
         self.label_smoothing = label_smoothing
-        _check_amounts("shifts", shifts, int, "[1,2,4]")
-        _check_amounts("noises", noises, (int, float), "[0.1,0.2]")
+        _check_positive("shifts", shifts, int, "[1,2,4]")
+        _check_positive("noises", noises, (int, float), "[0.1,0.2]")
         self.shifts, self.noises = tuple(shifts), tuple(noises)
-        self.examples: Any = None  # a few test images, what they are taken for and what they are
+        self.examples: Any = None  # of a test: a few images uint8 (N, C, H, W), their predictions and labels as lists
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        outputs = self.model(*reads(batch))
+        outputs = self.model(*model_inputs(batch))
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
-        for others in auxiliary:  # heads in the middle of the network, in training alone
+        for others in auxiliary:  # of heads in the middle of the network, in training only
             loss = loss + self.model.auxiliary_weight * F.cross_entropy(
                 others, batch.targets, label_smoothing=smoothing
             )
+        self.update_metrics(logits, batch.targets)
         metrics = {"loss": loss.detach(), "accuracy": logits.argmax(1) == batch.targets}
-        metrics |= tokens_of(batch)
+        metrics |= token_counts(batch)
         if logits.shape[1] > 10:
             best = logits.topk(5, dim=1).indices  # (B, 5)
             metrics["top5_accuracy"] = (best == batch.targets[:, None]).any(1)
@@ -83,83 +93,74 @@ class Classification(Task):
         self._outputs = []
 
     @torch.no_grad()
-    def show(self) -> Artifacts:
+    def validation_artifacts(self) -> Artifacts:
         artifacts = Artifacts()
-        if self._sees_images:
-            robustness.show(self, artifacts)
+        if self._reads_images:
+            add_validation_images(self, artifacts)
         else:
             numbers = torch.arange(min(LISTED, self.data.rows("val")[1]))
             batch = gather(self, "val", numbers)
-            confidence, prediction = self.model(*reads(batch)).softmax(1).max(1)
-            self._list(artifacts, "predictions", "val", numbers, prediction, confidence, batch.targets)
-        show_state_gradients(self, artifacts, lambda out, labels: F.cross_entropy(out, labels, reduction="sum"))
+            confidence, prediction = self.model(*model_inputs(batch)).softmax(1).max(1)
+            artifacts.texts["predictions"] = prediction_texts(
+                self, "val", numbers, prediction, confidence, batch.targets
+            )
+        add_state_gradients(self, artifacts, lambda out, labels: F.cross_entropy(out, labels, reduction="sum"))
         return artifacts
 
     def test_artifacts(self) -> Artifacts:
-        if self.trainer.world_size > 1:  # this process saw only its part
+        if self.trainer.world_size > 1:  # this process has only its part of the predictions
             return Artifacts()
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         names = self.data.classes.names
-        prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
+        prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))  # (N,) each
         counts = multiclass_confusion_matrix(prediction, labels, len(names)).numpy()
-        artifacts = Artifacts(table=_per_class(counts, names, "images" if self._sees_images else "texts"))
+        artifacts = Artifacts(table=class_table(counts, names, "images" if self._reads_images else "texts"))
         artifacts.pictures["confusion"] = confusion_matrix(
             counts, names, title="Test set: truth by row, prediction by column"
         )
         wrong = torch.nonzero(prediction != labels).flatten()
         wrong = wrong[confidence[wrong].argsort(descending=True)]
-        if self._sees_images:
-            robustness.test_artifacts(self, artifacts, prediction, confidence, labels, wrong)
-            return artifacts
-        numbers, wrong = tested_order(self.data, "test"), wrong[:LISTED]
-        if len(wrong):
-            found = (prediction[wrong], confidence[wrong], labels[wrong])
-            self._list(artifacts, "mistakes", "test", numbers[wrong], *found)
-        if (lengths := self.data.lengths("test")) is not None:
-            lengths, right = lengths[numbers].numpy(), (prediction == labels).float().numpy()
-            groups = bins(lengths)
-            values, positions = ([float(of[group].mean()) for group in groups] for of in (right, lengths))
-            artifacts.profiles["accuracy_by_length"] = Profile("tokens", "test accuracy", values, positions)
+        if self._reads_images:
+            self._add_test_images(artifacts, prediction, confidence, labels, wrong)
+        else:
+            self._add_test_texts(artifacts, prediction, confidence, labels, wrong)
         return artifacts
 
     @property
-    def _sees_images(self) -> bool:
+    def _reads_images(self) -> bool:
         return self.data.yields is Images
 
-    def _list(
-        self,
-        artifacts: Artifacts,
-        name: str,
-        split: str,
-        numbers: Tensor,
-        prediction: Tensor,
-        confidence: Tensor,
-        labels: Tensor,
+    def _add_test_images(
+        self, artifacts: Artifacts, prediction: Tensor, confidence: Tensor, labels: Tensor, wrong: Tensor
     ) -> None:
-        """Adds texts with what they are taken for."""
-        names, blocks = self.data.classes.names, []
-        found = zip(numbers.tolist(), prediction.tolist(), confidence.tolist(), labels.tolist(), strict=True)
-        for number, guess, sure, truth in found:
-            verdict = "right" if guess == truth else f"wrong: it is {names[truth]}"
-            blocks.append(f"{names[guess]}, {sure:.0%} sure, {verdict}\n    {self.data.text(split, number)}")
-        artifacts.texts[name] = "\n\n".join(blocks)
+        """Adds mistakes, the first predictions, and tests on changed images; wrong: numbers, most confident first."""
+        add_mistakes(self, artifacts, wrong, prediction, confidence, labels)
+        rows, _ = self.data.rows("test")
+        first = torch.arange(min(IMAGES, len(labels)))
+        images = rows.images[rows.rows[first]]
+        artifacts.pictures["predictions"] = prediction_grid(self, images, prediction[first], labels[first])
+        self.examples = (images.numpy(), prediction[first].tolist(), labels[first].tolist())
+        measure_robustness(self, artifacts, clean_accuracy=(prediction == labels).float().mean().item())
+
+    def _add_test_texts(
+        self, artifacts: Artifacts, prediction: Tensor, confidence: Tensor, labels: Tensor, wrong: Tensor
+    ) -> None:
+        """Adds mistakes and the accuracy by length; wrong: numbers, most confident first."""
+        numbers, wrong = evaluation_order(self.data, "test"), wrong[:LISTED]
+        if len(wrong):
+            artifacts.texts["mistakes"] = prediction_texts(
+                self, "test", numbers[wrong], prediction[wrong], confidence[wrong], labels[wrong]
+            )
+        if (lengths := self.data.lengths("test")) is not None:
+            lengths, right = lengths[numbers].numpy(), (prediction == labels).float().numpy()
+            groups = length_bins(lengths)
+            values, positions = ([float(of[group].mean()) for group in groups] for of in (right, lengths))
+            artifacts.profiles["accuracy_by_length"] = Profile("tokens", "test accuracy", values, positions)
 
 
-def _check_amounts(name: str, amounts: Any, kind: Any, example: str) -> None:
-    right = isinstance(amounts, Sequence) and not isinstance(amounts, str)
-    if not right or not all(isinstance(a, kind) and not isinstance(a, bool) and a > 0 for a in amounts):
+def _check_positive(name: str, amounts: Any, kind: Any, example: str) -> None:
+    """Raises ValueError unless amounts is a list of positive numbers of a kind."""
+    is_list = isinstance(amounts, Sequence) and not isinstance(amounts, str)
+    if not is_list or not all(isinstance(a, kind) and not isinstance(a, bool) and a > 0 for a in amounts):
         raise ValueError(f"{name}={amounts} must be a list of numbers above zero, e.g. {example}.")
-
-
-def _per_class(counts: np.ndarray, names: tuple[str, ...], examples: str) -> list[tuple[str, ...]]:
-    """Precision, recall and what it is taken for, from a confusion matrix (truth by row)."""
-    table: list[tuple[str, ...]] = [("class", examples, "precision", "recall", "most often taken for")]
-    for number, name in enumerate(names):
-        right, truth, guessed = counts[number, number], counts[number].sum(), counts[:, number].sum()
-        others = counts[number].copy()
-        others[number] = 0
-        taken = f"{names[int(others.argmax())]} ({others.max():,})" if others.max() else ""
-        precision = f"{right / guessed:.1%}" if guessed else "never"
-        table.append((name, f"{truth:,}", precision, f"{right / truth:.1%}" if truth else "none", taken))
-    return table

@@ -1,4 +1,4 @@
-"""Patches of an image from its other patches: what unlabelled images teach."""
+"""Self-supervised learning from images: predicting the pixels of some patches from others."""
 
 from __future__ import annotations
 
@@ -12,68 +12,65 @@ from epochal.plots.images import image_grid
 from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.base import Metrics, Task
 
-SHOWN = 8  # images in a picture
+IMAGES = 8  # in a picture
 
 
 class PatchPrediction(Task):
-    """Mean squared error of predicted pixels (B, N, C * P * P), patch by patch, where a patch had to be predicted.
+    """Mean squared error of the predicted pixels (B, N, C * P * P) of N patches of P x P, over those to be predicted.
 
-    The pixels of each patch are brought to mean 0 and deviation 1 first, so that structure counts and not brightness
-    (He et al. 2021, MAE, arXiv 2111.06377, section 4). A subclass says in `predict` what is seen and what is not.
+    The pixels of each patch are first normalised to mean 0 and standard deviation 1, so that structure counts and not
+    brightness (He et al. 2021, MAE, arXiv 2111.06377, section 4). A subclass says in `predict` what the model sees.
 
-    Logs loss, and explained: the share of those pixels' variance that the prediction accounts for, at most 1; a blank
-    prediction has 0.
+    Logs loss; and explained, the fraction of those pixels' variance that the prediction explains: at most 1, and 0 for
+    a blank prediction.
     """
 
     reports: ClassVar = ("val/loss", "min")
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, N, C * P * P) of all patches of the images (B, C, H, W), and which (B, N) had to be predicted."""
-        raise NotImplementedError  # each objective does
+        """Images (B, C, H, W) -> pixels (B, N, C * P * P) of all patches, and a mask (B, N) of those to be predicted."""
+        raise NotImplementedError
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         targets, _, _ = standardised(self.model.patches(batch.inputs))
-        predicted, wanted = self.predict(batch.inputs)
-        loss = (predicted - targets).square().mean(dim=2)[wanted].mean()
-        variance = targets.square().mean(dim=2)[wanted].mean()  # below 1 where patches are of one colour
+        predicted, mask = self.predict(batch.inputs)
+        loss = (predicted - targets).square().mean(dim=2)[mask].mean()
+        variance = targets.square().mean(dim=2)[mask].mean()  # below 1 where patches are of one colour
         explained = 1 - loss.detach() / variance.clamp_min(1e-6)
         return loss, {"loss": loss.detach(), "explained": explained}
 
-    def show(self) -> Artifacts:
-        return self._look("val")
+    def validation_artifacts(self) -> Artifacts:
+        return self._reconstructions("val")
 
     def test_artifacts(self) -> Artifacts:
-        return self._look("test")
+        return self._reconstructions("test")
 
     @torch.no_grad()
-    def _look(self, split: str) -> Artifacts:
-        """The same images each time: as they are, what is seen of them, and with the prediction in place of the rest."""
-
+    def _reconstructions(self, split: str) -> Artifacts:
+        """The first images, what the model sees of them, and its predictions in place of the rest."""
         rows, _ = self.data.rows(split)
-        images = self.data.normalise(rows.images[rows.rows[:SHOWN]].to(self.device))
-        self._reseed(Batch(images, rows.labels[:0], seed=0))  # the same patches each time
-        predicted, wanted = self.predict(images)
+        images = self.data.normalise(rows.images[rows.rows[:IMAGES]].to(self.device))
+        self._reseed(Batch(images, rows.labels[:0], seed=0))  # the same mask each time
+        predicted, mask = self.predict(images)
         patches = self.model.patches(images)
-        _, mean, deviation = standardised(patches)
-        wanted = wanted[:, :, None]
-        seen = patches.masked_fill(wanted, 0)  # the mean colour
-        guess = torch.where(wanted, predicted * deviation + mean, patches)
-        kinds = [patches, guess] if wanted.all() else [patches, seen, guess]
+        _, mean, std = standardised(patches)
+        mask = mask[:, :, None]  # (B, N, 1)
+        visible = patches.masked_fill(mask, 0)  # the mean colour
+        reconstruction = torch.where(mask, predicted * std + mean, patches)
+        kinds = [patches, reconstruction] if mask.all() else [patches, visible, reconstruction]
         pixels = self.data.pixels(self.model.assemble(torch.cat(kinds)))
-        title = ", ".join(("image", "what is seen", "prediction") if len(kinds) == 3 else ("image", "prediction"))
+        title = "Image, what is seen, prediction" if len(kinds) == 3 else "Image, prediction"
         picture = image_grid(
-            pixels.numpy(),
-            columns=len(images),
-            title=f"{title.capitalize()} (each patch in its true mean and contrast)",
+            pixels.numpy(), columns=len(images), title=f"{title} (each patch in its true mean and contrast)"
         )
         return Artifacts(pictures={"patches": picture})
 
 
 class NextPatch(PatchPrediction):
-    """Each patch from those before it, row by row, as a language model does with words.
+    """Predicts each patch from those before it, row by row, as a language model predicts words.
 
     Chen et al.: Generative Pretraining from Pixels, 2020 (iGPT). El-Nouby et al.: Scalable Pre-training of Large
-    Autoregressive Image Models, 2024 (AIM, arXiv 2401.08541), which also predicts patches by their pixels. The first
+    Autoregressive Image Models, 2024 (AIM, arXiv 2401.08541), which also regresses the pixels of patches. The first
     patch is predicted from none.
     """
 
@@ -83,13 +80,13 @@ class NextPatch(PatchPrediction):
 
 
 class MaskedPatch(PatchPrediction):
-    """Hidden patches from the ones that are seen; a learned token stands in the place of a hidden one.
+    """Predicts masked patches from the visible ones; a learned mask token takes the place of each masked patch.
 
-    Xie et al.: SimMIM: a Simple Framework for Masked Image Modeling, 2021 (arXiv 2111.09886). Which patches are hidden
-    is drawn anew for each image of each batch.
+    Xie et al.: SimMIM: a Simple Framework for Masked Image Modeling, 2021 (arXiv 2111.09886). The masked patches are
+    drawn anew for each image of each batch.
 
     Args:
-        mask_ratio: Share of the patches that are hidden, at least one and not all.
+        mask_ratio: Fraction of the patches that are masked, in (0, 1); at least one patch is masked and one visible.
 
     Raises:
         ValueError: If mask_ratio is not between 0 and 1.
@@ -103,14 +100,14 @@ class MaskedPatch(PatchPrediction):
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         count = self.model.grid[0] * self.model.grid[1]
-        hidden = min(max(round(self.mask_ratio * count), 1), count - 1)
-        chance = torch.rand(len(images), count, device=images.device)
-        mask = torch.zeros_like(chance, dtype=torch.bool).scatter(1, chance.topk(hidden).indices, True)  # (B, N)
+        masked = min(max(round(self.mask_ratio * count), 1), count - 1)
+        noise = torch.rand(len(images), count, device=images.device)
+        mask = torch.zeros_like(noise, dtype=torch.bool).scatter(1, noise.topk(masked).indices, True)  # (B, N)
         return self.model(images, mask=mask), mask
 
 
 def standardised(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches (B, N, D) with mean 0 and deviation 1 each, and both, (B, N, 1), as they were."""
+    """Patches (B, N, D) normalised to mean 0 and standard deviation 1 each, their means and deviations (B, N, 1)."""
     variance, mean = torch.var_mean(patches, dim=2, correction=0, keepdim=True)
-    deviation = (variance + 1e-6).sqrt()  # a patch of one colour becomes 0
-    return (patches - mean) / deviation, mean, deviation
+    std = (variance + 1e-6).sqrt()  # a patch of one colour becomes 0
+    return (patches - mean) / std, mean, std

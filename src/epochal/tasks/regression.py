@@ -1,4 +1,4 @@
-"""Numbers to be met."""
+"""Numbers, predicted from a sequence."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from epochal.data.batching import Batch
 from epochal.plots.charts import line_chart
 from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.base import Metrics, Task
-from epochal.tasks.sequences import gather, reads, show_state_gradients
+from epochal.tasks.sequences import gather, model_inputs
+from epochal.tasks.visuals.sequences import add_state_gradients
 
 SOLVED = 0.04  # the error below which the adding problem counts as solved: Hochreiter, Schmidhuber 1997, section 5.4
-SHOWN = 500  # predictions in a picture
+ROWS = 500  # whose predictions are drawn
 
 
 class Regression(Task):
     """Mean squared error of the outputs (B, count) against the targets (B, count).
 
-    Logs loss; mae, the mean absolute error; and solved, the share of outputs that are less than 0.04 off. Of a
-    recurrent network also how many powers of ten the gradient loses from its last state to its first.
+    Logs loss; mae, the mean absolute error; and solved, the fraction of outputs with an absolute error below 0.04; for
+    a recurrent network also by how many powers of ten the gradient shrinks from the last state to the first.
     """
 
     reports: ClassVar = ("val/loss", "min")
-    example_metric: ClassVar = "mae"
+    progress_metric: ClassVar = "mae"
+    accepts_metrics: ClassVar = True
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        outputs = self.model(*reads(batch))  # (B, count)
+        outputs = self.model(*model_inputs(batch))  # (B, count)
         loss = F.mse_loss(outputs, batch.targets)
-        off = (outputs.detach() - batch.targets).abs()
-        return loss, {"loss": loss.detach(), "mae": off.mean(), "solved": (off < SOLVED).float().mean()}
+        self.update_metrics(outputs, batch.targets)
+        error = (outputs.detach() - batch.targets).abs()
+        return loss, {"loss": loss.detach(), "mae": error.mean(), "solved": (error < SOLVED).float().mean()}
 
-    def show(self) -> Artifacts:
-        artifacts = self._look("val")
-        show_state_gradients(self, artifacts, lambda out, targets: F.mse_loss(out, targets, reduction="sum"))
+    def validation_artifacts(self) -> Artifacts:
+        artifacts = self._predictions("val")
+        add_state_gradients(self, artifacts, lambda out, targets: F.mse_loss(out, targets, reduction="sum"))
         return artifacts
 
     def test_artifacts(self) -> Artifacts:
-        return self._look("test")
+        return self._predictions("test")
 
     @torch.no_grad()
-    def _look(self, split: str) -> Artifacts:
-
-        batch = gather(self, split, torch.arange(min(SHOWN, self.data.rows(split)[1])))
-        outputs = self.model(*reads(batch)).flatten().tolist()
+    def _predictions(self, split: str) -> Artifacts:
+        """A picture of the first predictions against their targets."""
+        batch = gather(self, split, torch.arange(min(ROWS, self.data.rows(split)[1])))
+        outputs = self.model(*model_inputs(batch)).flatten().tolist()
         targets = batch.targets.flatten().tolist()
         ends = [min(targets), max(targets)]
         picture = line_chart(

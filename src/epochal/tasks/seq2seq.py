@@ -1,9 +1,9 @@
-"""What translation and captioning share: a sequence written token by token, about something that is read first."""
+"""Sequences generated token by token from a source: what translation and captioning share."""
 
 from __future__ import annotations
 
-import inspect
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,39 +11,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epochal.core.checks import check_number, check_whole
-from epochal.core.specs import BEGIN, END, PAD, UNKNOWN
+from epochal.core.protocols import EncoderDecoder, ScheduledSampling
+from epochal.core.specs import PAD
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.base import Metrics, Task
 from epochal.tasks.sequences import gather
 from epochal.tasks.text_metrics import scores
+from epochal.tasks.visuals.sequences import labelled_blocks
 
-FEW = 10  # texts at a validation
+LISTED = 10  # texts at a validation
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated for N rows of a split."""
+
+    split: str
+    numbers: Tensor  # (N,) of the rows
+    ids: list[list[int]]  # tokens, without padding
+    texts: list[str]
+    references: list[list[str]]  # one or several right texts for each row
 
 
 class Seq2SeqTask(Task):
-    """Cross-entropy, in nats a token, of the logits (B, T, vocabulary) against the tokens that follow.
+    """Cross-entropy, in nats per token, of the logits (B, T, vocabulary) against the next tokens of the target (B, T).
 
-    Logs loss, in training with the smoothing and else without it; the share of tokens that are guessed right, each
-    from the true ones before it, as accuracy; perplexity; tokens per second, read and written, without padding; and of
-    texts that are written freely BLEU and chrF by sacrebleu, whose signatures stand above the texts, and the share
-    that equals the reference to the letter, as exact.
+    Logs loss, with label smoothing in training only; accuracy, the fraction of tokens that are predicted right, each
+    given the true ones before it; perplexity; tokens per second, of source and target, without padding; and for freely
+    generated texts BLEU and chrF by sacrebleu, whose signatures are written above the texts, and exact, the fraction of
+    texts that equal a reference.
 
     Args:
-        label_smoothing: Share of each target that is spread evenly over all tokens, in training alone.
-        teacher_forcing: Share of steps that read the true token before them, and not the one just guessed, at the
-            end of the training; it falls evenly from 1.
-        generated: Rows written at a validation, greedily, for its BLEU; 0 for none.
-        beam_size: Beginnings that are kept in writing the test; 1 is greedy.
+        label_smoothing: Fraction of each target that is spread evenly over all tokens, in training only.
+        teacher_forcing: Fraction of steps that are fed the true token instead of the predicted one at the end of the
+            training; it decreases linearly from 1 (scheduled sampling: Bengio et al. 2015, arXiv 1506.03099).
+        generated: Rows for which a text is generated at a validation, greedily, for its BLEU; 0 for none.
+        beam_size: Hypotheses kept by the beam search of the test; 1 is greedy.
         length_penalty: 0 favours short texts; see `epochal.models.common.beam_search.generate`.
-        max_length: Most tokens to write; None is the longest of the data.
+        max_length: Most tokens to generate; None is the longest target of the data.
 
     Raises:
-        ValueError: If a number is out of range, or the network knows no teacher forcing below 1.
+        ValueError: If a number is out of range, or the model cannot be trained with teacher forcing below 1.
     """
 
     reports: ClassVar = ("val/loss", "min")
-    example_metric: ClassVar = "accuracy"
+    progress_metric: ClassVar = "accuracy"
+    output_name: ClassVar[str]  # what is generated, such as "caption"
 
     def __init__(
         self,
@@ -65,149 +79,118 @@ class Seq2SeqTask(Task):
         check_number("length_penalty", length_penalty, 0)
         if max_length is not None:
             check_whole("max_length", max_length, 1)
-        if teacher_forcing < 1 and hasattr(model, "decode") and not feeds_itself(model):
-            raise ValueError(f"teacher_forcing={teacher_forcing} needs a network that reads its own guesses: seq2seq.")
+        if teacher_forcing < 1 and isinstance(model, EncoderDecoder) and not isinstance(model, ScheduledSampling):
+            raise ValueError(
+                f"teacher_forcing={teacher_forcing} needs a model that can be trained on its own predictions: seq2seq."
+            )
         self.label_smoothing, self.teacher_forcing, self.generated = label_smoothing, teacher_forcing, generated
         self.beam_size, self.length_penalty, self.max_length = beam_size, length_penalty, max_length
 
+    # -- what a subclass defines ------------------------------------------------------------------------------------
+
+    def source_tokens(self, batch: Batch) -> int | Tensor:
+        """The number of tokens in the sources of a batch, without padding; 0 if they are images."""
+        return 0
+
+    def rows_to_generate(self, split: str) -> Tensor:
+        """Numbers (N,) of the rows for which a text is generated."""
+        return torch.arange(self.data.rows(split)[1])
+
+    def sources(self, split: str, numbers: Tensor) -> dict[str, list[str]]:
+        """The sources of these rows as text, under the name of their column; none if they are images."""
+        return {}
+
+    def references(self, split: str, numbers: Tensor) -> list[list[str]]:
+        """The right texts of each of these rows, one or several."""
+        references = self.data.references(split)
+        return [[references[number]] for number in numbers.tolist()]
+
+    def add_artifacts(self, artifacts: Artifacts, generated: Generated) -> None:
+        """Adds pictures and further metrics of the generated texts."""
+        raise NotImplementedError
+
+    # -- loss -------------------------------------------------------------------------------------------------------
+
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        read, wanted = batch.targets[:, :-1], batch.targets[:, 1:].flatten()
-        fed = {}
+        inputs, targets = batch.targets[:, :-1], batch.targets[:, 1:].flatten()
+        options = {}
         if self.training and self.teacher_forcing < 1:
-            fed["teacher_forcing"] = 1 - (1 - self.teacher_forcing) * self.global_step / self.total_steps
-        logits = self.model(batch.inputs, read, lengths=batch.lengths, **fed).flatten(0, 1)  # (B * T, V)
+            options["teacher_forcing"] = 1 - (1 - self.teacher_forcing) * self.global_step / self.total_steps
+        logits = self.model(batch.inputs, inputs, lengths=batch.lengths, **options).flatten(0, 1)  # (B * T, V)
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits, wanted, ignore_index=PAD, label_smoothing=smoothing)
-        found, count = logits.detach(), self._count(batch)
+        loss = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing)
+        detached, count = logits.detach(), self._target_tokens(batch)
         # argmax would take a tenth of the time of the loss
-        right = found.gather(1, wanted[:, None])[:, 0] >= found.amax(1)
-        accuracy = (right & (wanted != PAD)).sum() / count
+        right = detached.gather(1, targets[:, None])[:, 0] >= detached.amax(1)
+        accuracy = (right & (targets != PAD)).sum() / count
         return loss, {
             "loss": loss.detach(),
             "accuracy": accuracy,
-            "tokens": (count + self.read(batch)) / len(batch.targets),
+            "tokens": (count + self.source_tokens(batch)) / len(batch.targets),
         }
 
-    def _count(self, batch: Batch) -> Tensor:
+    def _target_tokens(self, batch: Batch) -> Tensor:
         return (batch.targets[:, 1:] != PAD).sum()
 
     def weight(self, batch: Batch) -> int:
-        return int(self._count(batch))
-
-    def read(self, batch: Batch) -> int | Tensor:
-        """How many tokens of the source a batch has."""
-        return 0
+        return int(self._target_tokens(batch))
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         return {**means, "perplexity": math.exp(min(means["loss"], 700))}
 
-    # -- what it writes ---------------------------------------------------------------------------------------------
+    # -- generation -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def write(self, split: str, numbers: Tensor, *, beam_size: int, length_penalty: float) -> list[list[int]]:
-        """Token ids for these rows, without padding; rows of like length are written together."""
+    def generate(self, split: str, numbers: Tensor, *, beam_size: int, length_penalty: float) -> list[list[int]]:
+        """Token ids for these rows (N,), without padding; rows of similar length are batched together."""
         lengths = self.data.lengths(split)
         order = torch.arange(len(numbers)) if lengths is None else lengths[numbers].argsort(stable=True)
-        written: list[list[int]] = [[] for _ in numbers]
+        generated: list[list[int]] = [[] for _ in numbers]
         for places in order.split(self.data.eval_batch_size):
             batch = gather(self, split, numbers[places])
             ids = self.model.generate(
                 batch.inputs,
                 batch.lengths,
-                max_length=self.longest,
+                max_length=self.max_target_length,
                 beam_size=beam_size,
                 length_penalty=length_penalty,
             )
             for place, row in zip(places.tolist(), ids.tolist(), strict=True):
-                written[place] = [token for token in row if token != PAD]
-        return written
+                generated[place] = [token for token in row if token != PAD]
+        return generated
 
     @property
-    def longest(self) -> int:
-        """Tokens that it writes at most."""
+    def max_target_length(self) -> int:
+        """The most tokens that are generated."""
         return self.max_length or self.data.specs(self.data.task)[1].length
 
-    def show(self) -> Artifacts:
-        numbers = self.to_write("val")[: self.generated]
+    def validation_artifacts(self) -> Artifacts:
+        numbers = self.rows_to_generate("val")[: self.generated]
         if not len(numbers):
             return Artifacts()
-        written = self.write("val", numbers, beam_size=1, length_penalty=0.0)
-        return self._shown("val", numbers, written, listed=FEW)
+        ids = self.generate("val", numbers, beam_size=1, length_penalty=0.0)
+        return self._artifacts("val", numbers, ids, listed=LISTED)
 
     def test_artifacts(self) -> Artifacts:
-        numbers = self.to_write("test")
-        written = self.write("test", numbers, beam_size=self.beam_size, length_penalty=self.length_penalty)
-        artifacts = self._shown("test", numbers, written, listed=len(numbers))
+        numbers = self.rows_to_generate("test")
+        ids = self.generate("test", numbers, beam_size=self.beam_size, length_penalty=self.length_penalty)
+        artifacts = self._artifacts("test", numbers, ids, listed=len(numbers))
         self.measured |= {f"test/{name}": value for name, value in artifacts.metrics.items()}
         self.record("test", artifacts.metrics)
         return artifacts
 
-    def _shown(self, split: str, numbers: Tensor, written: list[list[int]], listed: int) -> Artifacts:
-        """Scores, texts and pictures of what was written for these rows; so many texts are listed."""
-        texts = [self.data.target_tokenizer.decode(ids) for ids in written]
+    def _artifacts(self, split: str, numbers: Tensor, ids: list[list[int]], listed: int) -> Artifacts:
+        """Scores, texts and pictures of the token ids generated for these rows; the first `listed` texts are listed."""
+        texts = [self.data.target_tokenizer.decode(row) for row in ids]
         references = self.references(split, numbers)
-        metrics, head = scores(texts, references)
+        metrics, header = scores(texts, references)
         artifacts = Artifacts(metrics=metrics)
         columns = {
             **self.sources(split, numbers),
-            "reference": [those[0] for those in references],
-            self.writes: texts,
+            "reference": [right[0] for right in references],
+            self.output_name: texts,
         }
-        listed_rows = records({name: column[:listed] for name, column in columns.items()})
-        artifacts.texts[f"{self.writes}s"] = f"{head}\n\n{listed_rows}"
-        self.look(artifacts, split, numbers, written, texts, references)
+        blocks = labelled_blocks({name: column[:listed] for name, column in columns.items()})
+        artifacts.texts[f"{self.output_name}s"] = f"{header}\n\n{blocks}"
+        self.add_artifacts(artifacts, Generated(split, numbers, ids, texts, references))
         return artifacts
-
-    # -- what a subclass defines ------------------------------------------------------------------------------------
-
-    writes: ClassVar[str]  # what, in a word
-
-    def to_write(self, split: str) -> Tensor:
-        """Numbers of the rows that something is to be written about."""
-        return torch.arange(self.data.rows(split)[1])
-
-    def sources(self, split: str, numbers: Tensor) -> dict[str, list[str]]:
-        """What was read in these rows, as text, under its name; nothing where it is no text."""
-        return {}
-
-    def references(self, split: str, numbers: Tensor) -> list[list[str]]:
-        """What would be right for each of these rows, one text or several."""
-        references = self.data.references(split)
-        return [[references[number]] for number in numbers.tolist()]
-
-    def look(
-        self,
-        artifacts: Artifacts,
-        split: str,
-        numbers: Tensor,
-        written: list[list[int]],
-        texts: list[str],
-        references: list[list[str]],
-    ) -> None:
-        """Adds pictures and further metrics of what was written."""
-        raise NotImplementedError  # each objective does
-
-
-def records(columns: dict[str, list[str]]) -> str:
-    """A table that stands on its side, for texts too long for columns."""
-    width = max(map(len, columns))
-    rows = zip(*columns.values(), strict=True)
-    return "\n\n".join(
-        "\n".join(f"{name:<{width}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in rows
-    )
-
-
-def padded(rows: list[list[int]], device: torch.device) -> Tensor:
-    """What a network reads to write these rows: BEGIN before each, its last token not (N, T)."""
-    width = max(map(len, rows))
-    return torch.tensor([[BEGIN, *row[:-1], *[PAD] * (width - len(row))] for row in rows], device=device)
-
-
-def names(tokenizer: Any, ids: list[int]) -> list[str]:
-    """One label a token, for axes."""
-    special = {PAD: "<pad>", UNKNOWN: "<unknown>", BEGIN: "<begin>", END: "<end>"}
-    return [special.get(token) or tokenizer.decode([token]).strip() or "_" for token in ids]
-
-
-def feeds_itself(model: nn.Module) -> bool:
-    return "teacher_forcing" in inspect.signature(model.forward).parameters

@@ -1,4 +1,4 @@
-"""BLEU and chrF."""
+"""BLEU (Papineni et al. 2002) and chrF (Popović 2015), computed by sacrebleu."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ from typing import Any
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU alone, with the signature that `scores` tells."""
+    """BLEU in [0, 100], with the settings of `scores`."""
     from sacrebleu.metrics import BLEU
 
     return float(BLEU(force=True).corpus_score(texts, _streams(references)).score)
 
 
 def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, float], str]:
-    """BLEU, chrF (both 0 to 100) and the share that is exact; and the lines that tell them, with their signatures."""
+    """Scores of N texts against one or several references each.
+
+    Returns:
+        The metrics bleu and chrf in [0, 100], and exact, the fraction of texts that equal a reference; and lines of text
+        with these values and sacrebleu's signatures.
+    """
     from sacrebleu.metrics import BLEU, CHRF
 
     metrics, lines = {}, []
-    # force: no warning where the end of each sentence stands apart, as it does in texts of words
+    # force: no warning about tokenised texts, whose full stops are separate words
     for name, metric in (("BLEU", BLEU(force=True)), ("chrF", CHRF())):
         score = metric.corpus_score(texts, _streams(references)).score
         metrics[name.lower()] = score
         lines.append(f"{name}   {score:5.2f}   {metric.get_signature()}")
-    exact = [text in those for text, those in zip(texts, references, strict=True)]
+    exact = [text in right for text, right in zip(texts, references, strict=True)]
     metrics["exact"] = sum(exact) / len(exact)
     return metrics, "\n".join([*lines, f"exact  {metrics['exact']:.1%}"])
 
 
 def _streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """As sacrebleu wants them: the first reference of each text, then the second; None where there is none."""
+    """In sacrebleu's form: the first reference of each text, then the second ...; None where a text has fewer."""
     return [
-        [those[place] if place < len(those) else None for those in references]
+        [right[place] if place < len(right) else None for right in references]
         for place in range(max(map(len, references)))
     ]
