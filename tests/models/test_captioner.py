@@ -80,7 +80,9 @@ def test_position_tells_equal_patches_apart(decoder):
     model, (_, target) = captioner(decoder=decoder), captioned(1)
     left, right = torch.zeros(2, 1, 1, 16, 40).unbind()
     left[..., 4:12, 12:20], right[..., 4:12, 20:28] = 30.0, 30.0
-    torch.testing.assert_close(model.image_encoder(left).roll(1, dims=3), model.image_encoder(right))  # a place further, the same
+    torch.testing.assert_close(
+        model.image_encoder(left).roll(1, dims=3), model.image_encoder(right)
+    )  # a place further, the same
     assert not torch.allclose(model(left, target), model(right, target), atol=1e-3)
 
 

@@ -18,20 +18,20 @@ def test_it_reads_images_of_any_size(image):
     assert model(torch.randn(2, image.channels, image.height, image.width)).shape == (2, 2)
 
 
-def test_28_pixels_are_framed_and_not_resized():
+def test_28_pixels_are_padded_and_not_resized():
     images = torch.randn(2, 1, 28, 28)
-    framed = LeNet.frame(images)
-    assert framed.shape == (2, 1, 32, 32)
-    assert torch.equal(framed[:, :, 2:-2, 2:-2], images)
+    padded = LeNet.resize(images)
+    assert padded.shape == (2, 1, 32, 32)
+    assert torch.equal(padded[:, :, 2:-2, 2:-2], images)
 
 
 def test_the_frame_is_background_whatever_the_pixels_are_normalised_to():
-    assert torch.equal(LeNet.frame(torch.full((1, 1, 28, 28), -0.42)), torch.full((1, 1, 32, 32), -0.42))
+    assert torch.equal(LeNet.resize(torch.full((1, 1, 28, 28), -0.42)), torch.full((1, 1, 32, 32), -0.42))
 
 
 def test_32_pixels_are_read_as_they_are():
     images = torch.randn(2, 1, 32, 32)
-    assert LeNet.frame(images) is images
+    assert LeNet.resize(images) is images
 
 
 @pytest.mark.parametrize(

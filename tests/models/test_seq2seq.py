@@ -179,5 +179,7 @@ def test_an_impossible_argument_is_named(wrong, message):
 
 @pytest.mark.parametrize("teacher_forcing", [-0.1, 1.1])
 def test_an_impossible_share_of_teacher_forcing_is_named(teacher_forcing):
-    with pytest.raises(ValueError, match=f"teacher_forcing={teacher_forcing} must be a number of at least 0 and at most 1"):
+    with pytest.raises(
+        ValueError, match=f"teacher_forcing={teacher_forcing} must be a number of at least 0 and at most 1"
+    ):
         seq2seq()(*sentences(), teacher_forcing=teacher_forcing)

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises a ValueError whose sentence names the argument, its value and what would be right."""
+"""Checks of arguments: each raises a ValueError that names the argument, its value and what would be right."""
 
 from __future__ import annotations
 

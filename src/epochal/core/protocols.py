@@ -1,4 +1,4 @@
-"""What tasks and tools may ask of a model, as protocols: a model that has the methods has the ability, whatever its class.
+"""What tasks and tools may ask of a model, as protocols: what counts is which methods a model has, not its class.
 
 B is the batch size, V the size of a vocabulary, T and S the lengths of a target and of a source. `isinstance` works
 with those marked runtime_checkable. It compares names only, so a model should not use a name below for anything else.
@@ -119,20 +119,20 @@ class SourceAttention(Protocol):
     """An encoder-decoder with attention weights from the target to the source."""
 
     def attention(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
-        """Weights (B, T, S), or (B, T, rows, columns) on an image; each step's sum to 1. None if it has no attention."""
+        """Weights (B, T, S), or (B, T, rows, columns) on an image; each step's sum to 1. None without attention."""
         ...
 
 
 @runtime_checkable
 class AdversarialNetwork(Protocol):
-    """A generator, noise (B, noise_dim) -> images (B, C, H, W) in [-1, 1], and a discriminator, images -> logits (B,)."""
+    """A generator, noise (B, N) -> images (B, C, H, W) in [-1, 1], and a discriminator, images -> logits (B,)."""
 
     if TYPE_CHECKING:  # submodules, which isinstance() does not find from Python 3.12 on
         generator: nn.Module
         discriminator: nn.Module
 
     def sample_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise (count, noise_dim) on the model's device."""
+        """Noise (count, N) on the model's device."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""AlexNet, the convolutional network that won ImageNet in 2012 and made deep learning the way to see.
+"""AlexNet, the convolutional network that won the ImageNet challenge of 2012.
 
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NeurIPS 2012.
 """
@@ -15,11 +15,11 @@ from epochal.models.common.layers import choose_input, kaiming_init, scaled
 
 FILTERS = (64, 192, 384, 256, 256)
 KERNELS = {"imagenet": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
-STRIDE = {"imagenet": 4, "small": 2}  # of the first convolution; the others move by one pixel
-POOLED = (1, 2, 5)  # the convolutions that pooling follows; the first two are normalised as well
-SIDE = {"imagenet": 6, "small": 2}  # pixels left for the fully connected layers
+STRIDE = {"imagenet": 4, "small": 2}  # of the first convolution; 1 in the others
+POOLED = (1, 2, 5)  # numbers of the convolutions with pooling after them; the first two may be normalised
+SIDE = {"imagenet": 6, "small": 2}  # height and width that the fully connected layers read
 HIDDEN = {"imagenet": 4096, "small": 1024}
-LEAST = {"imagenet": 63, "small": 16}  # pixels, so that stride and pooling leave one
+LEAST = {"imagenet": 63, "small": 16}  # pixels a side, so that stride and pooling leave one
 
 
 class AlexNet(nn.Module):
@@ -28,30 +28,30 @@ class AlexNet(nn.Module):
         11x11 stride 4 -> (64, 55, 55)    pool    5x5 -> (192, 27, 27)    pool    3x3 -> (384, 13, 13)
         3x3 -> (256, 13, 13)    3x3 -> (256, 13, 13)    pool -> (256, 6, 6)    4096    4096    output num_classes
 
-    The form for small images, of 28 to 64 pixels, halves what the published one takes at once: the first filter is 5x5
-    with stride 2. Pooling has a frame of one pixel, 2x2 pixels are left at the end, and the hidden layers have 1024
-    units: 32x32 pixels become 16, 8, 4 and 2, with 4.6 million parameters for ten classes.
+    The form for small images, of 28 to 64 pixels, has half the stride: the first convolution is 5x5 with stride 2.
+    Pooling pads by one pixel, 2x2 pixels are left at the end, and the hidden layers have 1024 units: 32x32 pixels
+    become 16, 8, 4 and 2, with 4.6 million parameters for ten classes.
 
     Deviations from the paper:
-        - One column as in Krizhevsky 2014 (arXiv 1404.5997), and as torchvision has it, not two halves on a GPU each:
-          64, 192, 384, 256, 256 filters, each of which sees all maps, and not 96, 256, 384, 384, 256.
-        - No local response normalisation, but with norm="local_response"; VGG's authors found no use in it.
+        - One column as in Krizhevsky 2014 (arXiv 1404.5997) and torchvision, not two halves on a GPU each: 64, 192,
+          384, 256, 256 filters, each of which reads all channels, not 96, 256, 384, 384, 256.
+        - Local response normalisation only with norm="local_response"; the authors of VGG found no benefit.
         - An image of another size than 224 is averaged to 6x6 before the fully connected layers.
-        - Weights start as in He et al. 2015 (arXiv 1502.01852) and biases at zero, not normal(0, 0.01) and one.
+        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852) and zero biases, not normal(0, 0.01) and one.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        num_classes: Length of the output.
+        num_classes: Number of logits.
         input: "imagenet" is the published form, "small" the one for 28 to 64 pixels; for_data also takes "auto", which
             is small where no side is longer than 64 pixels.
-        norm: "none", or "local_response" of the first two convolutions (section 3.3).
-        pool: "overlapping" takes the maximum of 3x3 pixels at every second (section 3.4), "plain" that of 2x2.
-        dropout: Share of what goes into a hidden fully connected layer that is zeroed in training.
-        width: Factor on the filters and on the hidden units.
+        norm: "none", or "local_response" after the first two convolutions (section 3.3).
+        pool: "overlapping" is 3x3 max pooling with stride 2 (section 3.4), "plain" 2x2.
+        dropout: Fraction of the inputs of the hidden fully connected layers zeroed in training.
+        width: Factor on the filters and on the hidden units, above 0.
 
     Raises:
-        ValueError: If a size is below 1, width not above 0, dropout not in [0, 1), or input, norm or pool no choice;
-            from for_data, if stride and pooling leave nothing of the images.
+        ValueError: If a size is below 1, width not above 0, dropout not in [0, 1), or input, norm or pool none of its
+            choices; from for_data, if stride and pooling leave nothing of the images.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -113,6 +113,6 @@ class AlexNet(nn.Module):
         return self.head(self.pool(self.features(images)).flatten(1))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The modules whose outputs (B, C, H, W) are worth a look, in order: each convolution's, after its ReLU."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order: the ReLU of each convolution."""
         outputs = [module for module in self.features if isinstance(module, nn.ReLU)]
         return {f"convolution {number}": module for number, module in enumerate(outputs, start=1)}

@@ -1,4 +1,4 @@
-"""The lecture's convolutional network: convolutions and pooling that see the image as an image, then a perceptron.
+"""The lecture's convolutional network: convolutions and pooling, then fully connected layers.
 
 LeCun et al.: Backpropagation Applied to Handwritten Zip Code Recognition, Neural Computation 1(4), 1989.
 """
@@ -10,39 +10,38 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_sizes
+from epochal.core.checks import check_choice, check_fraction, check_sizes, check_whole
 from epochal.core.specs import Classes, Images
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "none": None}
 
 
 class CNN(nn.Module):
-    """Convolution, ReLU, pooling, as often as there are filters; then flattened into fully connected layers.
+    """Convolution, ReLU and pooling, once for each entry of filters; then fully connected layers.
 
-    An input (C, H, W) under filters (FN, C, FH, FW) with stride S and padding P gives (FN, OH, OW):
+    An input (C, H, W) and filters (FN, C, FH, FW) with stride S and padding P give (FN, OH, OW):
 
         OH = (H + 2P - FH) // S + 1        OW = (W + 2P - FW) // S + 1
 
-    The numbers in the filters are learnt; their size, stride and padding are chosen. Pooling learns nothing: it keeps
-    the maximum or the mean of each pool_size x pool_size patch, which gives (FN, OH // pool_size, OW // pool_size).
+    Pooling takes the maximum or the mean of each pool_size x pool_size patch: (FN, OH // pool_size, OW // pool_size).
 
-    Deviation from the paper: ReLU instead of tanh, pooling instead of stride 2, every filter sees every channel.
+    Deviations from the paper: ReLU instead of tanh, pooling instead of stride 2, every filter reads every channel.
 
     Args:
         image_shape: (C, H, W) of an input.
-        num_classes: Length of the output.
-        filters: FN of each convolution, so also how many there are.
+        num_classes: Number of logits.
+        filters: Number of filters FN of each convolution.
         kernel_size: FH and FW.
-        stride: S, the pixels between one place of a filter and the next.
-        padding: P, the zeros around the image.
+        stride: S, in pixels.
+        padding: P, zeros around the image, in pixels.
         pool: "max", "average" or "none".
-        pool_size: Side of the patch that pooling makes one number of.
+        pool_size: Height and width of a pooled patch.
         hidden: Width of the fully connected layer after the convolutions.
-        dropout: Share of that layer's outputs that is zeroed in training.
+        dropout: Fraction of that layer's outputs zeroed in training.
 
     Raises:
-        ValueError: If the image shrinks below one pixel (the message names the layer), if a size is below 1, padding
-            below 0, dropout not in [0, 1), or pool not one of the three.
+        ValueError: If the image shrinks below one pixel (the message names the layer), a size is below 1, padding
+            negative, dropout not in [0, 1), or pool none of its choices.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -69,8 +68,7 @@ class CNN(nn.Module):
         check_sizes(**{f"filters[{i}]": count for i, count in enumerate(filters)})
         check_choice("pool", pool, tuple(POOLS))
         check_fraction("dropout", dropout)
-        if padding < 0:
-            raise ValueError(f"padding={padding} must be at least 0.")
+        check_whole("padding", padding, 0)
 
         layers: list[nn.Module] = []
         for number, count in enumerate(filters, start=1):
@@ -112,6 +110,6 @@ class CNN(nn.Module):
         return self.head(self.features(images))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The modules whose outputs are feature maps: each convolution after its ReLU, before it is pooled."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order: the ReLU of each convolution."""
         rectified = [module for module in self.features if isinstance(module, nn.ReLU)]
         return {f"convolution {number}": module for number, module in enumerate(rectified, start=1)}

@@ -90,7 +90,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Block(nn.Module):
-    """MBConv: 1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection; residual if shapes agree."""
+    """MBConv: 1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection; residual if shapes fit."""
 
     def __init__(
         self, *, in_channels: int, out_channels: int, ratio: int, kernel: int, stride: int, drop_path: float
@@ -117,7 +117,7 @@ class Block(nn.Module):
 
 
 class Size(NamedTuple):
-    """Size of a network: channels of stem and stages, blocks of the stages, side of the images or None (not resized)."""
+    """Size of a network: channels of stem and stages, blocks of the stages, side of the images (None: not resized)."""
 
     channels: list[int]
     blocks: list[int]
@@ -170,16 +170,16 @@ def size(variant: str, scale_by: str, *, width: float, depth: float, resolution:
 
 
 class EfficientNet(nn.Module):
-    """Stem, seven stages of MBConv blocks, a 1x1 convolution to four times the channels, global average pooling, output.
+    """Stem, seven stages of MBConv blocks, 1x1 convolution to four times the channels, average pooling, output.
 
-    The paper scales b0 with one coefficient phi: 1.2^phi times the blocks (alpha), 1.1^phi times the channels (beta) and
-    1.15^phi times the image's side (gamma), so that FLOPs double with each phi, as 1.2 * 1.1^2 * 1.15^2 = 1.92. The
+    The paper scales b0 with one coefficient phi: 1.2^phi times the blocks (alpha), 1.1^phi times the channels (beta)
+    and 1.15^phi times the image's side (gamma), so that FLOPs double with each phi, as 1.2 * 1.1^2 * 1.15^2 = 1.92. The
     published variants are rounded by hand: width, depth and resolution of b1 to b7 multiply to the FLOPs of phi = 0.4,
     1.0, 2.0, 3.6, 4.8, 5.9 and 6.9. b0 to b7 have 5.3, 7.8, 9.1, 12.2, 19.3, 30.4, 43.0 and 66.3 million parameters.
     Channels are multiples of 8, and numbers of blocks are rounded up.
 
-    The small form, for 28 to 64 pixels, has stride 1 in the stem and in stage 2: it halves the image three times instead
-    of five, so 32x32 pixels end as 4x4. The number of parameters is the same.
+    The small form, for 28 to 64 pixels, has stride 1 in the stem and in stage 2: it halves the image three times
+    instead of five, so 32x32 pixels end as 4x4. The number of parameters is the same.
 
     Convolutions start as published, from N(0, sqrt(2 / fan_out)). Deviations: the output layer starts from N(0, 0.01),
     since the authors' uniform initialisation up to 1 / sqrt(num_classes) is ten times as wide for ten classes as for a
@@ -192,12 +192,13 @@ class EfficientNet(nn.Module):
         variant: "b0" to "b7".
         scale_by: What is scaled from b0 to the variant: "compound", or "depth", "width" or "resolution" alone, to the
             FLOPs of the compound scaling (as in figure 8 and table 7 of the paper).
-        resolution: Side in pixels to which b0 resizes its images; larger variants resize to more in proportion. None: no
-            resizing.
+        resolution: Side in pixels to which b0 resizes its images; larger variants resize to more in proportion. None:
+            no resizing.
         width: Factor on b0's own channels, above 0; below 1 they are multiples of 8 * width, so that rounding has the
             same relative effect.
         depth: Factor on b0's own blocks, above 0.
-        stochastic_depth: Fraction of images that skip the last block in training; it grows linearly from 0 at the first.
+        stochastic_depth: Fraction of images that skip the last block in training; it grows linearly from 0 at the
+            first.
         input: "imagenet" or "small".
 
     Raises:

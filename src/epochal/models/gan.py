@@ -1,4 +1,4 @@
-"""Generative adversarial network: a forger and a detective, both convolutional.
+"""Generative adversarial network with a convolutional generator and discriminator.
 
 Goodfellow et al.: Generative Adversarial Networks, 2014 (arXiv 1406.2661).
 Radford, Metz, Chintala: Unsupervised Representation Learning with DCGANs, 2015 (arXiv 1511.06434).
@@ -17,23 +17,23 @@ from epochal.core.checks import check_sizes
 from epochal.core.specs import Images
 
 MIN_SIDE = 8  # pixels
-START = 4  # pixels at least of the shorter side where the generator starts and the discriminator ends, as in the paper
-MOST = 8  # times width: channels of the widest layer
+START = 4  # pixels: least side of the generator's first and the discriminator's last feature maps, as in DCGAN
+MAX_FACTOR = 8  # times width: channels of the widest layer
 
 
-def plan(image_shape: tuple[int, int, int], width: int) -> list[int]:
-    """Channels of the layers, finest first; there are as many as the sides can be halved and keep START pixels."""
+def layer_widths(image_shape: tuple[int, int, int], width: int) -> list[int]:
+    """Channels of the layers, finest first; as many as the shorter side can be halved down to START pixels."""
     halvings = (min(image_shape[1:]) // START).bit_length() - 1
-    return [width * min(2**i, MOST) for i in range(halvings)]
+    return [width * min(2**i, MAX_FACTOR) for i in range(halvings)]
 
 
 class Generator(nn.Module):
-    """Noise to image: a linear layer makes a small picture of many channels, each layer doubles its sides."""
+    """Noise to image: a linear layer to small feature maps, then transposed convolutions that double their sides."""
 
     def __init__(self, *, image_shape: tuple[int, int, int], noise_dim: int, width: int) -> None:
         super().__init__()
         self.image_shape = image_shape
-        widths = plan(image_shape, width)[::-1]
+        widths = layer_widths(image_shape, width)[::-1]
         channels, *sides = image_shape
         start = (widths[0], *(math.ceil(side / 2 ** len(widths)) for side in sides))
         layers: list[nn.Module] = [nn.Linear(noise_dim, math.prod(start), bias=False), nn.Unflatten(1, start)]
@@ -48,11 +48,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image to one logit, above 0 for real: each layer halves the sides, a linear layer judges what is left."""
+    """Image to one logit, above 0 for real: convolutions that halve the sides, then a linear layer."""
 
     def __init__(self, *, image_shape: tuple[int, int, int], width: int) -> None:
         super().__init__()
-        widths = plan(image_shape, width)
+        widths = layer_widths(image_shape, width)
         channels, *sides = image_shape
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise([channels, *widths])):
@@ -60,27 +60,27 @@ class Discriminator(nn.Module):
             if i:
                 layers.append(nn.BatchNorm2d(after))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
-        left = math.prod(side // 2 ** len(widths) for side in sides)  # pixels
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * left, 1))
+        pixels = math.prod(side // 2 ** len(widths) for side in sides)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * pixels, 1))
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         return self.layers(images).squeeze(1)
 
 
 class GAN(nn.Module):
-    """A generator that forges images out of noise and a discriminator that tells them from real ones.
+    """A generator that draws images from noise and a discriminator that tells them from real ones, as in DCGAN.
 
-    Both double or halve the sides as often as leaves at least 4 pixels, with 4x4 filters of stride 2:
+    Both double or halve the sides with 4x4 filters of stride 2, as often as leaves at least 4 pixels:
 
         28x28    noise -> (2 width, 7, 7) -> (width, 14, 14) -> (C, 28, 28)
         64x64    noise -> (8 width, 4, 4) -> (4 width, 8, 8) -> (2 width, 16, 16) -> (width, 32, 32) -> (C, 64, 64)
 
-    Sides that do not halve evenly are rounded up in the generator, whose image is cropped. As in the DCGAN paper:
-    batch norm everywhere but at the generator's output and the discriminator's input, ReLU and LeakyReLU(0.2), tanh
-    at the end, weights from N(0, 0.02).
+    Where a side cannot be halved evenly, the generator rounds up and crops its image. As in the DCGAN paper: batch norm
+    everywhere except at the generator's output and the discriminator's input, ReLU and LeakyReLU(0.2), tanh at the end,
+    weights from N(0, 0.02).
 
-    Deviations from the DCGAN paper: width is 32, not 128, for the sake of small images and CPUs; other sizes than
-    64x64; noise is normal, not uniform.
+    Deviations from the DCGAN paper: width is 32, not 128, for small images and CPUs; other sizes than 64x64; noise is
+    normal, not uniform.
 
     Args:
         image_shape: (C, H, W) of an image; H and W at least 8.
@@ -99,7 +99,7 @@ class GAN(nn.Module):
         channels, *sides = image_shape
         check_sizes(channels=channels, noise_dim=noise_dim, width=width)
         if min(sides) < MIN_SIDE:
-            raise ValueError(f"A GAN draws at least {MIN_SIDE}x{MIN_SIDE} pixels, not {sides[0]}x{sides[1]}.")
+            raise ValueError(f"A GAN draws images of at least {MIN_SIDE}x{MIN_SIDE} pixels, not {sides[0]}x{sides[1]}.")
         self.noise_dim = noise_dim
         self.generator = Generator(image_shape=image_shape, noise_dim=noise_dim, width=width)
         self.discriminator = Discriminator(image_shape=image_shape, width=width)
@@ -119,7 +119,7 @@ class GAN(nn.Module):
         return self.generator(noise)
 
     def sample_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # -> (count, noise_dim)
-        """Noise on the model's device; drawn on the random generator's device, so one seed is one noise everywhere."""
+        """Normal noise on the model's device; drawn on the generator's, so one seed gives one noise on any device."""
         weight = next(self.parameters())
         device = weight.device if generator is None else generator.device
         return torch.randn(count, self.noise_dim, generator=generator, device=device).to(weight)

@@ -104,8 +104,8 @@ class GoogLeNet(nn.Module):
     Deviations from the paper:
         - Batch normalisation after each convolution, which the same authors introduced a year later (arXiv 1502.03167),
           and no local response normalisation.
-        - The 5x5 branch has 3x3 filters by default, as in torchvision, so that its weights fit; the 6.6 million parameters
-          usually quoted are of this form. The paper's largest_kernel=5 has 7.0 million.
+        - The 5x5 branch has 3x3 filters by default, as in torchvision, so that its weights fit; the 6.6 million
+          parameters usually quoted are of this form. The paper's largest_kernel=5 has 7.0 million.
         - Pooling before module 5a is 2x2 instead of 3x3, as in torchvision.
         - The auxiliary heads average to 4x4 pixels whatever the image's size.
         - Kaiming initialisation (He et al. 2015, arXiv 1502.01852); the paper says nothing about it.

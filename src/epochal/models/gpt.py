@@ -19,7 +19,7 @@ from epochal.models.common.kv_cache import KVCache
 from epochal.models.common.old_names import BLOCKS
 from epochal.models.common.sampling import AutoregressiveModel
 
-# Published GPT-2 sizes: 124, 355, 774 and 1,558 million parameters with vocab_size=50257, context_length=1024, bias=True
+# GPT-2 as published: 124, 355, 774, 1,558 million parameters with vocab_size=50257, context_length=1024, bias=True
 PUBLISHED = {
     "gpt2": {"depth": 12, "num_heads": 12, "embed_dim": 768},
     "gpt2-medium": {"depth": 24, "num_heads": 16, "embed_dim": 1024},

@@ -1,4 +1,4 @@
-"""The multilayer perceptron: what an image is to a network that knows nothing of images.
+"""Multilayer perceptron: fully connected layers on the flattened image.
 
 Rumelhart, Hinton, Williams: Learning representations by back-propagating errors, Nature 323, 1986.
 """
@@ -15,15 +15,15 @@ from epochal.core.specs import Classes, Images
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU between them; an image is flattened, so its shape is lost.
+    """Fully connected layers with ReLU between them, on the flattened image.
 
-    Deviation from the paper: ReLU instead of the logistic function; dropout (Srivastava et al. 2014) if asked for.
+    Deviation from the paper: ReLU instead of the logistic function; dropout (Srivastava et al. 2014) as an option.
 
     Args:
-        in_features: Numbers in one example: channels x height x width of an image.
-        num_classes: Length of the output.
-        hidden: Width of each hidden layer; none at all gives logistic regression.
-        dropout: Share of each hidden layer's outputs that is zeroed in training.
+        in_features: Length of the flattened input: channels * height * width of an image.
+        num_classes: Number of logits.
+        hidden: Width of each hidden layer; an empty list gives logistic regression.
+        dropout: Fraction of each hidden layer's outputs zeroed in training.
 
     Raises:
         ValueError: If a size is below 1 or dropout is not in [0, 1).
@@ -45,7 +45,9 @@ class MLP(nn.Module):
             if dropout:
                 layers.append(nn.Dropout(dropout))
             in_features = width
-        self.heads = (f"layers.{len(layers)}.",)  # what other classes need anew
+        self.heads = (
+            f"layers.{len(layers)}.",
+        )  # prefix of the output layer's parameters, for transfer to other classes
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_classes))
 
     @classmethod

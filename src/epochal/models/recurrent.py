@@ -1,4 +1,4 @@
-"""Recurrent networks: simple (Elman), LSTM and GRU, which carry a hidden state from step to step.
+"""Recurrent networks: simple (Elman), LSTM and GRU.
 
 Elman: Finding Structure in Time, Cognitive Science 14(2), 1990.
 Hochreiter, Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997; forget gate: Gers et al. 2000.
@@ -18,19 +18,19 @@ from torch.func import functional_call
 from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
 from epochal.models.common.layers import FrameEncoder
-from epochal.models.common.sampling import check_generation, next_token
+from epochal.models.common.sampling import AutoregressiveModel
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-FORGET = 1  # which of torch's four LSTM gates (input, forget, candidate, output) forgets
+FORGET = 1  # index of the forget gate among torch's four LSTM gates (input, forget, candidate, output)
 
 
 class SigmoidRNN(nn.Module):
-    """Simple recurrent layers with the logistic function s, which torch's fused layers do not have, done by those of tanh.
+    """Simple recurrent layers with the logistic function s, computed by torch's fused tanh layers.
 
-    As s(a) = (1 + tanh(a / 2)) / 2, the state is h = (g + 1) / 2 where g is that of a tanh network with other weights: W
-    and U halved, and halved again where they read g instead of h; what is missing then is added to a bias.
+    As s(a) = (1 + tanh(a / 2)) / 2, the state is h = (g + 1) / 2, where g is the state of a tanh network with other
+    weights: W and U halved, and halved again where they read g instead of h, which a bias corrects.
 
-    Deviation: dropout between layers puts a zero in the place of g, so h becomes 1/2.
+    Deviation: dropout between layers zeroes g, so h becomes 1/2.
     """
 
     def __init__(self, *sizes: int, **options: Any) -> None:
@@ -53,10 +53,10 @@ class SigmoidRNN(nn.Module):
 
 
 class Bidirectional(nn.Module):
-    """Recurrent layers that read from the beginning and from the end; each layer reads what both of the one below found.
+    """Bidirectional recurrent layers: each reads the outputs of both directions of the layer below.
 
-    A row is turned around from where it ends, so that its padding is never read. (torch's packed sequences do the same,
-    but on a CPU they took four times as long with rows of 200 steps.)
+    The backward direction starts at the end of each row, so padding is never read. (torch's packed sequences do the
+    same, but took four times as long on a CPU with rows of 200 steps.)
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Bidirectional(nn.Module):
 
 
 def reverse_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The first lengths steps of each row of (B, T, F) in the other order, the rest where it was."""
+    """The first `lengths` steps of each row of x (B, T, F) reversed; the padding stays where it is."""
     if lengths is None:
         return x.flip(1)
     place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
@@ -84,53 +84,54 @@ def reverse_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(1, place[..., None].expand_as(x))
 
 
-class RNN(nn.Module):
+class RNN(AutoregressiveModel):
     r"""One or more recurrent layers, with a linear layer on top.
 
-    x is the step's input, h the state so far, s the logistic function, * elementwise; biases are left out.
+    x is the step's input, h the previous state, s the logistic function, * elementwise; biases are left out.
 
         rnn     h' = tanh(W x + U h)
 
         lstm    f = s(Wf x + Uf h)    i = s(Wi x + Ui h)    o = s(Wo x + Uo h)      forget, input, output gate
-                c' = f * c + i * tanh(Wc x + Uc h)                                  the long memory
+                c' = f * c + i * tanh(Wc x + Uc h)                                  cell state
                 h' = o * tanh(c')
 
         gru     r = s(Wr x + Ur h)    z = s(Wz x + Uz h)                            reset, update gate
                 n = tanh(Wn x + r * (Un h))
-                h' = (1 - z) * n + z * h                                            z forgets and lets in at once
+                h' = (1 - z) * n + z * h
 
-    An image is read row by row, H steps of C x W numbers, or pixel by pixel, H x W steps of C; text token by token
-    through an embedding, a film picture by picture through a small convolutional encoder, a series as it is. Shorter
-    rows of a batch are padded on the right; given their lengths, no answer depends on the padding.
+    An image is read row by row, H steps of C * W values, or pixel by pixel, H * W steps of C; text through an embedding
+    of each token, a video through a small convolutional encoder of each frame, a series as it is. Shorter rows of a
+    batch are padded on the right; given their lengths, no output depends on the padding.
 
-    Each network answers once, after the last step (the bidirectional one also after the first, coming from the end), or
-    at each step.
+    The output is computed from the last state (of the backward direction: its state at the first step), or at each
+    step.
 
-    Deviations from the papers: no peepholes in the LSTM; the GRU applies r after U, as cuDNN does. Recurrent weights
-    start orthogonal, the LSTM's forget gate open (bias 1, Jozefowicz et al. 2015), other biases at zero.
+    Deviations from the papers: no peephole connections in the LSTM; the GRU applies r after U, as cuDNN does. Recurrent
+    weights start orthogonal, the others Xavier-uniform, the LSTM's forget gate open (bias 1, Jozefowicz et al. 2015),
+    other biases at zero.
 
     Args:
-        in_features: Numbers in one step of a series or an image (C x W or C).
+        in_features: Length of a step of a series or an image (C * W or C).
         vocab_size: Number of tokens of a text.
-        frame_shape: Channels, height and width of a film's pictures.
-        num_classes: Length of an answer, classes or numbers; None for language modelling, which has vocab_size logits at
-            every step.
-        each_step: Answer at each step.
+        frame_shape: Channels, height and width of a video's frames.
+        num_classes: Length of the output, classes or numbers; None for language modelling, which has vocab_size logits
+            at each step.
+        each_step: One output for each step instead of one for the sequence.
         cell: "rnn", "lstm" or "gru".
         scan: What a step of an image is: "rows" or "pixels".
-        activation: Of cell "rnn": "tanh", "relu" or "sigmoid", in the place of the equation's tanh. The other two know
-            only "tanh".
-        hidden_size: Numbers in the state of one layer and direction.
-        num_layers: Recurrent layers on top of each other.
-        embed_dim: Length of a token's or picture's vector; images and series do not use it.
-        bidirectional: Read also from the end to the beginning; not for language modelling.
-        dropout: Share zeroed in training between layers and before the output, never from step to step
-            (Zaremba et al. 2014).
+        activation: Of cell "rnn", instead of the equation's tanh: "tanh", "relu" or "sigmoid". The other cells have
+            "tanh" only.
+        hidden_size: Length of the state of one layer and direction.
+        num_layers: Number of stacked recurrent layers.
+        embed_dim: Length of a token's or frame's embedding; not used by images and series.
+        bidirectional: Read in both directions; not for language modelling.
+        dropout: Fraction zeroed in training between layers and before the output, never between steps (Zaremba et al.
+            2014).
 
     Raises:
-        ValueError: If a size is below 1, dropout not in [0, 1), cell, scan or activation no choice, if not exactly one of
-            in_features, vocab_size and frame_shape is given, or a language model is to be bidirectional or to read
-            anything but text.
+        ValueError: If a size is below 1, dropout not in [0, 1), cell, scan or activation none of its choices, not
+            exactly one of in_features, vocab_size and frame_shape is given, or a language model is to be bidirectional
+            or to read anything but text.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression", "language_modeling")
@@ -162,13 +163,13 @@ class RNN(nn.Module):
         check_fraction("dropout", dropout)
         if [in_features, vocab_size, frame_shape].count(None) != 2:
             raise ValueError(
-                "Give either in_features (to read images or series), vocab_size (text) or frame_shape (films)."
+                "Give either in_features (to read images or series), vocab_size (text) or frame_shape (videos)."
             )
         out_features = vocab_size if num_classes is None else num_classes
         if out_features is None:
             raise ValueError("Without num_classes this is a language model, which needs vocab_size.")
         if num_classes is None and bidirectional:
-            raise ValueError("bidirectional=true would show a language model the tokens it is to predict.")
+            raise ValueError("bidirectional=true would let a language model read the tokens that it has to predict.")
 
         self.embed: nn.Module | None = None
         if vocab_size is not None:
@@ -178,7 +179,8 @@ class RNN(nn.Module):
             self.embed = FrameEncoder(*frame_shape, embed_dim)
         features = embed_dim if in_features is None else in_features
         check_sizes(in_features=features, out_features=out_features)
-        self.writes, self.each_step = num_classes is None, each_step or num_classes is None
+        self.is_language_model = num_classes is None
+        self.each_step = each_step or self.is_language_model
         self.bidirectional, self.scan = bidirectional, scan
         between = dropout if num_layers > 1 else 0.0
         make: Callable[..., nn.Module] = SigmoidRNN if activation == "sigmoid" else CELLS[cell]
@@ -219,17 +221,17 @@ class RNN(nn.Module):
         return cls(num_classes=num_classes, each_step=isinstance(outputs, StepLabels), **config)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits or numbers (B, num_classes), or at each step (B, T, num_classes), as a language model (B, T, vocab_size).
+        """Outputs (B, num_classes), with each_step (B, T, num_classes), of a language model logits (B, T, vocab_size).
 
         Args:
-            inputs: Images (B, C, H, W), tokens (B, T), a series (B, T, in_features) or films (B, T, C, H, W).
-            lengths: (B,), at least 1: where each row ends, the rest being padding; None where every row is full.
+            inputs: Images (B, C, H, W), tokens (B, T), a series (B, T, in_features) or videos (B, T, C, H, W).
+            lengths: Number of steps of each row that are not padding, at least 1, (B,); None: all.
         """
         steps = self._steps(inputs)
         if self.bidirectional:
             states = self.recurrent(steps, lengths)  # (B, T, 2 * hidden)
         else:
-            states, _ = self.recurrent(steps)  # (B, T, hidden); what comes before the padding does not see it
+            states, _ = self.recurrent(steps)  # (B, T, hidden); steps before the padding do not depend on it
         return self._answer(states, lengths)
 
     def _steps(self, inputs: Tensor) -> Tensor:  # -> (B, T, features)
@@ -247,7 +249,7 @@ class RNN(nn.Module):
         return self.head(self.dropout(states))
 
     def _last(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        """Each direction where it has read all; the one that comes from the end has at the first step."""
+        """Each direction's state after it has read the whole row: the backward one's is at the first step."""
         rows = torch.arange(len(states), device=states.device)
         last = states[:, -1] if lengths is None else states[rows, lengths - 1]  # (B, hidden or 2 * hidden)
         if not self.bidirectional:
@@ -257,82 +259,60 @@ class RNN(nn.Module):
 
     @property
     def shows_state_gradients(self) -> bool:
-        """Whether `state_gradients` has an answer."""
+        """Whether `state_gradients` works: only in one direction."""
         return not self.bidirectional
 
     def state_gradients(
         self, inputs: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
     ) -> Tensor:
-        """How much the state after each step matters for the loss: || dL / d state_t ||, mean over the rows that get there.
+        """How much the state after each step matters for the loss: || dL / d state_t ||, mean over rows that long.
 
-        The state is what one step hands to the next: h, and in an LSTM also the long memory c. Where the network answers
-        at each step, a state matters for the losses of its own and of all later steps.
+        The state is h, and in an LSTM also the cell state c. With each_step a state has influence on the losses of its
+        own step and all later ones.
 
         Args:
             inputs, lengths: As of `forward`.
-            loss: Of the output of `forward`, a sum over examples and, of those that are asked, over steps.
+            loss: Of the output of `forward`, summed over examples and, with each_step, over steps.
 
         Returns:
-            (T,), of all layers together.
+            (T,), the norm over all layers together.
 
         Raises:
-            ValueError: If it reads from both ends.
+            ValueError: If the network is bidirectional.
         """
         if not self.shows_state_gradients:
-            raise ValueError("State gradients are those of a network that reads from beginning to end.")
+            raise ValueError(
+                "State gradients need a network that reads from beginning to end, not a bidirectional one."
+            )
         state, states = None, []
         with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of an RNN outside training
-            for step in self._steps(inputs).unbind(1):  # one by one: the fused layer shows no state in between
+            for step in self._steps(inputs).unbind(1):  # one by one: the fused layer returns no states in between
                 _, state = self.recurrent(step[:, None], state)
                 states.append(state if isinstance(state, tuple) else (state,))
             hidden = torch.stack([parts[0][-1] for parts in states], dim=1)  # (B, T, hidden), of the last layer
             flat = [part for parts in states for part in parts]
             total = loss(self._answer(hidden, lengths))
-            gradients = iter(torch.autograd.grad(total, flat, materialize_grads=True))  # 0 for what is never read
+            gradients = iter(
+                torch.autograd.grad(total, flat, materialize_grads=True)
+            )  # 0 where the loss does not depend on it
         norms = []
         for parts in states:
             gradient = torch.cat([next(gradients) for _ in parts], dim=-1)  # (layers, B, H), an LSTM's (layers, B, 2 H)
             norms.append(gradient.transpose(0, 1).flatten(1).norm(dim=1))
-        found = torch.stack(norms)  # (T, B), 0 where a row has ended
+        by_step = torch.stack(norms)  # (T, B), 0 where a row has ended
         if lengths is None:
-            return found.mean(dim=1)
-        there = torch.arange(len(found), device=lengths.device)[:, None] < lengths
-        return found.sum(dim=1) / there.sum(dim=1).clamp_min(1)
+            return by_step.mean(dim=1)
+        real = torch.arange(len(by_step), device=lengths.device)[:, None] < lengths
+        return by_step.sum(dim=1) / real.sum(dim=1).clamp_min(1)
 
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: Tensor,
-        *,
-        length: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:  # (B, T) -> (B, T + length)
-        """Continue each prompt by length tokens, reading each token once and carrying the state.
-
-        Args:
-            prompt: Token ids, at least one a row.
-            length: Tokens to add.
-            temperature: Below 1 bolder to the likely, above 1 wilder, 0 always the likeliest.
-            top_k: Draw only from the k likeliest tokens.
-            top_p: Draw only from the fewest likeliest tokens that together have this probability.
-            generator: Source of chance, on any device.
-
-        Raises:
-            ValueError: If this is no language model, the prompt is empty or an argument is out of range.
-        """
-        if not self.writes:
+    def begin(self, steps: int) -> tuple[int, Any]:
+        """Number of tokens read so far, and torch's state of the recurrent layers after them."""
+        if not self.is_language_model:
             raise ValueError("Only a language model can generate; this network classifies.")
-        check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
-        was_training = self.training
-        self.eval()
-        text, unread, state = [prompt], prompt, None
-        for _ in range(length):
-            states, state = self.recurrent(self._steps(unread), state)
-            logits = self.head(states[:, -1])
-            unread = next_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-            text.append(unread)
-        self.train(was_training)
-        return torch.cat(text, dim=1)
+        return 0, None
+
+    def next_logits(self, text: Tensor, state: tuple[int, Any]) -> tuple[Tensor, tuple[int, Any]]:
+        """The whole text so far (B, T), only its new tokens are read -> logits (B, vocab_size), and the state."""
+        used, hidden = state
+        states, hidden = self.recurrent(self._steps(text[:, used:]), hidden)
+        return self.head(states[:, -1]), (text.shape[1], hidden)

@@ -84,14 +84,14 @@ class ResNet(nn.Module):
                   halve height and width    global average pooling    output num_classes
 
     The paper's CIFAR networks have depth 6n + 2: 20, 32, 44, 56, 110 with 0.27, 0.46, 0.66, 0.85, 1.7 million
-    parameters. Its ImageNet networks have depth 18, 34 and, with bottlenecks, 50, 101, 152, with 11.7, 21.8, 25.6, 44.5,
-    60.2 million. 50 and 152 are also 6n + 2: they are ImageNet's unless the family says otherwise.
+    parameters. Its ImageNet networks have depth 18, 34 and, with bottlenecks, 50, 101, 152, with 11.7, 21.8, 25.6,
+    44.5, 60.2 million. 50 and 152 are also 6n + 2: they are ImageNet's unless the family says otherwise.
 
     The small form of the imagenet family, for 28 to 64 pixels, has the stem of the cifar family: a 3x3 convolution of
     stride 1 and no max pooling, so it halves the image three times instead of five.
 
-    Kaiming initialisation (He et al. 2015, arXiv 1502.01852). Deviation from the paper: a bottleneck has its stride in the
-    3x3 convolution, not in the 1x1 before it, which would ignore three pixels of four ("v1.5", as in torchvision).
+    Kaiming initialisation (He et al. 2015, arXiv 1502.01852). Deviation from the paper: a bottleneck has its stride in
+    the 3x3 convolution, not in the 1x1 before it, which would ignore three pixels of four ("v1.5", as in torchvision).
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
@@ -99,10 +99,10 @@ class ResNet(nn.Module):
         depth: Number of layers with weights.
         family: "cifar", "imagenet" or "auto", which is imagenet for its five depths.
         residual: False gives the plain network, the same layers without shortcuts.
-        shortcut: Where the shape changes, "A" pads with zeros and has no parameters, "B" is a 1x1 convolution; "auto" is
-            the family's published one, A for cifar and B for imagenet.
-        zero_init_residual: Zero the scale of each block's last batch norm, so that blocks start as the identity (Goyal et
-            al. 2017, arXiv 1706.02677).
+        shortcut: Where the shape changes, "A" pads with zeros and has no parameters, "B" is a 1x1 convolution; "auto"
+            is the family's published one, A for cifar and B for imagenet.
+        zero_init_residual: Zero the scale of each block's last batch norm, so that blocks start as the identity (Goyal
+            et al. 2017, arXiv 1706.02677).
         input: The stem: "imagenet" or "small"; "auto" is the family's own, in for_data by the images' size.
 
     Raises:
@@ -189,13 +189,13 @@ class ResNet(nn.Module):
         return self.head(self.blocks(self.stem(images)).mean(dim=(2, 3)))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The submodules whose outputs are feature maps (B, C, H, W), in order: the stem, and each stage's last block."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order: stem, and last block of each stage."""
         ends = accumulate(self.blocks_of_stages)
         return {"stem": self.stem, **{f"stage {i}": self.blocks[end - 1] for i, end in enumerate(ends, start=1)}}
 
     @property
     def torchvision_keys(self) -> tuple[tuple[str, str], ...]:
-        """Torchvision numbers the blocks of each stage from 0 (layer2.0.conv1), here the numbers go on (blocks.3.conv1)."""
+        """Torchvision numbers blocks within each stage (layer2.0.conv1), we number all of them (blocks.3.conv1)."""
         starts = accumulate(self.blocks_of_stages, initial=0)
         blocks = (
             (rf"^layer{stage}\.{i}\.", f"blocks.{start + i}.")

@@ -48,8 +48,8 @@ class Seq2Seq(EncoderDecoder):
         dropout: Fraction zeroed in training of embeddings, between layers and before the output.
 
     Raises:
-        ValueError: If a size is below 1, dropout not in [0, 1), cell or attention none of its choices, or hidden_size odd
-            with bidirectional.
+        ValueError: If a size is below 1, dropout not in [0, 1), cell or attention none of its choices, or hidden_size
+            odd with bidirectional.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("translation",)

@@ -1,4 +1,4 @@
-"""Any image network of the library timm by its name, to put a modern one beside the classics.
+"""Any image network of the library timm by its name, to compare modern networks with the classics.
 
 Wightman: PyTorch Image Models (https://github.com/huggingface/pytorch-image-models).
 """
@@ -16,19 +16,19 @@ from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.hub import hub_is_reachable
 from epochal.core.specs import Classes, Images
 
-USUAL = (32, 64)  # sides in pixels to recommend before the published one
+USUAL = (32, 64)  # sides in pixels to suggest before the published one
 
 
 class Timm(nn.Module):
-    """A network of timm as it stands there, published form and first weights, with an output for our classes.
+    """A network of timm, unchanged and with timm's initialisation, with an output layer for our classes.
 
-    Networks whose weights depend on the image's size, such as most transformers, are made for that of the data.
+    Networks whose weights depend on the image's size, such as most transformers, are built for that of the data.
 
     Args:
         image_shape: (C, H, W) of an input.
-        num_classes: Length of the output.
-        network: A name of `timm.list_models()`, such as convnext_atto; or with the name of certain weights, such as
-            convnext_atto.d2_in1k, which matters to `load_pretrained` alone.
+        num_classes: Number of logits.
+        network: A name from `timm.list_models()`, such as convnext_atto; or with a tag of its weights, such as
+            convnext_atto.d2_in1k, which matters only for `load_pretrained`.
 
     Raises:
         ValueError: If timm is not installed or has no such network, a size is below 1, or the network cannot read
@@ -66,16 +66,17 @@ class Timm(nn.Module):
         return self.network(images)
 
     def stages(self) -> dict[str, nn.Module]:
-        """The modules that timm calls the network's features, by its names, where they are maps (B, C, H, W)."""
+        """The submodules that timm lists as features, by its names, if their outputs are feature maps (B, C, H, W)."""
         return {name: self.network.get_submodule(name) for name in self._maps}
 
     def load_pretrained(self) -> str:
-        """Takes timm's pretrained weights, through the Hub's cache; tells in a sentence which.
+        """Loads timm's pretrained weights, through the Hub's cache; returns a sentence that says which.
 
-        Timm fits them to other numbers of channels and pixels; an output layer for other classes begins afresh.
+        Timm adapts them to other numbers of channels and pixels; an output layer for other classes keeps its random
+        initialisation.
 
         Raises:
-            ConfigError: If there are none for this network, or they are neither in the cache nor to be had.
+            ConfigError: If there are none for this network, or they are not in the cache and cannot be downloaded.
         """
         from huggingface_hub import constants
 
@@ -83,19 +84,21 @@ class Timm(nn.Module):
         cure = "or choose model.pretrained=false."
         if not self.published.has_weights:
             raise ConfigError(
-                f"model.pretrained=true: timm has no weights for network={self._recipe['network']}; take another, {cure}"
+                f"model.pretrained=true: timm has no weights for network={self._recipe['network']}; "
+                f"take another, {cure}"
             )
         try:
             self.network.load_state_dict(_create(**self._recipe, pretrained=True).state_dict())
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"model.pretrained=true: timm's weights {self.published.hf_hub_id or self.published.url} are not on this "
-                f"machine and cannot be downloaded. Copy them into {constants.HF_HUB_CACHE} from a machine that has them, {cure}"
+                f"model.pretrained=true: timm's weights {self.published.hf_hub_id or self.published.url} are not on "
+                f"this machine and cannot be downloaded. Copy them into {constants.HF_HUB_CACHE} from a machine that "
+                f"has them, {cure}"
             ) from error
         return f"Weights: timm's {self.published.architecture}.{self.published.tag}."
 
     def normalisation(self) -> dict[str, list[float]]:
-        """Mean and deviation of each channel of the pixels, from 0 to 1, that the pretrained weights expect."""
+        """Mean and standard deviation of each channel, of pixels in [0, 1], that the pretrained weights expect."""
         scale = {"mean": list(self.published.mean), "std": list(self.published.std)}
         if (channels := self._recipe["image_shape"][0]) == len(scale["mean"]):
             return scale
@@ -103,7 +106,7 @@ class Timm(nn.Module):
 
 
 def _published(network: str) -> Any:
-    """What timm says about a network and its weights.
+    """Timm's description of a network and its weights.
 
     Raises:
         ValueError: If timm is not installed, or there is no such network.
@@ -115,7 +118,7 @@ def _published(network: str) -> Any:
     name, _, weights = str(network).partition(".")
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())
-        raise ValueError(f"network={network} is no network of timm.{near} timm.list_models() tells all.")
+        raise ValueError(f"network={network} is no network of timm.{near} timm.list_models() lists all.")
     if weights and network not in (known := timm.list_pretrained(f"{name}.*")):
         raise ValueError(f"network={network} are no weights that timm has. There are: {' '.join([name, *known])}")
     return timm.get_pretrained_cfg(network)
@@ -131,9 +134,9 @@ def _create(*, network: str, image_shape: tuple[int, int, int], num_classes: int
 
 @cache
 def _maps(network: str, image_shape: tuple[int, int, int]) -> list[str] | str:
-    """Which of a network's features are maps (B, C, H, W), by a forward pass that computes nothing.
+    """Names of a network's features that are feature maps (B, C, H, W), found by a forward pass on the meta device.
 
-    Of a network that cannot read such images, why not, in words; each has its own way to say so.
+    For a network that cannot read such images: the message of its error.
     """
     found = []
     with torch.device("meta"), torch.no_grad():
@@ -141,11 +144,11 @@ def _maps(network: str, image_shape: tuple[int, int, int]) -> list[str] | str:
             made = _create(network=network, image_shape=image_shape, num_classes=10).eval()
             for info in getattr(made, "feature_info", []):
 
-                def look(module: nn.Module, inputs: Any, output: Any, info: dict[str, Any] = info) -> None:
+                def record(module: nn.Module, inputs: Any, output: Any, info: dict[str, Any] = info) -> None:
                     if isinstance(output, Tensor) and output.dim() == 4 and output.shape[1] == info["num_chs"]:
                         found.append(info["module"])
 
-                made.get_submodule(info["module"]).register_forward_hook(look)
+                made.get_submodule(info["module"]).register_forward_hook(record)
             made(torch.empty(2, *image_shape))
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             return " ".join(str(error).split()) or type(error).__name__

@@ -35,8 +35,8 @@ class Transformer(EncoderDecoder):
                         -> (B, T, C) -> the embedding's matrix -> (B, T, vocab_size)
 
     Each of the three attentions can be left out, together with its norm and residual connection. Without
-    cross-attention the decoder gets nothing from the source, and there is no encoder: what remains is a language model of
-    the target. Without self-attention in the decoder a step depends on the token before it and the source, but on no
+    cross-attention the decoder gets nothing from the source, and there is no encoder: what remains is a language model
+    of the target. Without self-attention in the decoder a step depends on the token before it and the source, but on no
     other token of the target.
 
     Weights start Xavier-uniform, embeddings from N(0, 1 / C), biases at zero; the paper says nothing about it (this is
@@ -46,8 +46,8 @@ class Transformer(EncoderDecoder):
         source_vocab_size, target_vocab_size: Numbers of tokens.
         variant: Row of VARIANTS: "small", "base" or "big".
         depth, embed_dim, num_heads, feedforward_dim, dropout: Instead of the variant's: layers of encoder and decoder
-            each, width C of the embeddings, attention heads (must divide embed_dim), width of the feed-forward network's
-            hidden layer, fraction zeroed in training of the embeddings and of each sublayer's output.
+            each, width C of the embeddings, attention heads (must divide embed_dim), width of the feed-forward
+            network's hidden layer, fraction zeroed in training of the embeddings and of each sublayer's output.
         pre_norm: Layer norm before each sublayer and one at the end, which is easier to train without a warm-up.
         tie: One matrix embeds source and target and is the output layer; needs one vocabulary for both.
         without: Which attention is left out: "none"; the self-attention of the "source" or of the "target"; or "cross".

@@ -51,8 +51,8 @@ class TransformerEncoder(nn.Module):
         dropout: Fraction zeroed in training, of the embeddings and of each sublayer's output.
 
     Raises:
-        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), scan or pool none
-            of its choices, or not exactly one of in_features, vocab_size and frame_shape is given.
+        ValueError: If a size is below 1, num_heads does not divide embed_dim, dropout is not in [0, 1), scan or pool
+            none of its choices, or not exactly one of in_features, vocab_size and frame_shape is given.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression")

@@ -1,4 +1,4 @@
-"""VGG: depth out of nothing but small filters. Two 3x3 convolutions see what one 5x5 does, three what a 7x7 does.
+"""VGG: deep stacks of 3x3 convolutions. Two have the receptive field of one 5x5, three that of one 7x7.
 
 Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014 (arXiv 1409.1556).
 """
@@ -21,9 +21,9 @@ VARIANTS = {  # depth: convolutions of each stage (table 1)
     19: (2, 2, 4, 4, 4),  # E
 }
 PUBLISHED = {11: 133, 13: 133, 16: 138, 19: 144}  # depth: million parameters (table 2)
-WIDTHS = (64, 128, 256, 512, 512)  # channels of the stages; pooling halves height and width after each
+WIDTHS = (64, 128, 256, 512, 512)  # channels of the stages; 2x2 pooling after each
 KERNELS = (3, 5, 7)
-SIDE = 7  # pixels left for the fully connected layers of the published form
+SIDE = 7  # height and width that the fully connected layers of the published form read
 HIDDEN = 4096
 
 
@@ -35,36 +35,35 @@ class VGG(nn.Module):
 
     Depth 11, 13, 16, 19 has 133, 133, 138, 144 million parameters for ImageNet's 1000 classes.
 
-    The form for small images, of 28 to 64 pixels, has the same stages. Its head is what is usual on CIFAR, the mean
-    over the pixels that are left (one of 32x32) and one fully connected layer: 9.2 million parameters at depth 11 and
+    The form for small images, of 28 to 64 pixels, has the same stages. Its head is the usual one for CIFAR, global
+    average pooling (one pixel is left of 32x32) and one fully connected layer: 9.2 million parameters at depth 11 and
     ten classes. Pooling rounds up, so that 28 pixels become 14, 7, 4, 2 and 1.
 
     Deviations from the paper:
-        - batch_norm=True normalises after each convolution; it was found a year later (arXiv 1502.03167).
+        - batch_norm=True normalises after each convolution; batch norm was published a year later (arXiv 1502.03167).
         - An image of another size than 224 is averaged to 7x7 before the fully connected layers.
-        - Weights start as in He et al. 2015 (arXiv 1502.01852), with which a deep network learns from scratch; in 2014
-          the deep ones started from the trained weights of the shallow one.
+        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852), with which a deep network learns from scratch; in
+          2014 the deep ones started from the trained weights of the shallow one.
         - Net C, whose third convolutions are 1x1, is left out.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
-        num_classes: Length of the output.
+        num_classes: Number of logits.
         depth: Layers with weights of the published form, 11, 13, 16 or 19.
         input: "imagenet" is the published form, "small" the one for 28 to 64 pixels; for_data also takes "auto", which
             is small where no side is longer than 64 pixels.
         batch_norm: Whether batch normalisation follows each convolution.
-        kernel_size: 3; or 5 or 7: each (k - 1) / 2 convolutions of 3x3 that follow each other in a stage become one of
-            k x k, which sees the same pixels (the comparison in section 4.1). What is left over stays 3x3, and comes
-            first.
-        convolutions: 3x3 convolutions of each stage, one to five of them, instead of those of the depth.
-        dropout: Share of the outputs of a hidden fully connected layer that is zeroed in training; in the small form,
-            of what goes into the only one.
-        width: Factor on the channels and on the hidden units.
+        kernel_size: 3; or 5 or 7: (k - 1) / 2 consecutive 3x3 convolutions of a stage become one of k x k, which has
+            the same receptive field (the comparison in section 4.1). Convolutions left over stay 3x3, and come first.
+        convolutions: Number of 3x3 convolutions of each of one to five stages, instead of those of the depth.
+        dropout: Fraction of the outputs of a hidden fully connected layer zeroed in training; in the small form, of the
+            inputs of the only one.
+        width: Factor on the channels and on the hidden units, above 0.
 
     Raises:
         ValueError: If the depth is not one of the four, kernel_size not 3, 5 or 7, a size below 1, width not above 0,
-            dropout not in [0, 1) or input no choice, or if there are no or more than five stages; from for_data, if
-            pooling leaves nothing of the images.
+            dropout not in [0, 1), input none of its choices, or there are no or more than five stages; from for_data,
+            if pooling leaves nothing of the images.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -90,22 +89,21 @@ class VGG(nn.Module):
         check_fraction("dropout", dropout)
         if depth not in VARIANTS:
             raise ValueError(f"depth={depth} was not published. There are: {' '.join(map(str, VARIANTS))}")
-        if kernel_size not in KERNELS:
-            raise ValueError(f"kernel_size={kernel_size} is no choice. There are: {' '.join(map(str, KERNELS))}")
+        check_choice("kernel_size", kernel_size, KERNELS)
         if convolutions is not None and not 1 <= len(convolutions) <= len(WIDTHS):
             raise ValueError(f"convolutions={list(convolutions)} must name the convolutions of one to five stages.")
         counts = VARIANTS[depth] if convolutions is None else convolutions
         check_sizes(**{f"convolutions[{i}]": count for i, count in enumerate(counts)})
         if max(counts) < (kernel_size - 1) // 2:
             raise ValueError(
-                f"kernel_size={kernel_size} stands for {(kernel_size - 1) // 2} convolutions of 3x3 in a row, and no stage "
-                "has as many."
+                f"kernel_size={kernel_size} stands for {(kernel_size - 1) // 2} convolutions of 3x3 in a row, and no "
+                "stage has as many."
             )
         published = (input, kernel_size, convolutions, width) == ("imagenet", 3, None, 1)
         self.torchvision_name = f"vgg{depth}{'_bn' if batch_norm else ''}" if published else None
 
         layers: list[nn.Module] = []
-        self.ends: list[int] = []  # where in the features each stage has its last ReLU
+        self.ends: list[int] = []  # index in the features of each stage's last ReLU
         channels = in_channels
         for count, out_channels in zip(counts, WIDTHS, strict=False):
             for kernel in kernels(count, kernel_size):
@@ -144,15 +142,15 @@ class VGG(nn.Module):
         return self.head(self.pool(self.features(images)).flatten(1))
 
     def stages(self) -> dict[str, nn.Module]:
-        """The modules whose outputs (B, C, H, W) are worth a look, in order: each stage's last ReLU, before pooling."""
+        """The submodules whose outputs are feature maps (B, C, H, W), in order: each stage's last ReLU."""
         return {f"stage {number}": self.features[end] for number, end in enumerate(self.ends, start=1)}
 
 
 def kernels(count: int, kernel_size: int) -> list[int]:
-    """Kernels that see as many pixels as `count` convolutions of 3x3, as many of them kernel_size as fit.
+    """Kernel sizes with the receptive field of `count` 3x3 convolutions, as many of them kernel_size as fit.
 
-    What is left over comes first, where a stage widens its channels: the paper's count of parameters (section 2.3)
-    is of stacks that keep them.
+    The 3x3 convolutions left over come first, where a stage has fewer input channels: the paper counts parameters
+    (section 2.3) for stacks with as many inputs as outputs.
     """
     large, left = divmod(count, (kernel_size - 1) // 2)
     return [3] * left + [kernel_size] * large

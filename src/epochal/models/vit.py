@@ -73,10 +73,10 @@ class ViT(nn.Module):
         224x224    16x16 patches -> 14x14 tokens (196, embed_dim) -> depth blocks -> class token or mean -> classes
         32x32        4x4 patches ->  8x8  tokens  (64, embed_dim) -> the same
 
-    With num_classes it classifies. Without, it predicts the pixels of each patch, for pretraining: of masked patches (Xie
-    et al. 2021, SimMIM, arXiv 2111.09886) or of the next patch (Chen et al. 2020, iGPT; El-Nouby et al. 2024, AIM, arXiv
-    2401.08541). The parameters that both have in common have the same names; `heads` are the prefixes of the others. The
-    class token is for classification only: pretraining has none.
+    With num_classes it classifies. Without, it predicts the pixels of each patch, for pretraining: of masked patches
+    (Xie et al. 2021, SimMIM, arXiv 2111.09886) or of the next patch (Chen et al. 2020, iGPT; El-Nouby et al. 2024, AIM,
+    arXiv 2401.08541). The parameters that both have in common have the same names; `heads` are the prefixes of the
+    others. The class token is for classification only: pretraining has none.
 
     The small form differs from the published one only in its patches: 4x4 pixels where no patch_size is given.
 
@@ -95,8 +95,10 @@ class ViT(nn.Module):
         patch_size: Side of a patch in pixels; must divide height and width of the image.
         pool: Input of the class head: the output of the "class" token, or the "mean" of the patches' outputs.
         positions: "learned", or "sincos": fixed sines and cosines of row and column.
-        dropout: Fraction zeroed in training, of embeddings and after each linear layer except that of query, key and value.
-        stochastic_depth: Fraction of the images that skip the last block in training; it grows linearly from 0 at the first.
+        dropout: Fraction zeroed in training, of embeddings and after each linear layer except that of query, key and
+            value.
+        stochastic_depth: Fraction of the images that skip the last block in training; it grows linearly from 0 at the
+            first.
 
     Raises:
         ValueError: If a size is below 1, an argument none of its choices, num_heads does not divide embed_dim or
@@ -210,7 +212,7 @@ class ViT(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, images: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """(B, C, H, W) -> logits (B, num_classes), or the pixels of the N patches of P x P, row by row, (B, N, C * P * P).
+        """(B, C, H, W) -> logits (B, num_classes), or the pixels of N patches, row by row, (B, N, C * P * P).
 
         Args:
             images: Of the image_shape that was given.
@@ -259,7 +261,7 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor) -> list[Tensor]:  # (B, C, H, W) -> depth times (B, heads, T, T)
-        """The attention weights of each block, from each token (row) to each (column); the class token, if any, is first."""
+        """Attention weights of each block, from each token (row) to each (column); a class token comes first."""
         maps: list[Tensor] = []
         with evaluating(self):
             self._read(images, maps=maps)
@@ -319,8 +321,8 @@ def sincos(grid: tuple[int, int], embed_dim: int) -> Tensor:  # -> (1, rows * co
 def attention_rollout(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:  # -> (B, rows, columns)
     """Attention rollout: the contribution of each patch to the class head's input, over all blocks.
 
-    Each block is taken as the mean of its attention weights, averaged over the heads, and the identity, which stands for
-    the residual connection; these matrices are multiplied (Abnar & Zuidema 2020, arXiv 2005.00928).
+    Each block is taken as the mean of its attention weights, averaged over the heads, and the identity, which stands
+    for the residual connection; these matrices are multiplied (Abnar & Zuidema 2020, arXiv 2005.00928).
 
     Args:
         maps: From `ViT.attention_maps`.

@@ -35,7 +35,8 @@ def padding_mask(lengths: Tensor | None, steps: int) -> Tensor | None:
 def add_positions(x: Tensor, start: int = 0) -> Tensor:  # (B, T, C) -> (B, T, C)
     """Adds sinusoidal positional encodings; the first step of x has position start.
 
-    Nothing is learned, and there is an encoding for every position. The wavelengths go from 2 pi to 10,000 * 2 pi steps.
+    Nothing is learned, and there is an encoding for every position. The wavelengths go from 2 pi to 10,000 * 2 pi
+    steps.
     """
     steps, embed_dim = x.shape[1:]
     rates = torch.exp(torch.arange(0, embed_dim, 2, device=x.device) * (-math.log(10_000) / embed_dim))

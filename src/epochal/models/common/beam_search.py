@@ -1,6 +1,8 @@
 """Greedy and beam search, for every encoder-decoder.
 
-Beam search as in Sutskever et al. 2014 (arXiv 1409.3215), section 3.2; length penalty of Wu et al. 2016 (arXiv 1609.08144).
+Beam search as in Sutskever et al. 2014 (arXiv 1409.3215), section 3.2; length penalty of Wu et al. 2016
+(arXiv 1609.08144).
+1609.08144).
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ def generate(
 ) -> Tensor:  # (B, ...) -> (B, T)
     """The target that a model predicts for each row of the source.
 
-    The beam_size most likely hypotheses are extended at each step. One that ends leaves the beam and is not replaced, so
-    a beam of one is greedy search: always the most likely token. Of the hypotheses that ended, the best by
+    The beam_size most likely hypotheses are extended at each step. One that ends leaves the beam and is not replaced,
+    so a beam of one is greedy search: always the most likely token. Of the hypotheses that ended, the best by
 
         log-probability / ((5 + length) / 6) ^ length_penalty
 

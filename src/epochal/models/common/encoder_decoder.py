@@ -17,7 +17,7 @@ class EncoderDecoder(nn.Module):
 
     @abstractmethod
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Any:
-        """Encodes the source (B, S), or images (B, C, H, W), once -> the state that `decode` starts from, batch first."""
+        """Encodes the source (B, S), or images (B, C, H, W) -> the state that `decode` starts from, batch first."""
 
     @abstractmethod
     def decode(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:

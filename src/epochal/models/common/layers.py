@@ -1,4 +1,4 @@
-"""What three or more models share: channel counts, initial weights, evaluation mode, the form for an image size, frames."""
+"""What three or more models share: initialisation, evaluation mode, channel counts, an encoder of video frames."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def choose_input(input: str, images: Images) -> str:
 
 
 class FrameEncoder(nn.Module):
-    """Each frame of a video as one vector: two 3x3 convolutions, each with ReLU and 2x2 max pooling, then a linear layer.
+    """Each video frame as one vector: two 3x3 convolutions, each with ReLU and 2x2 max pooling, then a linear layer.
 
     Args:
         in_channels: 1 for grey, 3 for colour videos.

@@ -1,4 +1,4 @@
-"""Torchvision's weights in our networks: the same numbers under our names."""
+"""Torchvision's pretrained weights in our networks: the same tensors under our names."""
 
 from __future__ import annotations
 
@@ -15,45 +15,44 @@ import torch
 from torch import Tensor, nn
 
 from epochal.core.errors import ConfigError
+from epochal.core.protocols import Pretrained, ReshapedWeights, TorchvisionWeights
 
-AUXILIARY = "auxiliary."  # how the names of auxiliary heads begin; torchvision says that it never trained its own
-OWN_SCALE = {"googlenet": (0.5, 0.5)}  # mean and deviation where torchvision's network itself changes the usual ones
-OTHERS = ("efficientnet_v2_*", "vit_h_*")  # networks of torchvision that ours do not make
-PATIENCE = 30  # seconds without an answer
-CURE = "or choose model.pretrained=false."
+AUXILIARY = "auxiliary."  # prefix of auxiliary heads; torchvision documents that it never trained its own
+OWN_SCALE = {"googlenet": (0.5, 0.5)}  # mean and std where torchvision's network itself converts from the usual ones
+OTHERS = ("efficientnet_v2_*", "vit_h_*")  # networks of torchvision without a counterpart here
+TIMEOUT = 30  # seconds without an answer
+ALTERNATIVE = "or choose model.pretrained=false."
 
 
 def translate(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Torchvision's parameters and buffers (or their gradients) by the names that our network has for them.
+    """Torchvision's parameters and buffers (or their gradients) under the names of our network.
 
     Args:
-        state: By torchvision's names.
-        model: Has `torchvision_keys`, pairs of a regular expression and its replacement, which are applied to each
-            name in order; a network whose shapes differ too has `reshape_torchvision(state) -> state`, which gets
-            the renamed tensors.
+        state: Under torchvision's names.
+        model: A `core.protocols.TorchvisionWeights`, and `ReshapedWeights` if its shapes differ too.
     """
     renamed = {}
     for name, tensor in state.items():
         for pattern, replacement in model.torchvision_keys:
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
-    return model.reshape_torchvision(renamed) if hasattr(model, "reshape_torchvision") else renamed
+    return model.reshape_torchvision(renamed) if isinstance(model, ReshapedWeights) else renamed
 
 
 def load_pretrained(model: Any, *, progress: bool = True) -> str:
-    """Gives a network the weights that torchvision (for `Timm`: timm) has for it; tells in a sentence which.
+    """Loads pretrained weights, torchvision's or of the network's own source; returns a sentence that says which.
 
-    They lie in torch.hub's cache, where they are downloaded to if they are missing. An output layer for other classes
-    than ImageNet's keeps its fresh start, and so do auxiliary heads.
+    They are read from torch.hub's cache, into which they are downloaded if they are missing. An output layer for other
+    classes than ImageNet's keeps its random initialisation, and so do auxiliary heads.
 
     Args:
         model: One of our networks.
-        progress: Draw a bar while downloading.
+        progress: Show a progress bar while downloading.
 
     Raises:
-        ConfigError: If there are no weights for such a network, or they are neither in the cache nor to be had.
+        ConfigError: If there are no weights for such a network, or they are not in the cache and cannot be downloaded.
     """
-    if hasattr(model, "load_pretrained"):
+    if isinstance(model, Pretrained):
         return model.load_pretrained()
     weights = _weights(model)
     state = translate(_download(weights, progress=progress), model)
@@ -65,8 +64,8 @@ def load_pretrained(model: Any, *, progress: bool = True) -> str:
     heads = {n for n in unlike if n in own and n in state and len(state[n]) == classes != len(own[n])}
     if wrong := sorted(unlike - heads):
         raise ConfigError(
-            f"{_file(weights)} does not hold the weights of torchvision's {model.torchvision_name}: {wrong[0]} does not "
-            f"fit. Delete the file, so that it is downloaded anew, {CURE}"
+            f"{_file(weights)} does not hold the weights of torchvision's {model.torchvision_name}: {wrong[0]} "
+            f"does not fit. Delete the file, so that it is downloaded anew, {ALTERNATIVE}"
         )
     model.load_state_dict({name: tensor for name, tensor in state.items() if name not in heads}, strict=False)
     begins = ", ".join(sorted({name.rpartition(".")[0] for name in heads}))
@@ -74,12 +73,12 @@ def load_pretrained(model: Any, *, progress: bool = True) -> str:
 
 
 def normalisation(model: Any) -> dict[str, list[float]]:
-    """Mean and deviation of each channel of the pixels, from 0 to 1, that the pretrained weights expect.
+    """Mean and standard deviation of each channel, of pixels in [0, 1], that the pretrained weights expect.
 
     Raises:
         ConfigError: If there are no weights for such a network.
     """
-    if hasattr(model, "normalisation"):
+    if isinstance(model, Pretrained):
         return model.normalisation()
     transform = _weights(model).transforms()
     mean, std = transform.mean, transform.std
@@ -89,54 +88,56 @@ def normalisation(model: Any) -> dict[str, list[float]]:
 
 
 def _weights(model: Any) -> Any:
-    """Torchvision's newest for this network, nothing downloaded yet."""
+    """Torchvision's newest weights for this network; nothing is downloaded yet."""
     from torchvision.models import get_model_weights, list_models
 
-    if getattr(model, "torchvision_name", None) is None:
+    name = model.torchvision_name if isinstance(model, TorchvisionWeights) else None
+    if name is None:
         family = list_models(include=f"{type(model).__name__.lower()}*", exclude=OTHERS)
         which = f", but with model.input=imagenet for {' '.join(family)}" if family else ""
         raise ConfigError(
-            f"model.pretrained=true: torchvision has no weights for this network{which}; choose one that has, {CURE}"
+            f"model.pretrained=true: torchvision has no weights for this network{which}; choose one that has, "
+            f"{ALTERNATIVE}"
         )
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != 3:
         raise ConfigError(
-            f"model.pretrained=true: torchvision's weights of {model.torchvision_name} read colour images, and the data "
-            f"has {first.in_channels} channel{'s' * (first.in_channels > 1)}: choose colour images, {CURE}"
+            f"model.pretrained=true: torchvision's weights of {name} read colour images, and the "
+            f"data has {first.in_channels} channel{'s' * (first.in_channels > 1)}: choose colour images, {ALTERNATIVE}"
         )
-    return get_model_weights(model.torchvision_name).DEFAULT
+    return get_model_weights(name).DEFAULT
 
 
 def _file(weights: Any) -> Path:
-    """Where torch.hub keeps them."""
+    """Where torch.hub caches them."""
     return Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
 
 
 def _download(weights: Any, *, progress: bool) -> dict[str, Tensor]:
-    """Torchvision's state dict, out of the cache or into it.
+    """Torchvision's state dict, from the cache or downloaded into it.
 
     Raises:
         ConfigError: If it cannot be downloaded, or the file is damaged.
     """
     file = _file(weights)
     try:
-        with _patience(), redirect_stdout(io.StringIO()):  # torch.hub prints to it, the bar to stderr
+        with _timeout(), redirect_stdout(io.StringIO()):  # torch.hub prints to it, the bar to stderr
             return weights.get_state_dict(progress=progress, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         if file.exists():
-            raise ConfigError(f"{file} is damaged. Delete it, so that it is downloaded anew, {CURE}") from error
+            raise ConfigError(f"{file} is damaged. Delete it, so that it is downloaded anew, {ALTERNATIVE}") from error
         reason = str(getattr(error, "reason", None) or error).strip().splitlines()
         raise ConfigError(
-            f"model.pretrained=true: {weights.url} cannot be downloaded ({reason[0] if reason else type(error).__name__})."
-            f" Put a copy of it into {file.parent} (TORCH_HOME chooses another place), {CURE}"
+            f"model.pretrained=true: {weights.url} cannot be downloaded "
+            f"({reason[0] if reason else type(error).__name__}). Put a copy of it into {file.parent} (TORCH_HOME chooses another place), {ALTERNATIVE}"
         ) from error
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """A network that swallows what is sent to it ends the wait; torch.hub itself would wait for ever."""
+def _timeout() -> Iterator[None]:
+    """A time limit on each answer while downloading; torch.hub has none, and would wait forever for a silent server."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(TIMEOUT)
     try:
         yield
     finally:
