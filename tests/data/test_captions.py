@@ -1,4 +1,4 @@
-"""Pictures of a folder keep their captions, split picture by picture."""
+"""Images keep their captions, and all captions of an image are in the same split."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from epochal.data.batching import BatchIndices
 from epochal.data.captions import read_list
 
 
-def album(folder: Path, *, pictures: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
-    """Pictures whose brightness is their number, with two captions each."""
+def album(folder: Path, *, count: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
+    """Images whose brightness is their number, with two captions each."""
     (folder / below).mkdir(parents=True, exist_ok=True)
-    for number in range(pictures):
+    for number in range(count):
         Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(folder / below / f"{number}.png")
     if listed == "metadata.csv":
-        lines = [f'{n}.png,"A Dog, number {n}.",dog {n}\n' for n in range(pictures)]
+        lines = [f'{n}.png,"A Dog, number {n}.",dog {n}\n' for n in range(count)]
         (folder / listed).write_text("file_name,caption_0,caption_1\n" + "".join(lines))
     else:
-        lines = [f'{n}.png,"A Dog, number {n}."\n{n}.png,dog {n}\n' for n in range(pictures)]
+        lines = [f'{n}.png,"A Dog, number {n}."\n{n}.png,dog {n}\n' for n in range(count)]
         (folder / listed).write_text("image,caption\n" + "".join(lines))
     return folder
 
@@ -38,7 +38,7 @@ def prepared(folder: Path, **options: Any) -> CaptionData:
     return data
 
 
-def pictures_of(data: CaptionData, split: str) -> list[int]:
+def images_of(data: CaptionData, split: str) -> list[int]:
     rows, count = data.rows(split)
     return rows[BatchIndices(torch.arange(count), 0)].inputs[:, 0, 0, 0].tolist()
 
@@ -47,7 +47,7 @@ def pictures_of(data: CaptionData, split: str) -> list[int]:
     ("listed", "below"),
     [("captions.csv", "."), ("captions.txt", "Images"), ("metadata.csv", "."), ("captions.csv", "images")],
 )
-def test_a_folder_of_pictures_with_captions(tmp_path, listed, below):
+def test_a_folder_of_images_with_captions(tmp_path, listed, below):
     data = prepared(album(tmp_path / "album", listed=listed, below=below), tokenizer="character")
     assert data.sizes() == {"train": 32, "val": 4, "test": 4}
     assert data.specs("captioning") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
@@ -55,7 +55,7 @@ def test_a_folder_of_pictures_with_captions(tmp_path, listed, below):
         rows, count = data.rows(split)
         made = rows[BatchIndices(torch.arange(count), 7)]
         for picture, row, text in zip(
-            pictures_of(data, split), made.targets.tolist(), data.references(split), strict=True
+            images_of(data, split), made.targets.tolist(), data.references(split), strict=True
         ):
             assert text in (f"A Dog, number {picture}.", f"dog {picture}")
             assert row[0] == BEGIN and row[len(text) + 1] == END and set(row[len(text) + 2 :]) <= {PAD}
@@ -64,11 +64,11 @@ def test_a_folder_of_pictures_with_captions(tmp_path, listed, below):
 
 def test_all_captions_of_a_picture_are_in_one_split(tmp_path):
     data = prepared(album(tmp_path / "album"), test=0.3, validation=5)
-    parts = [pictures_of(data, split) for split in ("train", "val", "test")]
+    parts = [images_of(data, split) for split in ("train", "val", "test")]
     assert [len(set(part)) for part in parts] == [9, 5, 6] and all(len(part) == 2 * len(set(part)) for part in parts)
     assert set.union(*map(set, parts)) == set(range(20))
     fewer = prepared(tmp_path / "album", test=0.3, validation=5, train_size=4)
-    assert pictures_of(fewer, "test") == parts[2] and set(pictures_of(fewer, "train")) < set(parts[0])
+    assert images_of(fewer, "test") == parts[2] and set(images_of(fewer, "train")) < set(parts[0])
 
 
 def test_words_are_learned_from_the_training_captions_alone(tmp_path):
@@ -87,16 +87,16 @@ def test_long_captions_are_cut_and_still_end(tmp_path):
     assert data.specs("captioning")[1].length == 6
 
 
-def test_another_runs_vocabulary_and_brightness_are_adopted(tmp_path):
+def test_another_runs_vocabulary_and_normalisation_are_loaded(tmp_path):
     first = prepared(album(tmp_path / "album"), tokenizer="character")
-    other = CaptionData(name="captions", path=str(album(tmp_path / "other", pictures=9)), image_size=8, batch_size=2)
+    other = CaptionData(name="captions", path=str(album(tmp_path / "other", count=9)), image_size=8, batch_size=2)
     other.load_state(first.state())
     other.prepare()
     assert other.target_tokenizer.vocabulary == first.target_tokenizer.vocabulary and other.kind == "character"
     assert torch.equal(other.mean, first.mean)
 
 
-def test_pictures_are_normalised_by_those_to_learn_from(tmp_path):
+def test_images_are_normalised_by_the_training_images(tmp_path):
     data = prepared(album(tmp_path / "album"))
     rows, count = data.rows("train")
     given = data.on_after_batch_transfer(rows[BatchIndices(torch.arange(count), 0)], 0).inputs
@@ -106,7 +106,7 @@ def test_pictures_are_normalised_by_those_to_learn_from(tmp_path):
 def test_a_folder_without_captions_is_refused(tmp_path):
     folder = album(tmp_path / "album")
     (folder / "captions.csv").unlink()
-    with pytest.raises(ConfigError, match=r"album has no captions: put captions\.csv beside the pictures"):
+    with pytest.raises(ConfigError, match=r"album has no captions: put captions\.csv beside the images"):
         prepared(folder)
 
 
@@ -115,7 +115,7 @@ def test_a_folder_without_captions_is_refused(tmp_path):
     [
         ("image,caption\n0.png\n", r"Line 2 of .*captions\.csv is not a file's name, a comma and a caption\."),
         ("0.png,a dog\n1.png, \n", r"Line 2 of .*captions\.csv is not a file's name, a comma and a caption\."),
-        ("image,caption\n", r"captions\.csv lists no pictures\."),
+        ("image,caption\n", r"captions\.csv lists no images\."),
         ("image,caption\nno.png,a dog\n", r"captions\.csv names no\.png, but there is no such file beside it\."),
     ],
 )
@@ -151,5 +151,5 @@ def test_an_empty_caption_of_a_table_is_refused(tmp_path):
     folder = album(tmp_path / "album", listed="metadata.csv")
     text = (folder / "metadata.csv").read_text().replace(",dog 3\n", ",\n")
     (folder / "metadata.csv").write_text(text)
-    with pytest.raises(ConfigError, match=r"Picture \d+ of .*album, split train, has no caption, or an empty one"):
+    with pytest.raises(ConfigError, match=r"Image \d+ of .*album, split train, has no caption, or an empty one"):
         prepared(folder)

@@ -8,8 +8,8 @@ import torch
 
 from epochal.core.errors import ConfigError
 from epochal.core.seeds import mix
-from epochal.data.batching import IN_A_ROW, Batch, BatchOrder, Loader
-from epochal.data.datamodule import count_of, stratified_order
+from epochal.data.batching import READ_AHEAD_BYTES, Batch, BatchOrder, Loader
+from epochal.data.stored import count_of, stratified_order
 
 
 def order(**changes: object) -> BatchOrder:
@@ -21,7 +21,7 @@ def order(**changes: object) -> BatchOrder:
 
 
 def listed(made: BatchOrder) -> list[tuple[list[int], int]]:
-    return [(rows.numbers.tolist(), rows.seed) for rows in made]
+    return [(rows.rows.tolist(), rows.seed) for rows in made]
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches_and_nothing_else_matters():
@@ -72,7 +72,7 @@ def test_how_much_is_done_is_asked_when_the_first_batch_is_wanted():
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_ranks_share_out_the_same_batches(world, shuffle):
+def test_ranks_divide_the_same_batches(world, shuffle):
     whole = listed(order(shuffle=shuffle))
     parts = [listed(order(shuffle=shuffle, rank=rank, world=world)) for rank in range(world)]
     for step, (index, seed) in enumerate(whole):
@@ -89,15 +89,15 @@ def test_mix_spreads_near_numbers():
     assert mix(1, 2) != mix(2, 1) and mix(1) != mix(1, 0)
 
 
-@pytest.mark.parametrize("share, count", [(None, 200), (1, 1), (200, 200), (0.25, 50), (1.0, 200), (0.005, 1)])
-def test_a_share_is_a_count_or_a_fraction(share, count):
-    assert count_of(share, 200, "dataset.train_size") == count
+@pytest.mark.parametrize("part, count", [(None, 200), (1, 1), (200, 200), (0.25, 50), (1.0, 200), (0.005, 1)])
+def test_a_part_is_a_count_or_a_fraction(part, count):
+    assert count_of(part, 200, "dataset.train_size") == count
 
 
-@pytest.mark.parametrize("share", [0, -1, 201, 0.001, -0.5])
-def test_a_share_that_is_none(share):
-    with pytest.raises(ConfigError, match=rf"dataset\.test={share} makes .* of 200 rows"):
-        count_of(share, 200, "dataset.test")
+@pytest.mark.parametrize("part", [0, -1, 201, 0.001, -0.5])
+def test_a_part_of_no_row_or_more_than_all_is_refused(part):
+    with pytest.raises(ConfigError, match=rf"dataset\.test={part} makes .* of 200 rows"):
+        count_of(part, 200, "dataset.test")
 
 
 def test_every_beginning_of_a_stratified_order_has_the_classes_in_proportion():
@@ -119,17 +119,17 @@ class Wide:
 
     def __getitem__(self, rows):
         self.gathered += 1
-        return Batch(rows.numbers[:, None].expand(-1, self.width).to(torch.uint8), rows.numbers, rows.seed)
+        return Batch(rows.rows[:, None].expand(-1, self.width).to(torch.uint8), rows.rows, rows.seed)
 
 
 @pytest.mark.parametrize("done", [0, 4, 10])
-@pytest.mark.parametrize("width", [1, 1000, IN_A_ROW])
+@pytest.mark.parametrize("width", [1, 1000, READ_AHEAD_BYTES])
 def test_a_loader_gives_each_batch_of_its_order_once(width, done):
     batches = [(batch.targets.tolist(), batch.seed) for batch in Loader(Wide(width), order(first=lambda: done))]
     assert batches == listed(order())[done:]
 
 
 def test_large_batches_are_gathered_one_at_a_time():
-    rows = Wide(IN_A_ROW)
+    rows = Wide(READ_AHEAD_BYTES)
     for number, _ in enumerate(Loader(rows, order())):
         assert rows.gathered == number + 1

@@ -19,11 +19,11 @@ def strips(**options: Any) -> DigitCaptions:
     return data
 
 
-def test_the_facts_hold_and_are_known_before_anything_is_made():
-    facts = (Images(1, 8, 40), Tokens(14, 7))
+def test_specs_hold_and_are_known_before_anything_is_made():
+    specs = (Images(1, 8, 40), Tokens(14, 7))
     data = strips()
-    assert data.specs("captioning") == facts
-    assert DigitCaptions.example_specs({"name": "x", "source": "digits", "length": 5}, "captioning") == [facts]
+    assert data.specs("captioning") == specs
+    assert DigitCaptions.example_specs({"name": "x", "source": "digits", "length": 5}, "captioning") == [specs]
     assert DigitCaptions.example_specs({"name": "x", "source": "mnist", "length": 3}, "captioning") == [
         (Images(1, 28, 84), Tokens(14, 5))
     ]

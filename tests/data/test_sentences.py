@@ -71,7 +71,7 @@ def test_long_texts_lose_their_end(file):
 
 
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "character", "byte"])
-def test_facts_are_those_of_the_vocabulary(file, tokenizer):
+def test_specs_have_the_size_of_the_vocabulary(file, tokenizer):
     data = prepared(file, tokenizer=tokenizer, vocab_size=270, max_length=20)
     tokens, classes = data.specs("classification")
     assert tokens == Tokens(len(data.tokenizer), 20) and classes == Classes(("0", "1"))

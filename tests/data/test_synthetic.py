@@ -11,7 +11,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, IGNORED, PAD, Numbers, Series, StepLabels, Tokens
 from epochal.data import Adding, Batch, Copy, Reverse
 from epochal.data.batching import BatchIndices
-from epochal.data.chance import uniform
+from epochal.data.counter_rng import uniform
 from epochal.data.synthetic import Synthetic
 
 EACH = [
@@ -72,7 +72,7 @@ def test_rows_that_are_not_fresh_are_the_same_in_each_epoch(kind, task):
 
 
 @pytest.mark.parametrize(("kind", "task"), EACH)
-def test_the_facts_hold_and_are_known_before_anything_is_made(kind, task):
+def test_specs_hold_and_are_known_before_anything_is_made(kind, task):
     data = prepared(kind, task)
     inputs, outputs = data.specs(task)
     made = batch(data, "val", *range(40))

@@ -72,7 +72,7 @@ def test_sentences_are_shown_with_what_they_are_taken_for(task):
 def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
     data = task.data
     for numbers in LENGTHS.argsort(stable=True).split(10):  # as the batches of a test come
-        task.step(data[SimpleNamespace(numbers=numbers)])
+        task.step(data[SimpleNamespace(rows=numbers)])
     artifacts = task.test_artifacts()
     mistakes = [line.strip() for line in artifacts.texts["mistakes"].splitlines() if "text" in line]
     assert mistakes == [f"text {number}" for number in range(3, 32, 4)]
@@ -88,7 +88,7 @@ def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):
 
 
 def test_padding_counts_as_no_token(task):
-    batch = task.data[SimpleNamespace(numbers=torch.arange(4))]
+    batch = task.data[SimpleNamespace(rows=torch.arange(4))]
     assert task.step(batch)[1]["tokens"].sum() == 9
 
 

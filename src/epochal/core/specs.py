@@ -6,11 +6,13 @@ B is the batch size, T the length of a sequence.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 # The reserved first ids of every vocabulary whose texts are padded to one length: padding, unknown token, begin and end
 # of the text. The vocabularies of language models, whose running text needs no padding, reserve none.
 PAD, UNKNOWN, BEGIN, END = range(4)
+# Pixels that a model reads: "normalised" to mean 0 and standard deviation 1 of each channel, or "symmetric" in [-1, 1].
+ImageRange = Literal["normalised", "symmetric"]
 IGNORED = -100  # the label of positions that count neither in the loss nor in the metrics (PyTorch's ignore_index)
 
 

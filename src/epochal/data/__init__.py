@@ -1,4 +1,4 @@
-"""Data sets as LightningDataModules; each tells its facts (`epochal.core.specs`) and yields `Batch`es."""
+"""Data sets as LightningDataModules, which have specs (`epochal.core.specs`) and yield `Batch`es."""
 
 from epochal.data.batching import Batch
 from epochal.data.captions import CaptionData

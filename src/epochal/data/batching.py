@@ -1,4 +1,4 @@
-"""The batch, its order, and the loader that yields it."""
+"""The batch, the order of the batches, and the loader that yields them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from epochal.core.seeds import mix
 
-POOL = 50  # batches whose rows are sorted by length together
-
-
-IN_A_ROW = 2**18  # bytes of batches that are gathered together
+POOL = 50  # batches in a pool, within which shuffled rows are sorted by length
+READ_AHEAD = 50  # batches gathered in one go, at most
+READ_AHEAD_BYTES = 2**18  # inputs gathered in one go, at most
 
 
 class Batch(NamedTuple):
-    """One gather. `seed` is a function of (run's seed, epoch, step): augmentation, dropout and noise draw from it.
+    """A batch of B rows.
 
-    `lengths` (B) are those of the inputs, where they are unlike and the rest of each row is padding; else None.
+    Attributes:
+        inputs: (B, ...), as the data's input spec says, or uint8 pixels that are not normalised yet.
+        targets: (B, ...), as the data's output spec says.
+        seed: Mixed from (run's seed, epoch, step). Augmentation, dropout and noise draw from it.
+        lengths: (B,) lengths of inputs that are padded on the right; None if no row is padded.
     """
 
     inputs: Tensor
@@ -31,26 +34,27 @@ class Batch(NamedTuple):
 
 
 class BatchIndices(NamedTuple):
-    """Which rows make the next batch."""
+    """Which rows make up a batch."""
 
-    numbers: Tensor
-    seed: int
+    rows: Tensor  # (B,) int64
+    seed: int  # see `Batch`
 
 
 class BatchOrder(Sampler[BatchIndices]):
-    """Row numbers batch by batch: nothing but a function of (seed, epoch, step).
+    """A batch sampler whose order depends on (seed, epoch, step) alone, so that there is no state to save.
 
-    With several ranks each takes every world-th row of the same global batch.
+    With several ranks, rank r takes the rows r, r + world, r + 2 world ... of each global batch.
 
     Args:
-        count: Rows in the set.
-        batch_size: Rows in a batch, all ranks together.
-        seed: The run's.
-        shuffle: A new order each epoch, leaving out what does not fill a batch; else in order, all rows.
-        first: Tells, when an epoch's first batch is asked for, how many batches of it are done already.
-        rank, world: This process and how many there are.
-        lengths: Of the rows, where they are unlike: rows of like length share a batch, so that little is padded. Where
-            rows are shuffled, only within pools of some batches, so that batches stay unlike from epoch to epoch.
+        count: Rows in the split.
+        batch_size: Rows in a batch, summed over all ranks.
+        seed: The run's seed.
+        shuffle: True: a new order in each epoch, without the last, incomplete batch. False: all rows in order.
+        first: Returns how many batches of the epoch are done already; called when its first batch is asked for.
+        rank: Of this process.
+        world: Number of processes.
+        lengths: (count,) lengths of the rows. If given, rows of similar length share a batch, which keeps padding small:
+            sorted if shuffle is False, else sorted within pools of `POOL` batches, so that epochs have different batches.
     """
 
     def __init__(
@@ -78,38 +82,39 @@ class BatchOrder(Sampler[BatchIndices]):
         return self.count // self.batch_size if self.shuffle else -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        # A generator's body runs at the first next(), when Lightning has restored its counters and set the epoch.
-        chance = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        order = torch.randperm(self.count, generator=chance) if self.shuffle else torch.arange(self.count)
+        # A generator's body starts at the first next(): by then Lightning has restored its counters and set the epoch.
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        order = torch.randperm(self.count, generator=generator) if self.shuffle else torch.arange(self.count)
         if self.lengths is not None:
-            order = self._bucketed(order, chance)
+            order = self._bucketed(order, generator)
         for step in range(self.first(), len(self)):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield BatchIndices(index[self.rank :: self.world], mix(self.seed, self.epoch, step))
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield BatchIndices(rows[self.rank :: self.world], mix(self.seed, self.epoch, step))
 
-    def _bucketed(self, order: Tensor, chance: torch.Generator) -> Tensor:
+    def _bucketed(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """The order with rows of similar length in the same batch; see the argument `lengths`."""
         assert self.lengths is not None
         if not self.shuffle:
             return self.lengths.argsort(stable=True)
         pools = order[: len(self) * self.batch_size].split(POOL * self.batch_size)
         order = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])
         batches = order.view(len(self), self.batch_size)
-        return batches[torch.randperm(len(self), generator=chance)].flatten()
+        return batches[torch.randperm(len(self), generator=generator)].flatten()
 
 
 class Loader(DataLoader):
-    """The batches of an order, each one gather, with nothing of the work that workers and collation need.
+    """Yields the batches of an order, each gathered by one indexing operation, without workers and without collation.
 
-    Small ones are gathered several in a row: what that needs is still in the processor's cache then, and is not after a
-    training step.
+    Small batches are gathered several at a time: the first leaves the rows' memory in the processor's cache, which a
+    training step would evict before the next.
     """
 
     def __init__(self, rows: Dataset[Batch], order: BatchOrder) -> None:
         super().__init__(rows, sampler=order, batch_size=None)  # None: the sampler yields whole batches
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # it needs no worker and no state
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader's iterators keep workers and state
         order, count = iter(self.sampler), 1
-        while numbers := list(islice(order, count)):
-            batches = [self.dataset[rows] for rows in numbers]
-            count = min(POOL, max(1, IN_A_ROW // (batches[0].inputs.nbytes + 1)))
+        while indices := list(islice(order, count)):
+            batches = [self.dataset[index] for index in indices]
+            count = min(READ_AHEAD, max(1, READ_AHEAD_BYTES // (batches[0].inputs.nbytes + 1)))
             yield from batches

@@ -1,4 +1,4 @@
-"""Arrays that were decoded once, in folders that appear whole or not at all."""
+"""Cache of decoded arrays, in folders that are complete or do not exist."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from epochal.core.errors import ConfigError
 
-LAYOUT = 2  # raise it when the meaning of the arrays changes, so that old folders are not read
+LAYOUT = 2  # version of the files; raise it when their meaning changes, so that older folders are not read
 
 
 def cache_root() -> Path:
-    """`EPOCHAL_CACHE`, or the platform's folder for caches."""
+    """The environment variable `EPOCHAL_CACHE`, or the platform's folder for caches."""
     if named := os.environ.get("EPOCHAL_CACHE"):
         return Path(named).expanduser().absolute()
     from platformdirs import user_cache_path
@@ -28,13 +28,18 @@ def cache_root() -> Path:
 
 
 def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:
-    """The folder that `make` filled for this name and key, now or in an earlier run.
+    """The folder of this name and key, which `make` fills if it does not exist yet.
 
-    `make` writes `.npy` files into the folder it is given and returns what else to remember, which lands in
-    `meta.json` together with a hash of the arrays. Two processes that start at once make it once.
+    Of several processes that start at once, one fills it and the others wait.
+
+    Args:
+        name: Prefix of the folder's name.
+        key: All that the arrays depend on; must be serialisable as JSON.
+        make: Writes `.npy` files into the folder that it is given, and returns the other metadata. It is saved in
+            `meta.json` with a hash of the arrays, "fingerprint".
 
     Raises:
-        ConfigError: If the cache cannot be written, or the disk is too small.
+        ConfigError: If the cache cannot be written, or the disk is full.
     """
     from filelock import FileLock
 
@@ -52,7 +57,7 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
         with FileLock(root / f".{folder.name}.lock"):
             if folder.is_dir():
                 return folder
-            shutil.rmtree(building, ignore_errors=True)  # left by a killed process: we hold its lock
+            shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed, as the lock was free
             building.mkdir()
             try:
                 meta = make(building)
@@ -75,7 +80,7 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """A new memory-mapped `.npy` file, after checking that the disk has room for it.
+    """A new memory-mapped `.npy` file, for which the disk has room.
 
     Raises:
         ConfigError: If the disk is too small.
@@ -85,23 +90,23 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> 
     if needed > free:
         raise ConfigError(_no_space(path.parent.parent, needed=needed, free=free))
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(
-        os, "posix_fallocate"
-    ):  # takes the room now: a write into a mapped hole of a full disk kills the process
+    if hasattr(os, "posix_fallocate"):
+        # reserves the disk now: later, a write to a mapped page without room on the disk kills the process (SIGBUS)
         with path.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     return array
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
+    """What `make` returned, and the "fingerprint", see `cached`."""
     return json.loads((folder / "meta.json").read_text())
 
 
 def read_array(path: Path) -> Any:
-    """A torch tensor over the file's pages: memory is taken as rows are read, and shared between processes."""
+    """A memory-mapped torch tensor: pages are loaded when they are read, and processes share them."""
     import torch
 
-    return torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch wants to be allowed to write
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # copy on write: torch warns of read-only arrays
 
 
 def _not_writable(root: Path, error: OSError) -> ConfigError:

@@ -1,82 +1,121 @@
-"""What every data set shares: the batch, its order, and where a resumed run goes on."""
+"""The base class of all data sets."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import Inputs, Outputs
+from epochal.core.specs import ImageRange, Inputs, Outputs
 from epochal.data.batching import Batch, BatchOrder, Loader
+
+SPLITS = ("train", "val", "test")
 
 
 class DataModule(pl.LightningDataModule):
-    """A data set: `prepare()` makes the arrays, then it tells its facts and yields batches.
+    """A data set. `prepare` reads or makes its arrays; after that it has specs and yields batches.
+
+    A subclass names the options that are its own in `__init__`, and hands all others on to its base as `**options`.
+    `inspect.signature` of the subclass lists them all. What the options default to in a run stands in conf/dataset.
 
     Args:
-        name: The choice of the group, for messages and file names.
-        batch_size: Rows in a training batch, all devices together.
-        eval_batch_size: Rows in a validation or test batch.
-        seed: Order and augmentation follow from it; which rows are held out does not.
+        name: The choice in conf/dataset, for messages and file names.
+        batch_size: Rows in a training batch, summed over all devices.
+        eval_batch_size: Rows in a validation or test batch, summed over all devices.
+        seed: The run's seed. It decides the order of training rows and their augmentation, not which rows are held out.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ()  # what it can teach, best first
-    yields: ClassVar[type]  # the kind of its inputs, see facts.py
+    tasks: ClassVar[tuple[str, ...]] = ()  # names in conf/task that it has targets for; the first is the default
+    yields: ClassVar[type]  # the class of its input spec, one of core.specs.Inputs
+    unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
-    task: str = ""  # the objective that the rows are for; set before `prepare`
+    task: str = ""  # one of `tasks`, set before `prepare`
 
-    def __init__(self, *, name: str, batch_size: int, eval_batch_size: int, seed: int) -> None:
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Gives the class an explicit signature, in which the base's options stand for `**options`."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # without self
+        named = {p.name: p for p in own if p.kind is not p.VAR_KEYWORD}
+        if len(named) < len(own):
+            named = {**inspect.signature(cls.__mro__[1]).parameters, **named}
+        cls.__signature__ = inspect.Signature(list(named.values()))
+
+    def __init__(self, *, name: str, batch_size: int = 64, eval_batch_size: int = 256, seed: int = 1) -> None:
         super().__init__()
         self.name, self.batch_size, self.eval_batch_size, self.seed = name, batch_size, eval_batch_size, seed
-        self.fingerprint = ""
+        self.fingerprint = ""  # hash of the arrays, or of the options that they are made from
 
     def prepare(self) -> None:
-        """Finds or makes the arrays and reads their facts; cheap if they are in the cache.
+        """Reads or makes the arrays, or opens those of the cache.
 
         Raises:
             ConfigError: If the source is missing or not what the config says it is.
         """
-        raise NotImplementedError  # each kind of data does
+        raise NotImplementedError
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
-        """Facts that it may have once prepared, to try a model on before: what fails on all of them is the model's fault."""
-        raise NotImplementedError  # each kind of data does
+        """Plausible specs, known before anything is read: a model that fits none of them is refused at once.
+
+        Args:
+            config: The group `dataset` of a config.
+            task: One of `tasks`.
+        """
+        raise NotImplementedError
 
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
-        """What a model for this task reads, and what it gives."""
-        raise NotImplementedError  # each kind of data does
+        """What a model for this task reads, and what it must return."""
+        raise NotImplementedError
+
+    def use_image_range(self, image_range: ImageRange) -> None:
+        """Sets the range of the pixels that a model reads; see `core.specs.ImageRange`.
+
+        Raises:
+            ConfigError: If the data cannot be had in this range.
+        """
+        if image_range != "normalised":
+            raise ConfigError(f"dataset={self.name} has no {image_range} images.")
+
+    @property
+    def note(self) -> str:
+        """What the user should know about the rows before a run, e.g. that some are left out; may be empty."""
+        return ""
 
     def lengths(self, split: str) -> Tensor | None:
-        """By what rows are sorted into batches of like length; None where all are alike."""
+        """(N,) numbers by which rows are sorted into batches of similar length; None if all rows have one length."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must remember to read other data the same way, as plain containers."""
+        """What a checkpoint must hold so that other data is read the same way (vocabulary, mean ...): plain containers."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes over what another run's data remembered (see `state`), before `prepare`."""
+        """Makes the next `prepare` use the `state` of another run's data instead of the data's own."""
 
     def rows(self, split: str) -> tuple[Dataset[Batch], int]:
-        """The set of a split, and how many rows it has in this epoch."""
-        raise NotImplementedError  # each kind of data does
+        """The dataset of a split ("train", "val" or "test"), indexed by `BatchIndices`, and its number of rows."""
+        raise NotImplementedError
 
     def sizes(self) -> dict[str, int]:
-        """Rows by split."""
-        return {split: self.rows(split)[1] for split in ("train", "val", "test")}
+        """Number of rows by split."""
+        return {split: self.rows(split)[1] for split in SPLITS}
 
     def batches_per_epoch(self) -> int:
+        """Training batches; the last, incomplete one is left out."""
         return self.rows("train")[1] // self.batch_size
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        if batch.inputs.device == device:  # Lightning's own way looks at every field
+        if batch.inputs.device == device:  # Lightning's own implementation walks through every field
             return batch
         inputs, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.inputs, batch.targets))
         lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
@@ -84,7 +123,7 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         progress = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
-        # 0, or the batches done before a kill
+        # above 0 where a run is resumed in the middle of an epoch
         return self._loader("train", shuffle=True, first=lambda: progress.current.ready if progress else 0)
 
     def val_dataloader(self) -> DataLoader:
@@ -108,34 +147,14 @@ class DataModule(pl.LightningDataModule):
         return Loader(rows, order)
 
     def check_batch_size(self, count: int) -> None:
-        """Raises ConfigError if not one training batch can be filled."""
+        """Raises ConfigError if count training rows do not fill one batch."""
         if self.batch_size > count:
             raise ConfigError(
                 f"dataset.batch_size={self.batch_size} is larger than the {count:,} training rows of dataset={self.name}."
             )
 
 
-def count_of(share: int | float | None, total: int, option: str) -> int:
-    """A count, or a fraction of the total, as a number of rows; None is all of them.
-
-    Raises:
-        ConfigError: If that is none of them or more than there are.
-    """
-    if share is None:
-        return total
-    count = round(share * total) if isinstance(share, float) and share <= 1 else int(share)
-    if not 1 <= count <= total:
-        raise ConfigError(
-            f"{option}={share} makes {count:,} of {total:,} rows; give a count up to {total:,} or a fraction."
-        )
-    return count
-
-
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A shuffled order of the rows in which every beginning holds the classes in their proportions."""
-    random = np.random.default_rng(seed)
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        place[random.permutation(rows)] = (np.arange(len(rows)) + random.random(len(rows))) / len(rows)
-    return np.argsort(place, kind="stable")
+def check_count(option: str, value: Any, least: int = 1) -> None:
+    """Raises ConfigError unless dataset.<option> is a whole number of at least least."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"dataset.{option}={value} must be a whole number, {least:,} or more.")

@@ -1,9 +1,9 @@
-"""Strips of digits, captioned by the digits in words: captions that can be made anywhere."""
+"""Strips of digits with a caption that names them: synthetic image captions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +12,21 @@ from torch import Tensor
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Images, Inputs, Outputs, Tokens
 from epochal.data import tokenizers
 from epochal.data.batching import Batch, BatchIndices
-from epochal.data.chance import uniform
-from epochal.data.digits import MadeOfDigits
+from epochal.data.counter_rng import uniform
+from epochal.data.digits import ComposedDigits
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIRST = END + 1  # id of "zero"
 
 
 class DigitWords:
-    """The ids of the ten words."""
+    """The vocabulary of the ten words."""
 
     def __len__(self) -> int:
         return FIRST + len(WORDS)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Up to the END, separated by spaces, without padding."""
+        """The words up to END, separated by spaces, without PAD and BEGIN."""
         words = []
         for token in map(int, ids):
             if token == END:
@@ -36,53 +36,24 @@ class DigitWords:
         return " ".join(words)
 
 
-class DigitCaptions(MadeOfDigits):
-    """Strips of one to `length` digits side by side, captioned by the digits in words: "three one seven".
+class DigitCaptions(ComposedDigits):
+    """Strips of one to `length` digits side by side, with the digits in words as the caption: "three one seven".
 
-    The strip begins anywhere, and each digit is moved a little, sideways and up or down. Captions of all rows are padded
-    to one width.
+    The first digit is at a random place, and each is shifted at random by up to a tenth of its size up or down and up to
+    a fifth to the left. Captions are padded to one width.
 
     Args:
-        name, batch_size, eval_batch_size, seed: See `Data`.
-        source: "mnist" for strips 28 pixels high, or "digits", which ship with the package, for 8.
-        length: Digits in a strip, at most; a strip is as wide as so many.
-        train_size, validation, test, fresh, split_seed: See `Synthetic`; counted in strips.
-
-    Raises:
-        ConfigError: If there is no such source, or a size is no whole number or too small.
+        length: Most digits in a strip. All strips are as wide as this many.
+        test: Strips to test on.
+        **options: See `ComposedDigits`; rows are strips. With source="mnist" they are 28 pixels high, with "digits" 8.
     """
 
     tasks: ClassVar = ("captioning",)
     yields: ClassVar = Images
+    unit: ClassVar = "images"
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source: str = "mnist",
-        length: int = 5,
-        train_size: int = 12_800,
-        validation: int = 1_000,
-        test: int = 2_000,
-        fresh: bool = True,
-        split_seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 250,
-        seed: int = 1,
-    ) -> None:
-        super().__init__(
-            name=name,
-            source=source,
-            length=length,
-            train_size=train_size,
-            validation=validation,
-            test=test,
-            fresh=fresh,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-        )
+    def __init__(self, *, length: int = 5, test: int = 2_000, **options: Any) -> None:
+        super().__init__(length=length, test=test, **options)
         self.target_tokenizer = DigitWords()
 
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
@@ -90,30 +61,45 @@ class DigitCaptions(MadeOfDigits):
 
     def make(self, split: str, batch: BatchIndices) -> Batch:
         images, labels = self.digits[split]
-        most, side = self.length, self.side
-        drawn = uniform(self.chance(split, batch), batch.numbers, 3 * most + 2)
-        count, start, which, closer, higher = drawn.split((1, 1, most, most, most), dim=1)
-        count = (count * most).long() + 1  # (B, 1)
-        image = (which * len(images)).long()  # (B, N)
-        place = torch.arange(most)
+        longest = self.length
+        drawn = uniform(self.draw_seed(split, batch), batch.rows, 3 * longest + 2)
+        count, start, which, closer, higher = drawn.split((1, 1, longest, longest, longest), dim=1)
+        count = (count * longest).long() + 1  # (B, 1) digits in each strip
+        image = (which * len(images)).long()  # (B, N) number of each digit's image
+        left, top = self._positions(count, start, closer, higher)
+        strips = self._compose(images, image, left, top)
+        return Batch(strips[:, None], self._captions(FIRST + labels[image], count), batch.seed)
 
-        # a digit may come a fifth of its width too close to the one before it, where both are blank
+    def _positions(self, count: Tensor, start: Tensor, closer: Tensor, higher: Tensor) -> tuple[Tensor, Tensor]:
+        """The left and top edge of each digit in pixels, (B, N) both; digits from the count-th on are right of the strip.
+
+        Args:
+            count: (B, 1) digits in each strip.
+            start: (B, 1) in [0, 1), the place of the first digit in the room that is left.
+            closer, higher: (B, N) in [0, 1), horizontal and vertical shift of each digit.
+        """
+        longest, side = self.length, self.side
+        # a digit may overlap the one before it by a fifth of its width, where both are usually blank
         step = side - (closer * (side // 5 + 1)).long()
         step[:, 0] = 0
-        left = step.cumsum(1)  # (B, N), from the first digit's
-        room = most * side - left.gather(1, count - 1) - side  # (B, 1): what is left of the strip's width
+        left = step.cumsum(1)  # (B, N) relative to the first digit
+        room = longest * side - left.gather(1, count - 1) - side  # (B, 1) of the strip's width that is left
         left += (start * (room + 1)).long()
-        left = left.masked_fill(place >= count, most * side)
-        x = torch.arange(most * side)
-        owner = (x >= left[..., None] + (place[:, None] > 0) * (side // 10)).sum(1).sub_(1)  # (B, W): which digit's
-        column = x - left.gather(1, owner.clamp(min=0))  # (B, W), in that digit
-        inked = (owner >= 0) & (column >= 0) & (column < side)
-        down = (higher * (2 * (side // 10) + 1)).long() - side // 10  # (B, N)
-        row = torch.arange(side)[:, None] - down.gather(1, owner.clamp(min=0))[:, None]  # (B, H, W), in that digit
-        inked = inked[:, None] & (row >= 0) & (row < side)
-        first = image.gather(1, owner.clamp(min=0)) * side**2 + column  # of the pixel in the array of all digits
-        strips = images.flatten().take((first[:, None] + row * side).masked_fill(~inked, 0)).masked_fill(~inked, 0)
-        return Batch(strips[:, None], self._captions(FIRST + labels[image], count), batch.seed)
+        left = left.masked_fill(torch.arange(longest) >= count, longest * side)
+        return left, (higher * (2 * (side // 10) + 1)).long() - side // 10
+
+    def _compose(self, images: Tensor, image: Tensor, left: Tensor, top: Tensor) -> Tensor:
+        """Strips (B, H, W) uint8 in which each digit (B, N) has its left and top edge at the given pixels."""
+        longest, side = self.length, self.side
+        x = torch.arange(longest * side)
+        margin = (torch.arange(longest)[:, None] > 0) * (side // 10)  # (N, 1): an overlap is divided near its middle
+        owner = (x >= left[..., None] + margin).sum(1).sub_(1)  # (B, W) the digit in each column; -1: none
+        column = x - left.gather(1, owner.clamp(min=0))  # (B, W) within that digit
+        inside = (owner >= 0) & (column >= 0) & (column < side)
+        row = torch.arange(side)[:, None] - top.gather(1, owner.clamp(min=0))[:, None]  # (B, H, W) within that digit
+        inside = inside[:, None] & (row >= 0) & (row < side)
+        first = image.gather(1, owner.clamp(min=0)) * side**2 + column  # (B, W) index into all pixels of all images
+        return images.flatten().take((first[:, None] + row * side).masked_fill(~inside, 0)).masked_fill(~inside, 0)
 
     def _captions(self, words: Tensor, count: Tensor) -> Tensor:  # (B, N), (B, 1) -> (B, N + 2)
         place = torch.arange(words.shape[1] + 1)

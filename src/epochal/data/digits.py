@@ -1,4 +1,4 @@
-"""What sets that are made of handwritten digits share: where the digits come from, and how pixels become numbers."""
+"""What data sets composed of handwritten digits have in common: where the digits come from, and their normalisation."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from torch import Tensor
 
 from epochal.core.errors import ConfigError
 from epochal.data.batching import Batch
+from epochal.data.datamodule import SPLITS
 from epochal.data.images import PACKAGED, ImageData
-from epochal.data.synthetic import SPLITS, Synthetic
+from epochal.data.synthetic import Synthetic
 
 
 class Source(NamedTuple):
-    """A set of grey, square digits."""
+    """A set of grey, square images of digits."""
 
     path: str
-    side: int
+    side: int  # in pixels
 
 
 SOURCES = {"mnist": Source("ylecun/mnist", 28), "digits": Source(f"{PACKAGED}digits.npz", 8)}
 
 
-class MadeOfDigits(Synthetic):
-    """Rows put together from images of digits when they are asked for: those to test on from test images alone, those to
-    validate on from images held out of the ones to learn from.
+class ComposedDigits(Synthetic):
+    """Synthetic rows composed of images of digits. Each split has digits of its own: test rows are made of test images,
+    and validation rows of images held out of the training images.
 
     Args:
-        source: "mnist", or "digits", which ship with the package.
-        others: See `Synthetic`.
+        source: "mnist", or "digits", which ships with the package.
+        **options: See `Synthetic`.
 
     Raises:
-        ConfigError: If there is no such source, or a size is no whole number or too small.
+        ConfigError: If there is no such source.
     """
 
     names: ClassVar = tuple("0123456789")
 
-    def __init__(self, *, source: str, **others: Any) -> None:
-        super().__init__(**others)
+    def __init__(self, *, source: str = "mnist", **options: Any) -> None:
+        super().__init__(**options)
         if source not in SOURCES:
             raise ConfigError(f"dataset.source={source} is no source of digits. There are: {' '.join(SOURCES)}")
         self.source, self.side = source, SOURCES[source].side
@@ -56,7 +57,7 @@ class MadeOfDigits(Synthetic):
         self.digits = {split: self._digits(split) for split in SPLITS}
 
     def _digits(self, split: str) -> tuple[Tensor, Tensor]:
-        """Images (N, side, side) uint8 and labels (N,)."""
+        """Images (N, H, W) uint8 and labels (N,)."""
         rows, _ = self._images.rows(split)
         return rows.images.index_select(0, rows.rows)[:, 0], rows.labels[rows.rows]
 
@@ -70,9 +71,9 @@ class MadeOfDigits(Synthetic):
         return batch._replace(inputs=self.normalise(batch.inputs))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 pixels (..., 1, H, W) to the floats that a model reads, by mean and deviation of the digits."""
+        """uint8 pixels (..., 1, H, W) to the floats that a model reads, by mean and standard deviation of the digits."""
         return self._images.normalise(images)
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """The uint8 pixels that a model's inputs were made of, same shape, on the CPU."""
+        """The inverse of `normalise`: uint8 pixels of the same shape, on the CPU."""
         return self._images.pixels(inputs)

@@ -1,4 +1,4 @@
-"""Texts in two languages, line by line: cut into tokens once, gathered and padded by the batch."""
+"""Texts and their translations: tokenised once, gathered and padded by the batch."""
 
 from __future__ import annotations
 
@@ -15,46 +15,44 @@ from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.specs import BEGIN, END, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tokenizers
 from epochal.data.batching import Batch, BatchIndices
-from epochal.data.datamodule import DataModule, count_of
+from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
+from epochal.data.stored import StoredExamples
 from epochal.data.tokenizers import size_of
 
 TOKENIZERS = ("bpe", "word", "character", "byte")
-SPLITS = ("train", "val", "test")
-TABLES = (".parquet", ".csv", ".json", ".jsonl", ".arrow", ".txt")  # files that are no language's
+TABLES = (".parquet", ".csv", ".json", ".jsonl", ".arrow", ".txt")  # suffixes that are not a language
+
+Pairs = tuple[list[str], list[str]]  # N texts and their N translations
 
 
 class PairRows(Dataset[Batch]):
-    """Sources that end with END, and targets from BEGIN to END."""
+    """N sources that end with END, and their targets, from BEGIN to END."""
 
     def __init__(self, source: Ragged, target: Ragged) -> None:
         self.source, self.target = source, target
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        inputs, lengths = self.source.padded(batch.numbers)
-        return Batch(inputs, self.target.padded(batch.numbers)[0], batch.seed, lengths)
+        inputs, lengths = self.source.padded(batch.rows)
+        return Batch(inputs, self.target.padded(batch.rows)[0], batch.seed, lengths)
 
 
-class PairData(DataModule):
+class PairData(StoredExamples):
     """Texts and their translations, from the Hub, or a folder with a file for each language: train.de and train.en,
-    validation.de and so on, line by line.
+    validation.de and so on, where each line of one file is the translation of the same line of the other.
 
-    Without a test split of its own, part of train becomes it; the same for validation. What is held out depends on
-    `split_seed` alone. Blanks around a text are cut off. Pairs with a text longer than max_length are left out of train,
-    and cut in validation and test.
+    Texts are stripped of whitespace. A pair with a text longer than max_length is left out of train; in validation and
+    test its texts are cut.
 
     Args:
-        name, batch_size, eval_batch_size, seed: See `Data`.
-        path: Id on the Hub, folder or file.
-        config, revision: Which part and version of a set on the Hub.
-        source, target: Languages: a column, a key of the column `translation`, or the end of a file's name.
+        source: The language to translate from: a column, a key of the column `translation`, or the suffix of a file.
+        target: The language to translate to.
         tokenizer: "bpe", "word", "character" or "byte".
-        vocab_size: Tokens at most, for words and bpe.
-        joint: One vocabulary for both languages; False learns one for each.
-        max_length: Tokens of a text, its END among them.
-        validation, test: Count or fraction of train to hold out where the set has no such split.
-        train_size: Count or fraction of train to learn from; None is all.
-        split_seed: Decides which pairs are held out and which are left.
+        vocab_size: Largest size of the vocabulary, for "word" and "bpe".
+        joint: True: one vocabulary for both languages. False: one for each.
+        max_length: Longest text in tokens, END included.
+        validation, test: See `StoredData`.
+        **options: See `StoredExamples`.
 
     Raises:
         ConfigError: If there is no such tokenizer, or source and target are the same.
@@ -62,44 +60,34 @@ class PairData(DataModule):
 
     tasks: ClassVar = ("translation",)
     yields: ClassVar = Tokens
+    unit: ClassVar = "texts"
 
     def __init__(
         self,
         *,
-        name: str,
-        path: str | None,
         source: str,
         target: str,
-        config: str | None = None,
-        revision: str | None = None,
         tokenizer: str = "bpe",
         vocab_size: int = 8000,
         joint: bool = True,
         max_length: int = 128,
         validation: int | float = 0.05,
         test: int | float = 0.05,
-        train_size: int | float | None = None,
-        split_seed: int = 0,
-        batch_size: int = 128,
-        eval_batch_size: int = 256,
-        seed: int = 1,
+        **options: Any,
     ) -> None:
-        super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        super().__init__(validation=validation, test=test, **options)
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         if source == target:
             raise ConfigError(f"dataset.source and dataset.target are both {source}; give two languages.")
-        self.path, self.config, self.revision = None if path is None else str(path), config, revision
         self.source, self.target = source, target
         self.kind, self.vocab_size, self.joint, self.max_length = tokenizer, vocab_size, joint, max_length
-        self.validation, self.test, self.train_size, self.split_seed = validation, test, train_size, split_seed
-        self._vocabularies: list[str] | None = None  # another run's, if they were adopted
+        self._loaded_vocabularies: list[str] | None = None  # see `load_state`
 
     def prepare(self) -> None:
-        source = sources.locate(self.name, self.path, config=self.config, revision=self.revision)
+        source = self.locate()
         key = source.fingerprint() | {"source": self.source, "target": self.target, "tokenizer": self.kind}
-        key |= {"vocab_size": self.vocab_size, "joint": self.joint, "vocabularies": self._vocabularies}
-        key |= {"max_length": self.max_length, "split_seed": self.split_seed}
-        key |= {"validation": self.validation, "test": self.test, "train_size": self.train_size}
+        key |= {"vocab_size": self.vocab_size, "joint": self.joint, "vocabularies": self._loaded_vocabularies}
+        key |= {"max_length": self.max_length} | self.split_key()
         folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint, self.left_out = meta["fingerprint"], meta["left_out"]
@@ -111,62 +99,52 @@ class PairData(DataModule):
         self.check_batch_size(len(self._rows["train"].source))
 
     def _set_tokenizers(self, vocabularies: list[str]) -> None:
-        """One vocabulary is that of both languages."""
+        """Restores the tokenizers of source and target; a single vocabulary serves both."""
         made = [tokenizers.restore(self.kind, v, tokenizers.RESERVED) for v in vocabularies]
         self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes tokens and texts of both sides of each split and tells what they are."""
+        """Writes tokens and texts of both sides of each split; returns how many pairs are left out, and vocabularies."""
         found = read(source, building / "scratch", self.source, self.target)
         order = np.random.default_rng(self.split_seed).permutation(len(found["train"][0]))
-        pairs: dict[str, tuple[list[str], list[str]]] = {}
-        for split, role, share in (("test", "test", self.test), ("val", "validation", self.validation)):
-            if role in found:
-                pairs[split] = found[role]
-            else:
-                held = count_of(share, len(order) - 1, f"dataset.{role}")
-                pairs[split], order = _chosen(found["train"], np.sort(order[:held])), order[held:]
-        kept = count_of(self.train_size, len(order), "dataset.train_size")
-        pairs["train"] = _chosen(found["train"], np.sort(order[:kept]))
-
-        if self._vocabularies is None:
+        splits = self.split_rows({role: len(texts[0]) for role, texts in found.items()}, order)
+        pairs = {split: _select(found[role], rows) for split, (role, rows) in splits.items()}
+        if self._loaded_vocabularies is None:
             sides = pairs["train"]
             learned = [[*sides[0], *sides[1]]] if self.joint else list(sides)
             made = [tokenizers.learn(self.kind, texts, vocab_size=self.vocab_size) for texts in learned]
             self._set_tokenizers([tokenizer.vocabulary for tokenizer in made])
         else:
-            self._set_tokenizers(self._vocabularies)
-        left_out = 0
-        for split in SPLITS:
-            texts = pairs[split]
-            ids = [t.encode_all(side) for t, side in zip((self.source_tokenizer, self.target_tokenizer), texts)]
-            if split == "train":
-                fits = np.maximum(ids[0][1], ids[1][1]) < self.max_length  # room for END
-                left_out = int((~fits).sum())
-                if left_out == len(fits):
-                    raise ConfigError(
-                        f"All texts of dataset={self.name} are longer than {self.max_length} tokens; raise dataset.max_length."
-                    )
-                ids = [(values[np.repeat(fits, lengths)], lengths[fits]) for values, lengths in ids]
-                texts = _chosen(texts, np.flatnonzero(fits))
-            for side, tokenizer, (values, lengths), words in zip(
-                ("source", "target"), (self.source_tokenizer, self.target_tokenizer), ids, texts
-            ):
-                values, lengths = ragged.cut(values, lengths, self.max_length - 1)
-                ends = ragged.offsets_of(lengths)
-                values = np.insert(values, ends[1:], END)
-                if side == "target":
-                    values = np.insert(values, ends[:-1] + np.arange(len(lengths)), BEGIN)
-                lengths = lengths + (2 if side == "target" else 1)
-                ragged.write(building, f"{split}_{side}", values, lengths, ragged.smallest(len(tokenizer)))
-                ragged.write_texts(building, f"{split}_{side}_texts", words)
+            self._set_tokenizers(self._loaded_vocabularies)
+        left_out = {split: self._write(building, split, pairs[split]) for split in SPLITS}
         vocabularies = [self.source_tokenizer.vocabulary, self.target_tokenizer.vocabulary]
-        return {"left_out": left_out, "vocabularies": vocabularies[:1] if self.joint else vocabularies}
+        return {"left_out": left_out["train"], "vocabularies": vocabularies[:1] if self.joint else vocabularies}
+
+    def _write(self, building: Path, split: str, pairs: Pairs) -> int:
+        """Writes tokens and texts of a split; returns how many pairs are left out because they are too long."""
+        sides = {"source": self.source_tokenizer, "target": self.target_tokenizer}
+        ids = [tokenizer.encode_all(texts) for tokenizer, texts in zip(sides.values(), pairs)]
+        left_out = 0
+        if split == "train":
+            fits = np.maximum(ids[0][1], ids[1][1]) < self.max_length  # one less, for END
+            left_out = int((~fits).sum())
+            if left_out == len(fits):
+                raise ConfigError(
+                    f"All texts of dataset={self.name} are longer than {self.max_length} tokens; raise dataset.max_length."
+                )
+            ids = [(values[np.repeat(fits, lengths)], lengths[fits]) for values, lengths in ids]
+            pairs = _select(pairs, np.flatnonzero(fits))
+        for (side, tokenizer), (values, lengths), texts in zip(sides.items(), ids, pairs):
+            values, lengths = ragged.cut(values, lengths, self.max_length - 1)
+            values, lengths = ragged.delimit(values, lengths, begin=BEGIN if side == "target" else None, end=END)
+            ragged.write(building, f"{split}_{side}", values, lengths, ragged.smallest(len(tokenizer)))
+            ragged.write_texts(building, f"{split}_{side}_texts", texts)
+        return left_out
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
         vocab_size, length = size_of(config, "vocab_size", 8000), size_of(config, "max_length", 128)
-        # two vocabularies are seldom of one size, so a model that wants one for both is told here
+        # two vocabularies rarely have the same size, so a model that needs one for both must be refused
         return [(Tokens(vocab_size, length), Tokens(vocab_size + (not config.get("joint", True)), length))]
 
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
@@ -174,7 +152,8 @@ class PairData(DataModule):
         return Tokens(sizes[0], self.max_length), Tokens(sizes[1], self.max_length)
 
     def lengths(self, split: str) -> Tensor:
-        """By the longer text of a pair, then by the shorter: by the source alone, a fifth of the targets is padding."""
+        """(N,) sort keys: the longer text of a pair, then the shorter. By the source alone, a fifth of the targets is
+        padding."""
         rows = self._rows[split]
         source, target = rows.source.lengths, rows.target.lengths
         return source.maximum(target) * (self.max_length + 2) + source.minimum(target)
@@ -184,8 +163,8 @@ class PairData(DataModule):
         return {"tokenizer": self.kind, "vocabularies": [tokenizer.vocabulary for tokenizer in made]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.kind, self._vocabularies = state["tokenizer"], list(state["vocabularies"])
-        self.joint = len(self._vocabularies) == 1
+        self.kind, self._loaded_vocabularies = state["tokenizer"], list(state["vocabularies"])
+        self.joint = len(self._loaded_vocabularies) == 1
 
     def rows(self, split: str) -> tuple[PairRows, int]:
         rows = self._rows[split]
@@ -193,13 +172,12 @@ class PairData(DataModule):
 
     @property
     def note(self) -> str:
-        """What a person should know about the rows, or nothing."""
         if not self.left_out:
             return ""
         return f"{self.left_out:,} pairs longer than dataset.max_length={self.max_length} tokens are left out of train"
 
     def sources(self, split: str) -> list[str]:
-        """The texts as they were written, row by row."""
+        """The texts in the source language as they were written, row by row."""
         return self._texts[split][0].texts()
 
     def references(self, split: str) -> list[str]:
@@ -207,11 +185,11 @@ class PairData(DataModule):
         return self._texts[split][1].texts()
 
 
-def read(source: sources.Source, scratch: Path, first: str, second: str) -> dict[str, tuple[list[str], list[str]]]:
-    """Texts in both languages by role (train, validation, test), without blanks around them.
+def read(source: sources.Source, scratch: Path, first: str, second: str) -> dict[str, Pairs]:
+    """Stripped texts in both languages, by role (train, validation, test).
 
     Raises:
-        ConfigError: If there is no such language, a text is empty, or files are of unequal length.
+        ConfigError: If there is no such language, a text is empty, or the files of a split have different lengths.
     """
     if source.local is not None and source.local.is_dir() and (languages := _languages(source.local)):
         return _read_files(source, languages, first, second)
@@ -237,7 +215,7 @@ def read(source: sources.Source, scratch: Path, first: str, second: str) -> dict
     return found
 
 
-def _chosen(pairs: tuple[list[str], list[str]], rows: np.ndarray) -> tuple[list[str], list[str]]:
+def _select(pairs: Pairs, rows: np.ndarray) -> Pairs:
     return [pairs[0][row] for row in rows], [pairs[1][row] for row in rows]
 
 
@@ -250,15 +228,13 @@ def _check_language(source: sources.Source, option: str, language: str, language
 
 
 def _languages(folder: Path) -> list[str]:
-    """Of the files train.<language>; none where the folder holds tables."""
+    """The suffixes of the files train.<language>; none if the folder holds tables."""
     files = [f for f in sorted(folder.iterdir()) if f.stem in sources.SPLIT_NAMES["train"] and f.is_file()]
     return [f.suffix[1:] for f in files if f.suffix and f.suffix not in TABLES]
 
 
-def _read_files(
-    source: sources.Source, languages: list[str], first: str, second: str
-) -> dict[str, tuple[list[str], list[str]]]:
-    assert source.local is not None  # the caller has looked
+def _read_files(source: sources.Source, languages: list[str], first: str, second: str) -> dict[str, Pairs]:
+    assert source.local is not None  # checked by the caller
     for option, language in (("source", first), ("target", second)):
         _check_language(source, option, language, languages)
     found = {}
@@ -282,7 +258,7 @@ def _read_files(
 
 
 def _lines(file: Path) -> list[str]:
-    # only a newline ends a line here: other marks that Python would cut at may stand within a sentence
+    # splitlines() would also split at characters that may stand within a sentence, e.g. U+2028
     lines = file.read_text(encoding="utf-8-sig", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""Where data comes from: a local copy, any file or folder, or the Hugging Face Hub, all through `load_dataset`."""
+"""Finds and opens data: a local copy, any file or folder, or the Hugging Face Hub, all by `datasets.load_dataset`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.hub import hub_is_reachable
@@ -22,16 +25,16 @@ SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: `local` where it lies on this machine, None where it is the Hub's."""
+    """A data set on this machine or on the Hub."""
 
-    dataset: str  # the choice of the group, for messages
-    path: str
+    dataset: str  # the choice in conf/dataset, for messages
+    path: str  # as the config gives it
     config: str | None
     revision: str | None
-    local: Path | None
+    local: Path | None  # the file or folder; None: on the Hub
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this source from another one and from a changed one, without reading it or asking the Hub."""
+        """A key that changes with the source: names, sizes and times of its files, or its name on the Hub. Reads no data."""
         if self.local is None:
             return {"hub": self.path, "config": self.config, "revision": self.revision}
         files = [self.local] if self.local.is_file() else sorted(f for f in self.local.rglob("*") if f.is_file())
@@ -41,10 +44,15 @@ class Source:
 
 
 def locate(dataset: str, path: str | None, *, config: str | None = None, revision: str | None = None) -> Source:
-    """Finds the data set: a copy in `EPOCHAL_DATA` first, then a file or folder of that name, then the Hub.
+    """Finds a data set: first a copy in the folder `EPOCHAL_DATA`, then a file or folder of that name, then the Hub.
+
+    Args:
+        dataset: The choice in conf/dataset, for messages.
+        path: Local file or folder, or id on the Hub.
+        config, revision: Of a data set on the Hub, see `StoredData`.
 
     Raises:
-        ConfigError: If the path names neither, or a folder that is empty.
+        ConfigError: If the path can be none of them, or the folder is empty.
     """
     if not path:
         raise ConfigError(
@@ -63,68 +71,40 @@ def locate(dataset: str, path: str | None, *, config: str | None = None, revisio
         raise ConfigError(f"dataset.path={path} does not exist.")
     if local is not None and local.is_dir() and not any(f.is_file() for f in local.rglob("*")):
         raise ConfigError(
-            f"The folder {local} is empty; dataset={dataset} wants data in it, e.g. train.parquet, test.parquet."
+            f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
     return Source(dataset=dataset, path=path, config=config, revision=revision, local=local)
 
 
 def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
-    """The splits that there are, by the names train, validation and test.
+    """The splits of the source, by the names "train", "validation" and "test" as far as it has them.
 
-    Arrow copies of local files go to `scratch`; those of the Hub stay in the Hub's own cache.
+    `datasets` writes Arrow copies of local files to scratch; data of the Hub stays in the Hub's own cache.
 
     Raises:
-        ConfigError: If the source is not there, cannot be reached or cannot be read.
+        ConfigError: If the source does not exist, cannot be reached, cannot be read, or has no training rows.
     """
     online = source.local is not None or hub_is_reachable()
     import datasets
     import huggingface_hub.constants
 
-    # else each request is retried for 23 seconds; set here, because other libraries may have imported these before
+    # Offline, each request would be retried for 23 seconds. Set here and not by the environment, which both libraries
+    # read when they are imported, perhaps long before.
     datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = not online
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars() if source.local is not None else datasets.enable_progress_bars()
     try:
-        if source.local is None:
-            found = datasets.load_dataset(source.path, source.config, revision=source.revision)
-        elif source.local.is_file():
-            kind = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(
-                source.local.suffix, "text"
-            )
-            options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
-            found = datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
-        else:
-            part = source.local / source.config if source.config else None
-            if part is not None and part.is_dir():  # as on the Hub, a folder for each config
-                found = datasets.load_dataset(str(part), cache_dir=str(scratch))
-            else:
-                found = datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
+        found = _load(source, scratch)
     except (DatasetsError, OSError, ValueError) as error:
         cause = _first_cause(error)
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise cause from error  # a full disk is the cache's to explain
-        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        if source.local is not None:
-            raise ConfigError(f"{source.local} cannot be read as a data set: {first_line}") from error
-        name = source.path.rpartition("/")[2]
-        if not online:
-            raise ConfigError(
-                f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a copy "
-                f"into {os.environ.get('EPOCHAL_DATA', '$EPOCHAL_DATA')}/{name} (train.parquet, test.parquet), or choose "
-                "dataset=digits, which needs none."
-            ) from error
-        if isinstance(error, DatasetNotFoundError):
-            raise ConfigError(
-                f"There is no data set {source.path} on the Hub, or it needs a login; nor is there a file or folder of that name."
-            ) from error
-        raise ConfigError(f"{source.path} cannot be read from the Hub: {first_line}") from error
+            raise cause from error  # `cache.cached` says that the disk is full
+        raise _not_readable(source, error, cause, online) from error
     splits = {}
     for role, names in SPLIT_NAMES.items():
-        for name in names:
-            if name in found:
-                splits[role] = found[name]
-                break
+        if name := next((name for name in names if name in found), None):
+            splits[role] = found[name]
     if "train" not in splits:
         if len(found) > 1:
             raise ConfigError(f"{source.path} has no split named train; it has {', '.join(found)}.")
@@ -134,23 +114,112 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
     return splits
 
 
+def _load(source: Source, scratch: Path) -> Any:
+    """All splits by the names that the source gives them."""
+    import datasets
+
+    if source.local is None:
+        return datasets.load_dataset(source.path, source.config, revision=source.revision)
+    if source.local.is_file():
+        kinds = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+        kind = kinds.get(source.local.suffix, "text")
+        options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
+        return datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
+    if source.config and (source.local / source.config).is_dir():  # as on the Hub, a folder for each configuration
+        return datasets.load_dataset(str(source.local / source.config), cache_dir=str(scratch))
+    return datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
+
+
 def _first_cause(error: BaseException) -> BaseException:
-    """What `datasets` wraps into "An error occurred while generating the dataset"."""
+    """The exception that `datasets` has wrapped into "An error occurred while generating the dataset"."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def check_column(source: Source, option: str, column: str | None, columns: list[str]) -> None:
-    """Raises ConfigError if there is no such column, or none was given and none could be guessed."""
+def _not_readable(source: Source, error: BaseException, cause: BaseException, online: bool) -> ConfigError:
+    from datasets.exceptions import DatasetNotFoundError
+
+    first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    if source.local is not None:
+        return ConfigError(f"{source.local} cannot be read as a data set: {first_line}")
+    if not online:
+        copies, name = os.environ.get("EPOCHAL_DATA", "$EPOCHAL_DATA"), source.path.rpartition("/")[2]
+        return ConfigError(
+            f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a copy "
+            f"into {copies}/{name} (train.parquet, test.parquet), or choose dataset=digits, which needs none."
+        )
+    if isinstance(error, DatasetNotFoundError):
+        return ConfigError(
+            f"There is no data set {source.path} on the Hub, or it needs a login; nor is there a file or folder of that name."
+        )
+    return ConfigError(f"{source.path} cannot be read from the Hub: {first_line}")
+
+
+def check_column(source: Source, option: str, column: str | None, columns: list[str]) -> str:
+    """Returns the column.
+
+    Args:
+        option: The option in the group `dataset` that names it, e.g. "label_column".
+        column: The one that was given or guessed; None if none could be guessed.
+        columns: All of the source.
+
+    Raises:
+        ConfigError: If there is no such column, or it is None.
+    """
     if column is None:
         raise ConfigError(
             f"{source.path} has no column that looks like the {option.removesuffix('_column')}s; it has: {', '.join(columns)}. "
             f"If one of them is, name it by dataset.{option}."
-            + (" A folder of images wants a folder in it for each class." if columns == ["image"] else "")
+            + (" A folder of images must have a folder in it for each class." if columns == ["image"] else "")
         )
     if column not in columns:
         raise ConfigError(
             f"dataset.{option}={column} is no column of {source.path}.{did_you_mean(column, columns)} "
             f"It has: {', '.join(columns)}."
         )
+    return column
+
+
+def find_label_column(source: Source, features: Any, given: str | None, usual: Iterable[str]) -> str:
+    """The column with the classes: the given one, the first of type ClassLabel, or the first of the usual names.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    import datasets
+
+    typed = next((n for n, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
+    column = given or typed or next((n for n in usual if n in features), None)
+    return check_column(source, "label_column", column, list(features))
+
+
+def encode_labels(
+    source: Source, feature: Any, values: dict[str, list[Any]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Classes as integers.
+
+    Args:
+        feature: Of the label column; a ClassLabel names the classes, else they are the values of train, sorted.
+        values: The label of each row, by role.
+
+    Returns:
+        Labels (N,) int64 in [0, number of classes), by role, and the names of the classes.
+
+    Raises:
+        ConfigError: If there is a label that train does not have.
+    """
+    import datasets
+
+    classes: list[Any]
+    if isinstance(feature, datasets.ClassLabel):
+        classes, names = list(range(feature.num_classes)), list(feature.names)
+    else:
+        classes = sorted(set(values["train"]))
+        names = [str(value) for value in classes]
+    for role, found in values.items():
+        if unknown := set(found) - set(classes):
+            new = ", ".join(map(str, sorted(unknown)[:3]))
+            raise ConfigError(f"{source.path} has labels in {role} that train has not: {new}.")
+    number_of = {value: number for number, value in enumerate(classes)}
+    return {role: np.array([number_of[v] for v in found], np.int64) for role, found in values.items()}, names

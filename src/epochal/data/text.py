@@ -1,4 +1,4 @@
-"""Text for language models: tokenised once into one flat array, cut into windows anew each epoch."""
+"""Text for language models: tokenised once into one flat array, cut into windows by the batch."""
 
 from __future__ import annotations
 
@@ -17,79 +17,78 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import Inputs, Outputs, Tokens
 from epochal.data import cache, sources, tokenizers
 from epochal.data.batching import Batch, BatchIndices
-from epochal.data.datamodule import DataModule, count_of
+from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import smallest
+from epochal.data.stored import StoredData, count_of
 from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
 
 TOKENIZERS = ("character", "byte", "bpe")
 
 
 class TextRows(Dataset[Batch]):
-    """Windows of length + 1 tokens of a flat array; inputs are all but the last, targets all but the first."""
+    """Windows of T + 1 tokens; inputs are the first T of them, targets the last T.
+
+    Args:
+        tokens: (N,) ids of the whole text.
+        length: T.
+        shift: Shift the windows of each batch by a random number of tokens, so that no token is always the first.
+    """
 
     def __init__(self, tokens: Tensor, length: int, shift: bool) -> None:
         self.tokens, self.length, self.shift = tokens, length, shift
         self.span = torch.arange(length + 1)
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        starts = batch.numbers * self.length
-        if self.shift:  # other cuts in each batch, so that no token is always first
+        starts = batch.rows * self.length
+        if self.shift:
             starts = (starts + batch.seed % self.length).clamp(max=len(self.tokens) - self.length - 1)
         windows = self.tokens[starts[:, None] + self.span].long()  # (B, T + 1)
         return Batch(windows[:, :-1], windows[:, 1:], batch.seed)
 
 
-class TextData(DataModule):
-    """A running text, from the Hub, a folder or a text file.
+class TextData(StoredData):
+    """Running text for language models, from the Hub, a folder or a text file.
 
-    Without a validation or test split of its own, the end of train becomes it.
+    A validation or test split that the source does not have is cut off the end of its training split.
 
     Args:
-        name, batch_size, eval_batch_size, seed: See `Data`.
-        path: Id on the Hub, folder or text file.
-        config, revision: Which part and version of a set on the Hub.
-        column: The one with the text; guessed where None.
-        tokenizer: "character", "byte", or "bpe", which is learned from train.
-        vocab_size: Tokens at most, for bpe.
+        column: The column with the text; None: one of a usual name, or the first.
+        tokenizer: "character", "byte" or "bpe", which is learned from train.
+        vocab_size: Largest size of the vocabulary, for "bpe".
         context_length: Tokens in a window.
-        validation, test: Count of characters or fraction of train to hold out where the set has no such split.
-        train_size: Count of tokens or fraction of train to learn from; None is all.
-        prompt: What samples begin with.
+        validation, test: See `StoredData`; a count is one of characters.
+        prompt: The beginning of the samples that are generated.
+        **options: See `StoredData`; a count in `train_size` is one of tokens.
+
+    Raises:
+        ConfigError: If there is no such tokenizer.
     """
 
     tasks: ClassVar = ("language_modeling",)
     yields: ClassVar = Tokens
+    unit: ClassVar = "windows"
 
     def __init__(
         self,
         *,
-        name: str,
-        path: str | None,
-        config: str | None = None,
-        revision: str | None = None,
         column: str | None = None,
         tokenizer: str = "character",
         vocab_size: int = 8000,
         context_length: int = 64,
         validation: int | float = 0.05,
         test: int | float = 0.05,
-        train_size: int | float | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 128,
         prompt: str = "\n",
-        seed: int = 1,
+        **options: Any,
     ) -> None:
-        super().__init__(name=name, batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed)
+        super().__init__(validation=validation, test=test, **options)
         tokenizers.check_kind(tokenizer, TOKENIZERS)
-        self.path, self.config = None if path is None else str(path), config
-        self.revision, self.column = revision, column
+        self.column = column
         self.kind, self.vocab_size, self.context_length, self.prompt = tokenizer, vocab_size, context_length, prompt
-        self.validation, self.test, self.train_size = validation, test, train_size
-        self._vocabulary: str | None = None  # another run's, if it was adopted
+        self._loaded_vocabulary: str | None = None  # see `load_state`
 
     def prepare(self) -> None:
         key, read = self._reader()
-        key |= {"column": self.column, "tokenizer": self.kind, "vocabulary": self._vocabulary}
+        key |= {"column": self.column, "tokenizer": self.kind, "vocabulary": self._loaded_vocabulary}
         key |= {"validation": self.validation, "test": self.test}
         key |= {"vocab_size": self.vocab_size if self.kind == "bpe" else None}
         folder = cache.cached(self.name, key, lambda building: self._encode(read(building), building))
@@ -97,7 +96,7 @@ class TextData(DataModule):
         self.fingerprint = meta["fingerprint"]
         self.tokenizer = tokenizers.restore(self.kind, meta["vocabulary"])
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
-        self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in ("train", "val", "test")}
+        self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in SPLITS}
         kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
         self._tokens["train"] = self._tokens["train"][:kept]
         for split, tokens in self._tokens.items():
@@ -109,8 +108,8 @@ class TextData(DataModule):
         self.check_batch_size(self.rows("train")[1])
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
-        """What tells the source from others, and a function that reads it into texts by split."""
-        source = sources.locate(self.name, self.path, config=self.config, revision=self.revision)
+        """A key that changes with the source, and a function that reads it: folder for scratch -> text by role."""
+        source = self.locate()
         return source.fingerprint(), lambda building: self._read(source, building)
 
     def _read(self, source: sources.Source, building: Path) -> dict[str, str]:
@@ -132,29 +131,30 @@ class TextData(DataModule):
         return texts
 
     def _encode(self, texts: dict[str, str], building: Path) -> dict[str, Any]:
+        """Writes the tokens of each split; returns the vocabulary and the characters per token, by split."""
         train = texts["train"]
         if not train.strip():
             raise ConfigError(f"dataset={self.name} is empty: there is nothing to learn from.")
         held = {}
-        for split, role, share in (("test", "test", self.test), ("val", "validation", self.validation)):
+        for split, role, part in (("test", "test", self.test), ("val", "validation", self.validation)):
             if role in texts:
                 held[split] = texts[role]
             else:
-                end = len(train) - count_of(share, len(train) - 1, f"dataset.{role}")
+                end = len(train) - count_of(part, len(train) - 1, f"dataset.{role}")
                 train, held[split] = train[:end], train[end:]
         tokenizer = self._tokenizer(train, held["val"] + held["test"])
         per_token = {}
         for split, text in {"train": train, **held}.items():
             ids = tokenizer.encode(text)
             cache.create_array(building / f"{split}_tokens.npy", ids.shape, smallest(len(tokenizer)))[:] = ids
-            # characters that are in no vocabulary and left out are not predicted either, so they do not count
+            # unknown characters may be left out: they are not predicted, so they do not count
             per_token[split] = 1.0 if self.kind == "character" else len(text) / max(len(ids), 1)
         return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
 
     def _tokenizer(self, train: str, held_out: str) -> Tokenizer:
-        """Another run's, or the one that this text asks for."""
-        if self._vocabulary is not None:
-            return tokenizers.restore(self.kind, self._vocabulary)
+        """The tokenizer of `load_state`, or one learned from the text."""
+        if self._loaded_vocabulary is not None:
+            return tokenizers.restore(self.kind, self._loaded_vocabulary)
         if self.kind == "bpe":
             return BytePairs.learn([train], vocab_size=self.vocab_size)
         return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
@@ -173,7 +173,7 @@ class TextData(DataModule):
         return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.kind, self._vocabulary = state["tokenizer"], state["vocabulary"]
+        self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]
 
     def rows(self, split: str) -> tuple[TextRows, int]:
         tokens = self._tokens[split]
@@ -181,13 +181,17 @@ class TextData(DataModule):
 
 
 def _joined(rows: list[str]) -> str:
-    """One text, a line or more a row; a row that ends its line itself gets no empty one after it."""
+    """The rows as one text, with a newline between them unless a row ends with one itself."""
     return "\n".join([*(row.removesuffix("\n") for row in rows[:-1]), rows[-1]])
 
 
 class PythonStdlib(TextData):
-    """The standard library of the Python that runs this: real code, and nothing to download. One file in a
-    hundred is held out for validation and one for the test."""
+    """The source code of the standard library of the Python that runs this, which needs no download. One file in a
+    hundred is held out for validation and one for the test.
+
+    Args:
+        **options: See `TextData`; path, config, revision, column, validation and test have no effect.
+    """
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         root = Path(sysconfig.get_paths()["stdlib"])

@@ -1,7 +1,7 @@
-"""Text as ids and back: by character, by byte, by word, or by pairs of bytes that were learned.
+"""Tokenizers: text to ids and back, by character, byte, word or byte pair.
 
-For running text the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and END of
-`facts.py`: then `reserved` is 4, and decoding leaves them out, UNKNOWN aside.
+For language models the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and END
+of `core.specs`: then `reserved` is 4, and `decode` leaves these out, except UNKNOWN.
 """
 
 from __future__ import annotations
@@ -17,49 +17,50 @@ import numpy as np
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.specs import END, UNKNOWN
 
-RESERVED = END + 1  # ids that are no token of a text, where texts are padded
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for what the vocabulary has not
-AT_ONCE = 10_000  # texts that are encoded together, and characters in a piece of a long one
-# words, punctuation one by one, and English contractions as the Penn Treebank cuts them: do n't, it 's
+RESERVED = END + 1  # number of reserved ids where texts are padded
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
+AT_ONCE = 10_000  # most texts that are encoded together, and most characters of a piece of a long text
+# words, punctuation marks, and English contractions as the Penn Treebank splits them: do n't, it 's
 WORD = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\w+|[^\w\s]")
 
 
 class Tokenizer:
-    """What each way of cutting a text shares.
+    """The base class of all tokenizers.
 
     Args:
-        vocabulary: All that was learned, as one string, so that a checkpoint can hold it.
-        reserved: How many of the first ids are no token of a text: 0 or RESERVED.
+        vocabulary: All that was learned, as one string that a checkpoint can hold.
+        reserved: Number of reserved ids, which come first: 0 or RESERVED.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # the option dataset.tokenizer
 
     def __init__(self, vocabulary: str = "", reserved: int = 0) -> None:
         self.vocabulary, self.reserved = vocabulary, reserved
 
     def __len__(self) -> int:
-        raise NotImplementedError  # each kind does
+        """Size of the vocabulary, reserved ids included."""
+        raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids (T,) of a text; without BEGIN and END."""
-        raise NotImplementedError  # each kind does
+        """Ids (T,) of a text, without BEGIN and END."""
+        raise NotImplementedError
 
     def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many texts end to end, and how many each text has."""
+        """Ids of N texts, concatenated, and the number of ids of each text (N,)."""
         ids = [self.encode(text) for text in texts]
         return np.concatenate([np.zeros(0, np.int32), *ids]), np.array([len(i) for i in ids], np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, which may hold reserved ones."""
-        raise NotImplementedError  # each kind does
+        """The text of the ids, without the reserved ones."""
+        raise NotImplementedError
 
     def missing(self, text: str) -> str:
-        """The characters of a text that no id stands for, each once, in the order of the text."""
+        """The characters of a text that are not in the vocabulary, each once, in the order of the text."""
         return ""
 
 
 class Characters(Tokenizer):
-    """One token a character of the training text."""
+    """One token per character that the training text has."""
 
     kind = "character"
 
@@ -70,7 +71,7 @@ class Characters(Tokenizer):
 
     @classmethod
     def learn(cls, train: str, held_out: str = "", reserved: int = 0) -> Characters:
-        """The characters of train, and one for unknown ones if the held-out text has any and no id is reserved for them."""
+        """Learns the characters of train. If others are held out and no id is reserved for them, REPLACEMENT stands for them."""
         known = set(train)
         return cls("".join(sorted(known if reserved or set(held_out) <= known else known | {REPLACEMENT})), reserved)
 
@@ -78,7 +79,7 @@ class Characters(Tokenizer):
         return self.reserved + len(self.vocabulary)
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids, one a character; one that is not in the vocabulary becomes the unknown one, or is left out."""
+        """Ids (T,), one per character; an unknown one becomes UNKNOWN or REPLACEMENT, or is left out if there is neither."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[ids] == codes
@@ -94,7 +95,7 @@ class Characters(Tokenizer):
 
 
 class Bytes(Tokenizer):
-    """One token a byte of UTF-8: any text, nothing to learn."""
+    """One token per byte of UTF-8, for any text; nothing is learned."""
 
     kind = "byte"
 
@@ -110,8 +111,8 @@ class Bytes(Tokenizer):
 
 
 class Words(Tokenizer):
-    """One token a word in small letters or a mark of punctuation; spaces and capitals are lost. For texts that are
-    read, not written. Unknown words are UNKNOWN."""
+    """One token per lower-case word or punctuation mark. Spaces and capitals are lost, and words that are not in the
+    vocabulary become UNKNOWN: for texts that a model reads rather than writes."""
 
     kind = "word"
 
@@ -122,7 +123,7 @@ class Words(Tokenizer):
 
     @classmethod
     def learn(cls, texts: Iterable[str], *, vocab_size: int, min_count: int) -> Words:
-        """The most frequent words, of those seen often enough."""
+        """Learns the most frequent of the words that occur at least min_count times."""
         counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
         frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
         return cls("\n".join(word for _, word in frequent[: max(vocab_size - RESERVED, 0)]))
@@ -141,7 +142,7 @@ class Words(Tokenizer):
 
 class BytePairs(Tokenizer):
     """Byte-pair encoding (Sennrich et al. 2016) over bytes (Radford et al. 2019): frequent words are one token, rare
-    ones several, and no text is unknown. A line is encoded by itself."""
+    ones several, and there are no unknown ones. No token spans two lines."""
 
     kind = "bpe"
 
@@ -152,10 +153,10 @@ class BytePairs(Tokenizer):
 
     @classmethod
     def learn(cls, texts: Iterable[str], *, vocab_size: int, reserved: int = 0) -> BytePairs:
-        """Joins the most frequent pairs until there are vocab_size tokens, or no pair is left that was seen twice.
+        """Merges the most frequent pairs until there are vocab_size tokens, or no pair occurs twice.
 
         Raises:
-            ConfigError: If vocab_size has no room for the single bytes.
+            ConfigError: If vocab_size is too small for the single bytes.
         """
         if vocab_size <= 256 + reserved:
             raise ConfigError(
@@ -197,7 +198,13 @@ KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, By
 
 
 def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 1) -> Tokenizer:
-    """A tokenizer for texts that are padded: its first ids are the reserved ones.
+    """Learns a tokenizer of this kind for texts that are padded, with reserved ids.
+
+    Args:
+        kind: "word", "bpe", "character" or "byte".
+        texts: To learn from.
+        vocab_size: Largest size of the vocabulary, for "word" and "bpe".
+        min_count: How often a word must occur.
 
     Raises:
         ConfigError: If vocab_size is too small for its kind.
@@ -210,22 +217,31 @@ def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 
 
 
 def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
-    """The tokenizer that has this vocabulary."""
+    """The tokenizer of this kind with this vocabulary, see `Tokenizer`."""
     return KINDS[kind](vocabulary, reserved)
 
 
+def learn_or_restore(
+    kind: str, vocabulary: str | None, texts: Sequence[str], *, vocab_size: int, min_count: int = 1
+) -> Tokenizer:
+    """A tokenizer for texts that are padded, with the vocabulary if there is one, else learned from the texts."""
+    if vocabulary is not None:
+        return restore(kind, vocabulary, RESERVED)
+    return learn(kind, texts, vocab_size=vocab_size, min_count=min_count)
+
+
 def check_kind(kind: str, allowed: Sequence[str]) -> None:
-    """Raises ConfigError if there is no such tokenizer for these texts."""
+    """Raises ConfigError if the kind of tokenizer is not allowed."""
     if kind not in allowed:
         raise ConfigError(
             f"dataset.tokenizer={kind} is no tokenizer.{did_you_mean(str(kind), allowed)} There are: {' '.join(allowed)}"
         )
 
 
-def size_of(config: Mapping[str, Any], key: str, usual: int) -> int:
-    """A size that a config gives, or the usual one where it gives none that makes sense."""
+def size_of(config: Mapping[str, Any], key: str, default: int) -> int:
+    """config[key] if it is a positive integer, else the default."""
     size = config.get(key)
-    return size if isinstance(size, int) and size > 0 else usual
+    return size if isinstance(size, int) and size > 0 else default
 
 
 def _is_text(number: int, reserved: int) -> bool:
@@ -233,18 +249,18 @@ def _is_text(number: int, reserved: int) -> bool:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Its lines, and the parts of very long ones: what is encoded in one go is kept whole in memory several times."""
+    """The lines, and the parts of very long ones: the library copies what it encodes several times in memory."""
     for line in text.splitlines(keepends=True):
         yield from (line[start : start + AT_ONCE] for start in range(0, len(line), AT_ONCE))
 
 
 def _clean(text: str) -> str:
-    """Without halves of characters, as a command line or a damaged file may hold them."""
+    """The text with a question mark for each lone surrogate, which a command line or a damaged file may contain."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _library() -> Any:
-    # it warns at each fork after it has worked with threads, unless told that it may
+    # unless this is set, it warns at each fork after it has used threads
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import tokenizers
 

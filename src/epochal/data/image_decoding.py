@@ -1,0 +1,215 @@
+"""From image files and their labels to the arrays of the cache.
+
+A role is a split as the source has it: "train", "validation" or "test". An item is one encoded image as `datasets` stores
+it, a dict with "bytes" or, if they are None, "path".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epochal.core.errors import ConfigError
+from epochal.data import cache, sources
+
+LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
+
+
+def decode_labelled(
+    source: sources.Source,
+    building: Path,
+    *,
+    image_column: str | None,
+    label_column: str | None,
+    image_size: int | None,
+) -> dict[str, Any]:
+    """Writes `<role>_images.npy`, uint8 (N, C, H, W), and `<role>_labels.npy`, int64 (N,).
+
+    Returns:
+        "splits": the roles; "classes": their names; "shape": [C, H, W].
+
+    Raises:
+        ConfigError: If the source is not a set of images with a label each.
+    """
+    if source.local is not None and source.local.suffix == ".npz":
+        meta = _decode_npz(source.local, building, image_size)
+    else:
+        meta = _decode_splits(source, building, image_column, label_column, image_size)
+    shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
+    return {**meta, "shape": list(shape)}
+
+
+def _decode_npz(file: Path, building: Path, image_size: int | None) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            content = dict(archive)
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{file} is no .npz file of arrays, or it is damaged.") from error
+    if missing := {"images", "labels"} - set(content):
+        raise ConfigError(f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content)}.")
+    images, labels = content["images"], content["labels"]
+    images = images[:, None] if images.ndim == 3 else images
+    if not _are_images(images) or not _are_labels(labels, len(images)):
+        raise ConfigError(
+            f"{file}: images must be uint8 (N, H, W) or (N, 1 or 3, H, W), with one label each, counted from 0."
+        )
+    count = int(labels.max()) + 1
+    names = content["names"].tolist() if "names" in content else range(count)
+    if len(names) < count:
+        raise ConfigError(f"{file} names {len(names)} classes, but its labels go up to {count - 1}.")
+    if image_size:
+        images = np.stack([_fit(image, image_size) for image in images])
+    cache.create_array(building / "train_images.npy", images.shape, np.uint8)[:] = images
+    cache.create_array(building / "train_labels.npy", labels.shape, np.int64)[:] = labels
+    return {"splits": ["train"], "classes": [str(n) for n in names]}
+
+
+def _are_images(images: np.ndarray) -> bool:
+    return images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and len(images) > 0
+
+
+def _are_labels(labels: np.ndarray, count: int) -> bool:
+    return labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer) and bool(labels.min() >= 0)
+
+
+def _fit(pixels: np.ndarray, side: int) -> np.ndarray:  # (C, H, W) -> (C, side, side)
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    return _channels_first(np.asarray(ImageOps.fit(image, (side, side))))
+
+
+def _channels_first(pixels: np.ndarray) -> np.ndarray:  # (H, W) or (H, W, 3) -> (C, H, W)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _decode_splits(
+    source: sources.Source, building: Path, image_column: str | None, label_column: str | None, image_size: int | None
+) -> dict[str, Any]:
+    import datasets
+
+    splits = sources.open_splits(source, building / "scratch")
+    features = splits["train"].features
+    image_column = find_image_column(source, features, image_column)
+    label_column = sources.find_label_column(source, features, label_column, LABEL_COLUMNS)
+    values = {role: list(rows[label_column]) for role, rows in splits.items()}
+    if isinstance(features[label_column], datasets.ClassLabel):  # -1 marks a test split without labels
+        values = {r: v for r, v in values.items() if r == "train" or not any(n is None or n < 0 for n in v)}
+    if not all(isinstance(value, int | str) for role in values for value in values[role]):
+        raise ConfigError(
+            f"The column {label_column} of {source.path} does not hold one label for each image, a word or a whole "
+            "number; name the one that does by dataset.label_column."
+        )
+    labels, names = sources.encode_labels(source, features[label_column], values)
+    encoded = {role: splits[role].cast_column(image_column, datasets.Image(decode=False)) for role in values}
+    size, mode = common_shape(source, encoded, image_column, image_size)
+    for role, rows in encoded.items():
+        decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode)
+        cache.create_array(building / f"{role}_labels.npy", (len(rows),), np.int64)[:] = labels[role]
+    shutil.rmtree(building / "scratch", ignore_errors=True)
+    return {"splits": list(encoded), "classes": names}
+
+
+def find_image_column(source: sources.Source, features: Any, given: str | None) -> str:
+    """The column with the images: the given one, or the first that holds images.
+
+    Raises:
+        ConfigError: If there is none, or the given one holds something else.
+    """
+    import datasets
+
+    column = given or next((n for n, f in features.items() if isinstance(f, datasets.Image)), None)
+    column = sources.check_column(source, "image_column", column, list(features))
+    if not isinstance(features[column], datasets.Image):
+        raise ConfigError(
+            f"The column {column} of {source.path} holds no images; name the one that does by dataset.image_column."
+        )
+    return column
+
+
+def _items(rows: Any, column: str) -> Iterator[dict[str, Any]]:
+    """The encoded images, read by Arrow in blocks of rows, without a Python object for the other columns."""
+    for table in rows.select_columns([column]).with_format("arrow").iter(1000):
+        yield from table.column(column).to_pylist()
+
+
+def common_shape(
+    source: sources.Source, splits: dict[str, Any], column: str, image_size: int | None
+) -> tuple[tuple[int, int], str]:
+    """(width, height) of the decoded images, and their mode, "L" or "RGB". Reads the headers of the files only.
+
+    Raises:
+        ConfigError: If the images have different sizes and no image_size is given.
+    """
+    sizes, grey = set(), True
+    for role, rows in splits.items():
+        for number, item in enumerate(_items(rows, column)):
+            with _open(source, role, number, item) as image:
+                sizes.add(image.size)
+                grey = grey and image.mode in ("1", "L", "I;16", "I", "LA")
+    if image_size:
+        return (image_size, image_size), "L" if grey else "RGB"
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"The images of {source.path} are of {len(sizes):,} different sizes, from {min(sizes)} to {max(sizes)} pixels; "
+            "give them one with dataset.image_size=64."
+        )
+    return sizes.pop(), "L" if grey else "RGB"
+
+
+def decode_all(
+    source: sources.Source, role: str, rows: Any, column: str, file: Path, size: tuple[int, int], mode: str
+) -> None:
+    """Decodes all images of a role, with a thread for each core, into a new file of uint8 (N, C, H, W)."""
+    images = cache.create_array(file, (len(rows), len(mode), size[1], size[0]), np.uint8)
+
+    def load(number: int, item: dict[str, Any]) -> None:
+        images[number] = _decode(source, role, number, item, size, mode)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(load, range(len(rows)), _items(rows, column)):
+            pass  # raises what a thread has raised
+    images.flush()  # type: ignore[attr-defined]  # np.memmap has it
+
+
+def _open(source: sources.Source, role: str, number: int, item: dict[str, Any]) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"])
+    except (UnidentifiedImageError, OSError, TypeError) as error:
+        raise _corrupted(source, role, number, item) from error
+
+
+def _decode(
+    source: sources.Source, role: str, number: int, item: dict[str, Any], size: tuple[int, int], mode: str
+) -> np.ndarray:
+    """One image as uint8 (C, H, W), resized and cropped to size."""
+    from PIL import Image, ImageOps
+
+    try:
+        with _open(source, role, number, item) as image:
+            if image.mode in ("I;16", "I"):  # 16 bits a pixel, of which convert() would keep the lower 8
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+            image = image.convert(mode)
+            if image.size != size:
+                image = ImageOps.fit(image, size)
+            return _channels_first(np.asarray(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _corrupted(source, role, number, item) from error
+
+
+def _corrupted(source: sources.Source, role: str, number: int, item: dict[str, Any]) -> ConfigError:
+    name = f" ({item['path']})" if item.get("path") else ""
+    return ConfigError(
+        f"Image {number} of {source.path}, split {role}{name}, cannot be decoded. Repair it or leave it out."
+    )
