@@ -307,7 +307,9 @@ def test_wandb_has_a_panel_of_its_own(data, monkeypatch, tmp_path):
     logged = []
     opened = SimpleNamespace(log_image=lambda key, images, step: logged.append((key, step)))
     monkeypatch.setattr(Wandb, "open", lambda self: opened)
-    logger = Wandb(composed(), Run(tmp_path), wandb_id="x", resuming=False)
+    logger = Wandb(
+        run=Run(tmp_path), config=composed(), resuming=False, project="epochal", entity=None, group=None, tags=()
+    )
     tested = SimpleNamespace(model=LeNet(in_channels=1, num_classes=3), data=data())
     trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=2)
     Explain(task(tested.model)).on_test_end(trainer, tested)
