@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def mix(*numbers: int) -> int:
-    """Hashes several integers, in order, into one seed in [0, 2**63) by SplitMix64: similar numbers give unrelated seeds.
+    """Hashes integers, in order, into one seed in [0, 2**63) by SplitMix64: similar numbers give unrelated seeds.
 
     Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
     """

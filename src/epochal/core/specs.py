@@ -64,7 +64,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class StepLabels:
-    """One class for each step of a sequence: labels (B, T) in [0, count) or IGNORED; a model returns (B, T, count) logits."""
+    """One class for each step: labels (B, T) in [0, count) or IGNORED; a model returns logits (B, T, count)."""
 
     names: tuple[str, ...]  # by label
 

@@ -53,8 +53,9 @@ class BatchOrder(Sampler[BatchIndices]):
         first: Returns how many batches of the epoch are done already; called when its first batch is asked for.
         rank: Of this process.
         world: Number of processes.
-        lengths: (count,) lengths of the rows. If given, rows of similar length share a batch, which keeps padding small:
-            sorted if shuffle is False, else sorted within pools of `POOL` batches, so that epochs have different batches.
+        lengths: (count,) lengths of the rows. If given, rows of similar length share a batch, which keeps padding
+            small: all rows are sorted if shuffle is False, else those within pools of `POOL` batches, so that epochs
+            have different batches.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class CaptionData(StoredImages):
         **options: See `StoredImages`.
 
     Raises:
-        ConfigError: If there is no such tokenizer, or vocab_size or min_count is not positive, or max_length is below 3.
+        ConfigError: If there is no such tokenizer, vocab_size or min_count is below 1, or max_length below 3.
     """
 
     tasks: ClassVar = ("captioning",)
@@ -105,7 +105,7 @@ class CaptionData(StoredImages):
         self.check_batch_size(len(train.image))
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes the images of each role and the captions of each split; returns the vocabulary and each split's role."""
+        """Writes the images of each role and the captions of each split; returns vocabulary and roles of the splits."""
         images, captions = self._read(source, building / "scratch")
         size, mode = common_shape(source, images, IMAGE, self.image_size)
         for role, rows in images.items():
@@ -129,7 +129,7 @@ class CaptionData(StoredImages):
         return {"vocabulary": tokenizer.vocabulary, "roles": {split: role for split, (role, _) in splits.items()}}
 
     def _as_decoded(self, text: str) -> str:
-        """The text as a tokenizer that knew all of it would decode it: words in lower case, with spaces between them."""
+        """The text as a tokenizer without unknown tokens would decode it: word tokens are lower-case words."""
         return " ".join(tokenizers.WORD.findall(text.lower())) if self.kind == "word" else text
 
     def _read(self, source: sources.Source, scratch: Path) -> tuple[dict[str, Any], dict[str, list[list[str]]]]:
@@ -158,8 +158,8 @@ class CaptionData(StoredImages):
         columns = [name for name in rows.column_names if name.lower().startswith(CAPTIONS)]
         if not columns:
             raise ConfigError(
-                f"{source.path} has no captions: put captions.csv beside the images, with a file's name and a caption a "
-                f"line, or name its columns by dataset.caption_columns. It has: {', '.join(rows.column_names)}."
+                f"{source.path} has no captions: put captions.csv beside the images, with a file's name and a caption "
+                f"a line, or name its columns by dataset.caption_columns. It has: {', '.join(rows.column_names)}."
             )
         return columns
 
@@ -171,8 +171,8 @@ class CaptionData(StoredImages):
             texts = [text.strip() if isinstance(text, str) else "" for text in values]
             if not texts or not all(texts):
                 raise ConfigError(
-                    f"Image {number} of {source.path}, split {role}, has no caption, or an empty one. Write it or leave the "
-                    "image out."
+                    f"Image {number} of {source.path}, split {role}, has no caption, or an empty one. Write it or "
+                    "leave the image out."
                 )
             captions.append(texts)
         return captions

@@ -96,7 +96,7 @@ class DataModule(pl.LightningDataModule):
         return None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold so that other data is read the same way (vocabulary, mean ...): plain containers."""
+        """What other data needs to be read in the same way (vocabulary, mean ...), as plain containers."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -150,7 +150,8 @@ class DataModule(pl.LightningDataModule):
         """Raises ConfigError if count training rows do not fill one batch."""
         if self.batch_size > count:
             raise ConfigError(
-                f"dataset.batch_size={self.batch_size} is larger than the {count:,} training rows of dataset={self.name}."
+                f"dataset.batch_size={self.batch_size} is larger than the {count:,} training rows of "
+                f"dataset={self.name}."
             )
 
 

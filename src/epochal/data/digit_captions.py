@@ -39,8 +39,8 @@ class DigitWords:
 class DigitCaptions(ComposedDigits):
     """Strips of one to `length` digits side by side, with the digits in words as the caption: "three one seven".
 
-    The first digit is at a random place, and each is shifted at random by up to a tenth of its size up or down and up to
-    a fifth to the left. Captions are padded to one width.
+    The first digit is at a random place, and each is shifted at random by up to a tenth of its size up or down and up
+    to a fifth to the left. Captions are padded to one width.
 
     Args:
         length: Most digits in a strip. All strips are as wide as this many.
@@ -71,7 +71,7 @@ class DigitCaptions(ComposedDigits):
         return Batch(strips[:, None], self._captions(FIRST + labels[image], count), batch.seed)
 
     def _positions(self, count: Tensor, start: Tensor, closer: Tensor, higher: Tensor) -> tuple[Tensor, Tensor]:
-        """The left and top edge of each digit in pixels, (B, N) both; digits from the count-th on are right of the strip.
+        """The left and top edge of each digit in pixels, (B, N) both; digits after the last one are outside the strip.
 
         Args:
             count: (B, 1) digits in each strip.

@@ -71,7 +71,7 @@ class ComposedDigits(Synthetic):
         return batch._replace(inputs=self.normalise(batch.inputs))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 pixels (..., 1, H, W) to the floats that a model reads, by mean and standard deviation of the digits."""
+        """uint8 pixels (..., 1, H, W) to a model's inputs, by mean and standard deviation of the digits."""
         return self._images.normalise(images)
 
     def pixels(self, inputs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """From image files and their labels to the arrays of the cache.
 
-A role is a split as the source has it: "train", "validation" or "test". An item is one encoded image as `datasets` stores
-it, a dict with "bytes" or, if they are None, "path".
+A role is a split as the source has it: "train", "validation" or "test". An item is one encoded image as `datasets`
+stores it, a dict with "bytes" or, if they are None, "path".
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def common_shape(
         return (image_size, image_size), "L" if grey else "RGB"
     if len(sizes) > 1:
         raise ConfigError(
-            f"The images of {source.path} are of {len(sizes):,} different sizes, from {min(sizes)} to {max(sizes)} pixels; "
-            "give them one with dataset.image_size=64."
+            f"The images of {source.path} are of {len(sizes):,} different sizes, from {min(sizes)} to {max(sizes)} "
+            "pixels; give them one with dataset.image_size=64."
         )
     return sizes.pop(), "L" if grey else "RGB"
 

@@ -37,8 +37,8 @@ class StoredImages(StoredExamples):
 
     Args:
         image_column: The column with the images; None: the first that holds images.
-        image_size: Height and width in pixels, to which all images are resized and cropped; None keeps their size, which
-            must be the same for all.
+        image_size: Height and width in pixels, to which all images are resized and cropped; None keeps their size,
+            which must be the same for all.
         crop_padding: Augmentation: black pixels to pad on each side before a random crop to the old size; 0 for none.
         flip: Augmentation: mirror images left to right with probability 1/2.
         cutout: Augmentation: side in pixels of a square at a random place to fill with black; 0 for none.
@@ -128,8 +128,8 @@ class ImageData(StoredImages):
     Args:
         label_column: The column with the classes; None: the first of type ClassLabel, or one of a usual name.
         test: See `StoredData`.
-        permuted: Shuffle the pixels of every image in the same way, drawn from `split_seed`, after the augmentation: keeps
-            the information in an image and destroys its spatial structure.
+        permuted: Shuffle the pixels of every image in the same way, drawn from `split_seed`, after the augmentation:
+            keeps the information in an image and destroys its spatial structure.
         **options: See `StoredImages`.
     """
 

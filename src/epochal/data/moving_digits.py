@@ -22,8 +22,8 @@ NOISE = 1 << 16  # pixels of the strip of noise that all hidden frames are cut f
 class MovingDigits(ComposedDigits):
     """Videos of one moving digit; the label of each frame is the digit in it.
 
-    Some frames show noise instead of the digit, so that only a model with memory can label them. The first frame is never
-    hidden, and a digit does not change while it is hidden: every label can be inferred from the frames so far.
+    Some frames show noise instead of the digit, so that only a model with memory can label them. The first frame is
+    never hidden, and a digit does not change while it is hidden: every label can be inferred from the frames so far.
 
     Args:
         length: Frames of each video.

@@ -104,7 +104,7 @@ class PairData(StoredExamples):
         self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes tokens and texts of both sides of each split; returns how many pairs are left out, and vocabularies."""
+        """Writes tokens and texts of each split; returns the vocabularies and how many pairs are left out of train."""
         found = read(source, building / "scratch", self.source, self.target)
         order = np.random.default_rng(self.split_seed).permutation(len(found["train"][0]))
         splits = self.split_rows({role: len(texts[0]) for role, texts in found.items()}, order)
@@ -130,7 +130,8 @@ class PairData(StoredExamples):
             left_out = int((~fits).sum())
             if left_out == len(fits):
                 raise ConfigError(
-                    f"All texts of dataset={self.name} are longer than {self.max_length} tokens; raise dataset.max_length."
+                    f"All texts of dataset={self.name} are longer than {self.max_length} tokens; raise "
+                    "dataset.max_length."
                 )
             ids = [(values[np.repeat(fits, lengths)], lengths[fits]) for values, lengths in ids]
             pairs = _select(pairs, np.flatnonzero(fits))
@@ -152,8 +153,10 @@ class PairData(StoredExamples):
         return Tokens(sizes[0], self.max_length), Tokens(sizes[1], self.max_length)
 
     def lengths(self, split: str) -> Tensor:
-        """(N,) sort keys: the longer text of a pair, then the shorter. By the source alone, a fifth of the targets is
-        padding."""
+        """(N,) sort keys: the longer text of a pair, then the shorter.
+
+        Sorted by the source alone, a fifth of the targets would be padding.
+        """
         rows = self._rows[split]
         source, target = rows.source.lengths, rows.target.lengths
         return source.maximum(target) * (self.max_length + 2) + source.minimum(target)
@@ -207,7 +210,8 @@ def read(source: sources.Source, scratch: Path, first: str, second: str) -> dict
             for number, text in enumerate(column):
                 if not isinstance(text, str) or not text.strip():
                     raise ConfigError(
-                        f"Row {number} of {source.path}, split {role}, has no text in {language}. Write one or leave the row out."
+                        f"Row {number} of {source.path}, split {role}, has no text in {language}. Write one or leave "
+                        "the row out."
                     )
             texts.append([text.strip() for text in column])
         found[role] = (texts[0], texts[1])
@@ -249,8 +253,8 @@ def _read_files(source: sources.Source, languages: list[str], first: str, second
                 texts = [_lines(file) for file in files]
                 if len(texts[0]) != len(texts[1]):
                     raise ConfigError(
-                        f"{files[0]} has {len(texts[0]):,} lines, but {files[1].name} has {len(texts[1]):,}; line by line "
-                        "they must be translations of each other."
+                        f"{files[0]} has {len(texts[0]):,} lines, but {files[1].name} has {len(texts[1]):,}; line by "
+                        "line they must be translations of each other."
                     )
                 found[role] = (texts[0], texts[1])
                 break

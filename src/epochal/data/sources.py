@@ -34,7 +34,7 @@ class Source:
     local: Path | None  # the file or folder; None: on the Hub
 
     def fingerprint(self) -> dict[str, Any]:
-        """A key that changes with the source: names, sizes and times of its files, or its name on the Hub. Reads no data."""
+        """A key that changes with the source: names, sizes and times of its files, or its id on the Hub."""
         if self.local is None:
             return {"hub": self.path, "config": self.config, "revision": self.revision}
         files = [self.local] if self.local.is_file() else sorted(f for f in self.local.rglob("*") if f.is_file())
@@ -146,12 +146,13 @@ def _not_readable(source: Source, error: BaseException, cause: BaseException, on
     if not online:
         copies, name = os.environ.get("EPOCHAL_DATA", "$EPOCHAL_DATA"), source.path.rpartition("/")[2]
         return ConfigError(
-            f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a copy "
-            f"into {copies}/{name} (train.parquet, test.parquet), or choose dataset=digits, which needs none."
+            f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a "
+            f"copy into {copies}/{name} (train.parquet, test.parquet), or choose dataset=digits, which needs none."
         )
     if isinstance(error, DatasetNotFoundError):
         return ConfigError(
-            f"There is no data set {source.path} on the Hub, or it needs a login; nor is there a file or folder of that name."
+            f"There is no data set {source.path} on the Hub, or it needs a login; nor is there a file or folder of "
+            "that name."
         )
     return ConfigError(f"{source.path} cannot be read from the Hub: {first_line}")
 
@@ -169,8 +170,8 @@ def check_column(source: Source, option: str, column: str | None, columns: list[
     """
     if column is None:
         raise ConfigError(
-            f"{source.path} has no column that looks like the {option.removesuffix('_column')}s; it has: {', '.join(columns)}. "
-            f"If one of them is, name it by dataset.{option}."
+            f"{source.path} has no column that looks like the {option.removesuffix('_column')}s; it has: "
+            f"{', '.join(columns)}. If one of them is, name it by dataset.{option}."
             + (" A folder of images must have a folder in it for each class." if columns == ["image"] else "")
         )
     if column not in columns:

@@ -56,8 +56,8 @@ class StoredExamples(StoredData):
     """Stored data of independent examples, of which random ones are held out.
 
     Args:
-        split_seed: Decides which rows are held out and which are trained on. It is not the run's seed, so that runs with
-            different seeds are tested on the same rows.
+        split_seed: Decides which rows are held out and which are trained on. It is not the run's seed, so that runs
+            with different seeds are tested on the same rows.
         **options: See `StoredData`.
     """
 

@@ -1,7 +1,7 @@
 """Synthetic sequences that test how long a network remembers: copy, reverse and adding.
 
 Hochreiter, Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997 (adding; symbols over long gaps).
-Arjovsky, Shah, Bengio: Unitary Evolution Recurrent Neural Networks, 2016 (arXiv 1511.06464), whose versions are used here.
+Arjovsky, Shah, Bengio: Unitary Evolution Recurrent Neural Networks, 2016 (arXiv 1511.06464), whose versions these are.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Synthetic(DataModule):
 
 
 class Symbols:
-    """A vocabulary of symbols, named by letters, or by numbers if there are more than 26; `_` is the blank, `?` the signal."""
+    """A vocabulary of symbols: letters, or numbers if there are more than 26; `_` is the blank, `?` the signal."""
 
     def __init__(self, kinds: int) -> None:
         letters = string.ascii_lowercase
@@ -280,8 +280,8 @@ class Reverse(Recall):
 class Adding(Synthetic):
     """Regression: the sum of the two marked numbers in a series of numbers drawn from [0, 1).
 
-    Each step has two channels, the number and the mark (1 or 0). One mark is in the first half, one in the second, as in
-    Arjovsky et al. Always predicting 1 has a mean squared error of 1/6.
+    Each step has two channels, the number and the mark (1 or 0). One mark is in the first half, one in the second, as
+    in Arjovsky et al. Always predicting 1 has a mean squared error of 1/6.
 
     Args:
         length: Steps of the series, at least 2.

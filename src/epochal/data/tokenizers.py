@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back, by character, byte, word or byte pair.
 
-For language models the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and END
-of `core.specs`: then `reserved` is 4, and `decode` leaves these out, except UNKNOWN.
+For language models the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and
+END of `core.specs`: then `reserved` is 4, and `decode` leaves these out, except UNKNOWN.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Characters(Tokenizer):
 
     @classmethod
     def learn(cls, train: str, held_out: str = "", reserved: int = 0) -> Characters:
-        """Learns the characters of train. If others are held out and no id is reserved for them, REPLACEMENT stands for them."""
+        """Learns the characters of train, and REPLACEMENT if held_out has others and no id is reserved for them."""
         known = set(train)
         return cls("".join(sorted(known if reserved or set(held_out) <= known else known | {REPLACEMENT})), reserved)
 
@@ -79,7 +79,7 @@ class Characters(Tokenizer):
         return self.reserved + len(self.vocabulary)
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids (T,), one per character; an unknown one becomes UNKNOWN or REPLACEMENT, or is left out if there is neither."""
+        """Ids (T,), one per character; unknown ones become UNKNOWN or REPLACEMENT, or are left out without either."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[ids] == codes
@@ -160,8 +160,8 @@ class BytePairs(Tokenizer):
         """
         if vocab_size <= 256 + reserved:
             raise ConfigError(
-                f"dataset.vocab_size={vocab_size} is too small for dataset.tokenizer=bpe: {256 + reserved} are taken before "
-                "the first pair is learned; give a few thousand."
+                f"dataset.vocab_size={vocab_size} is too small for dataset.tokenizer=bpe: {256 + reserved} are taken "
+                "before the first pair is learned; give a few thousand."
             )
         library = _library()
         engine = library.Tokenizer(library.models.BPE())
@@ -234,7 +234,8 @@ def check_kind(kind: str, allowed: Sequence[str]) -> None:
     """Raises ConfigError if the kind of tokenizer is not allowed."""
     if kind not in allowed:
         raise ConfigError(
-            f"dataset.tokenizer={kind} is no tokenizer.{did_you_mean(str(kind), allowed)} There are: {' '.join(allowed)}"
+            f"dataset.tokenizer={kind} is no tokenizer.{did_you_mean(str(kind), allowed)} "
+            f"There are: {' '.join(allowed)}"
         )
 
 
