@@ -1,4 +1,4 @@
-"""Whether a network of ours computes what torchvision's does."""
+"""A check that a network of ours computes the same as torchvision's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_parity(ours: Any, theirs: nn.Module, image_shape: tuple[int, int, int]
 
 
 def randomise(model: nn.Module, images: Tensor) -> None:
-    """Gives every parameter and statistic a random value that keeps the signal's size, however deep the network is."""
+    """Random values for every parameter and statistic that preserve the variance of activations at any depth."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and len(parameter) > 1:
             bound = math.sqrt(6 / parameter[0].numel())  # as He et al. 2015, uniform
@@ -56,7 +56,7 @@ def randomise(model: nn.Module, images: Tensor) -> None:
 
 
 def _adapt(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
-    """Makes a batch norm's statistics about those of its input; drawn freely, 150 layers would multiply to infinity."""
+    """Sets a batch norm's statistics near those of its input; with random ones, 150 layers would overflow."""
     assert norm.running_mean is not None and norm.running_var is not None
     variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
     variance = variance * torch.empty_like(variance).uniform_(0.8, 1.2)
@@ -65,7 +65,7 @@ def _adapt(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
 
 
 def _differences(ours: Any, theirs: nn.Module, images: Tensor) -> Iterator[str]:
-    """What does not agree, in words."""
+    """A sentence for each difference."""
     ours.load_state_dict(translate(theirs.state_dict(), ours), strict=True, assign=True)
     expected, gradients = _step(theirs, images)
     found, our_gradients = _step(ours, images)
@@ -73,7 +73,7 @@ def _differences(ours: Any, theirs: nn.Module, images: Tensor) -> Iterator[str]:
     assert expected.std() > 0.01, "outputs that are all alike prove nothing"
     if (error := _largest(found - expected)) > TOLERANCE * max(1, _largest(expected)):
         yield f"the outputs differ by {error:.2e}"
-    # a parameter without a part in eval mode, such as an auxiliary head's, has no gradient in either
+    # a parameter that is not used in eval mode, such as an auxiliary head's, has no gradient in either
     gradients = translate({n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in gradients.items()}, ours)
     assert gradients.keys() == our_gradients.keys()
     for name, gradient in gradients.items():

@@ -132,7 +132,7 @@ def test_a_decoder_gives_the_same_step_by_step_as_all_at_once(pre_norm, self_att
     attentions = {"self_attention": self_attention, "cross_attention": cross_attention}
     decoder = shake(Decoder(depth=2, **SIZES, pre_norm=pre_norm, **attentions))
     x, source, mask = steps(TARGET, seed=2), steps(SOURCE), padding_mask(LENGTHS, SOURCE)
-    states, outputs = decoder.begin(source), []
+    states, outputs = decoder.initial_state(source), []
     for step in x.split(1, dim=1):
         output, states = decoder.step(step, states, mask)
         outputs.append(output)
@@ -150,7 +150,7 @@ def test_the_weights_of_a_decoder_are_those_its_last_layer_works_with(pre_norm, 
     weights = decoder.weights(x, source, mask)
     torch.testing.assert_close(weights, last.weights(questions[0], source, mask=mask).mean(dim=1))
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(BATCH, TARGET))
-    assert (weights[1, :, 2:] == 0).all(), "nobody looks at padding"
+    assert (weights[1, :, 2:] == 0).all(), "padding gets no weight"
 
 
 def test_sublayers_that_are_left_out_leave_no_weights():

@@ -95,7 +95,7 @@ def test_one_beam_is_greedy():
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_a_batch_is_written_like_its_rows_alone(beam_size, length_penalty):
+def test_each_row_of_a_batch_is_searched_alone(beam_size, length_penalty):
     model, source = Toy(), torch.randint(5, (8, 4))
     lengths = torch.tensor([4, 1, 2, 3, 4, 4, 2, 1])
     options = {"max_length": 12, "beam_size": beam_size, "length_penalty": length_penalty}
@@ -107,7 +107,7 @@ def test_a_batch_is_written_like_its_rows_alone(beam_size, length_penalty):
 
 
 @torch.no_grad()
-def test_a_wider_beam_finds_likelier_texts():
+def test_a_wider_beam_finds_more_likely_texts():
     def likelihoods(beam_size):
         texts = listed(generate(model, source, max_length=20, beam_size=beam_size))
         assert all(text[-1] == END for text in texts)
@@ -127,7 +127,7 @@ def test_a_length_penalty_makes_texts_longer():
     assert written[0] < written[1] < written[2]
 
 
-def test_begin_and_padding_are_never_written_even_where_they_are_likeliest():
+def test_begin_and_padding_are_never_generated_even_where_they_are_most_likely():
     model = Toy()
     with torch.no_grad():
         model.head.bias[[PAD, BEGIN]] = 50.0
@@ -145,7 +145,7 @@ def test_what_does_not_end_is_cut_off(beam_size):
     assert texts.shape == (2, 6) and not texts.eq(END).any() and texts.ne(PAD).all()
 
 
-def test_it_writes_in_evaluation_mode_without_gradients_and_leaves_the_model_as_it_was():
+def test_it_generates_in_evaluation_mode_without_gradients_and_leaves_the_model_as_it_was():
     model = Toy()
     generate(model, torch.zeros(1, 2), max_length=2)
     assert model.training
@@ -166,6 +166,6 @@ def test_it_writes_in_evaluation_mode_without_gradients_and_leaves_the_model_as_
         ({"lengths": torch.tensor([1, 4])}, "from 1 to 3"),
     ],
 )
-def test_an_impossible_wish_is_named(wrong, message):
+def test_an_impossible_argument_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         generate(Toy(), torch.zeros(2, 3), **{"max_length": 4, **wrong})

@@ -66,9 +66,9 @@ def test_every_parameter_gets_a_gradient(decoder):
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=str)
-def test_attention_is_a_share_of_each_place_in_the_image(decoder):
+def test_attention_weights_sum_to_one_over_the_image(decoder):
     model, (images, target) = captioner(**decoder, dropout=0.5).train(), captioned()
-    model.image_encoder.eval()  # its batch norms would learn from a look
+    model.image_encoder.eval()  # its batch norms would change in training mode
     weights = model.attention(images, target)
     assert weights.shape == (3, 5, 2, 5) and model.training
     torch.testing.assert_close(weights.sum((2, 3)), torch.ones(3, 5))
@@ -89,12 +89,12 @@ def test_position_tells_equal_patches_apart(decoder):
 @pytest.mark.parametrize("images, grid", [(Images(1, 28, 140), (3, 17)), (Images(3, 64, 64), (8, 8))])
 def test_the_grid_is_the_image_halved_three_times(images, grid):
     model = captioner(images)
-    looks = model.attention(torch.zeros(1, images.channels, images.height, images.width), torch.full((1, 1), BEGIN))
-    assert looks.shape == (1, 1, *grid)
+    weights = model.attention(torch.zeros(1, images.channels, images.height, images.width), torch.full((1, 1), BEGIN))
+    assert weights.shape == (1, 1, *grid)
 
 
 @pytest.mark.parametrize("decoder", ["recurrent", "transformer"])
-def test_it_learns_to_tell_what_stands_from_left_to_right(decoder):
+def test_it_learns_to_read_digits_from_left_to_right(decoder):
     model = captioner(Images(1, 8, 24), decoder=decoder, stages=2, embed_dim=32).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     signs = torch.stack([F.pad(torch.eye(6), (1, 1, 1, 1)), F.pad(torch.ones(2, 6), (1, 1, 3, 3)), torch.zeros(8, 8)])

@@ -126,7 +126,7 @@ def test_the_small_form_leaves_out_the_strides_of_the_stem_and_of_stage_2():
 
 def test_stochastic_depth_skips_whole_images_and_keeps_the_mean():
     torch.manual_seed(0)
-    block = Block(in_channels=4, out_channels=4, ratio=6, kernel=3, stride=1, drop=0.25)
+    block = Block(in_channels=4, out_channels=4, ratio=6, kernel=3, stride=1, drop_path=0.25)
     x = torch.ones(4000, 4, 2, 2)
     for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.eval()
@@ -139,8 +139,8 @@ def test_stochastic_depth_skips_whole_images_and_keeps_the_mean():
 
 def test_deeper_blocks_are_skipped_more_often_and_none_in_eval_mode():
     model = laptop(stochastic_depth=0.5)
-    drops = [block.drop_path for block in model.modules() if isinstance(block, Block)]
-    assert drops == sorted(drops) and drops[0] == 0 and drops[-1] == pytest.approx(0.5 * 9 / 10)
+    rates = [block.drop_path for block in model.modules() if isinstance(block, Block)]
+    assert rates == sorted(rates) and rates[0] == 0 and rates[-1] == pytest.approx(0.5 * 9 / 10)
     model.eval()
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(model(images), model(images))

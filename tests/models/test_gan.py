@@ -9,7 +9,7 @@ from epochal.models import GAN
 @pytest.mark.parametrize(
     "shape", [(1, 8, 8), (1, 9, 9), (3, 15, 15), (1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 30), (3, 33, 17)]
 )
-def test_it_draws_and_judges_images_of_any_shape(shape):
+def test_generator_and_discriminator_take_images_of_any_shape(shape):
     gan = GAN.for_data(Images(*shape), Images(*shape), width=4)
     images = gan(gan.sample_noise(2))
     assert images.shape == (2, *shape)
@@ -25,7 +25,7 @@ def test_at_64_pixels_and_width_128_the_channels_are_the_papers():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (1, 33, 17)])
-def test_the_game_gives_every_parameter_a_gradient(shape):
+def test_the_losses_give_every_parameter_a_gradient(shape):
     torch.manual_seed(0)
     gan = GAN(image_shape=shape, width=4)
     real, forged = torch.randn(4, *shape), gan(gan.sample_noise(4))
@@ -43,7 +43,7 @@ def test_weights_start_as_in_the_paper():
             assert module.weight.mean().item() == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_first_judging_layer_and_the_last_drawing_layer_have_no_batch_norm():
+def test_the_first_layer_of_the_discriminator_and_the_last_of_the_generator_have_no_batch_norm():
     gan = GAN(image_shape=(3, 32, 32), width=4)
     assert isinstance(gan.discriminator.layers[1], nn.LeakyReLU)
     assert [type(layer) for layer in gan.generator.layers[-2:]] == [nn.ConvTranspose2d, nn.Tanh]

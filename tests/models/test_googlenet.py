@@ -55,7 +55,7 @@ def test_torchvision_has_none_of_the_other_forms(change):
         assert GoogLeNet(in_channels=3, num_classes=10, **change).torchvision_name is None
 
 
-def test_in_training_alone_the_auxiliary_heads_answer_too():
+def test_auxiliary_heads_give_logits_in_training_only():
     model = GoogLeNet(in_channels=3, num_classes=7, input="small", width=0.1)
     images = torch.randn(2, 3, 32, 32)
     assert [logits.shape for logits in model(images)] == [(2, 7)] * 3
@@ -107,7 +107,7 @@ def test_equal_parameters_are_equal_within_two_percent(width, branches):
     assert count(**equal, auxiliary=False) == pytest.approx(count(**config, auxiliary=False), rel=0.02)
 
 
-def test_all_four_branches_are_widened_by_nothing():
+def test_with_all_four_branches_equal_parameters_changes_nothing():
     assert count(equal_parameters=True) == count()
 
 

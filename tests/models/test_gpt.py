@@ -34,7 +34,7 @@ def test_it_has_the_published_number_of_parameters(name, millions):
 
 @pytest.mark.parametrize("start", [1, 5, CONTEXT - 1, CONTEXT, CONTEXT + 7])
 @pytest.mark.parametrize("length", [1, 4, 40])
-def test_generating_from_memory_is_the_same_as_reading_all_again(model, start, length):
+def test_generating_with_the_cache_is_the_same_as_without(model, start, length):
     prompt = torch.randint(VOCAB, (3, start), generator=torch.Generator().manual_seed(start))
     assert torch.equal(model.generate(prompt, length=length, temperature=0), uncached(model, prompt, length))
 

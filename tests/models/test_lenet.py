@@ -25,7 +25,7 @@ def test_28_pixels_are_padded_and_not_resized():
     assert torch.equal(padded[:, :, 2:-2, 2:-2], images)
 
 
-def test_the_frame_is_background_whatever_the_pixels_are_normalised_to():
+def test_the_padding_is_background_whatever_the_pixels_are_normalised_to():
     assert torch.equal(LeNet.resize(torch.full((1, 1, 28, 28), -0.42)), torch.full((1, 1, 32, 32), -0.42))
 
 

@@ -20,7 +20,7 @@ def test_without_hidden_layers_it_is_logistic_regression():
     assert [tuple(p.shape) for p in model.parameters()] == [(2, 4), (2,)]
 
 
-def test_it_knows_nothing_of_neighbouring_pixels():
+def test_the_order_of_pixels_does_not_matter():
     """Shuffle the pixels and the first layer's columns alike, and nothing changes."""
     model, images, order = MLP(in_features=16, num_classes=2), torch.randn(3, 1, 4, 4), torch.randperm(16)
     before = model(images)

@@ -13,7 +13,7 @@ READ = {  # what is read, and a batch of it
     "images": (Images(3, 7, 5), torch.randn(4, 3, 7, 5)),
     "tokens": (Tokens(11, 7), torch.randint(11, (4, 7))),
     "series": (Series(7, 2), torch.randn(4, 7, 2)),
-    "films": (Frames(7, 1, 8, 8), torch.randn(4, 7, 1, 8, 8)),
+    "videos": (Frames(7, 1, 8, 8), torch.randn(4, 7, 1, 8, 8)),
 }
 
 
@@ -51,8 +51,8 @@ def test_padding_never_changes_an_answer(cell, activation, bidirectional, output
     compare_with_rows_alone(RNN.for_data(inputs, outputs, **config, hidden_size=8, num_layers=2), batch)
 
 
-@pytest.mark.parametrize("kind", ["series", "films"])
-def test_padding_never_changes_what_is_said_of_series_and_films(kind):
+@pytest.mark.parametrize("kind", ["series", "videos"])
+def test_padding_never_changes_the_output_for_series_and_videos(kind):
     inputs, batch = READ[kind]
     compare_with_rows_alone(RNN.for_data(inputs, Numbers(1), hidden_size=8, embed_dim=4), batch)
 
@@ -63,7 +63,7 @@ def test_an_image_is_read_row_by_row():
     assert torch.equal(steps[0, 1], torch.cat((images[0, 0, 1], images[0, 1, 1])))
 
 
-def test_or_pixel_by_pixel():
+def test_an_image_is_read_pixel_by_pixel():
     images = torch.arange(24.0).view(1, 2, 3, 4)
     steps = RNN.for_data(Images(2, 3, 4), TWO, scan="pixels")._steps(images)
     assert steps.shape == (1, 12, 2)
@@ -130,7 +130,7 @@ def test_a_state_matters_for_its_own_step_and_later_ones_alone():
     assert found[:5].gt(0).all() and not found[5:].any()
 
 
-def test_a_network_that_reads_from_both_ends_has_no_state_gradients():
+def test_a_bidirectional_network_has_no_state_gradients():
     model = RNN(in_features=3, num_classes=2, bidirectional=True)
     assert not model.shows_state_gradients and language_model().shows_state_gradients
     with pytest.raises(ValueError, match="reads from beginning to end"):
@@ -239,7 +239,7 @@ def test_states_follow_the_equations_of_the_docstring(cell, activation):
 
 
 @pytest.mark.parametrize("cell, activation", KINDS)
-def test_from_both_ends_too(cell, activation):
+def test_bidirectional_states_follow_the_equations_too(cell, activation):
     torch.manual_seed(0)
     config = {"cell": cell, "activation": activation, "hidden_size": 4, "num_layers": 2, "bidirectional": True}
     recurrent = RNN(in_features=3, num_classes=2, **config).recurrent
@@ -255,7 +255,7 @@ def test_from_both_ends_too(cell, activation):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_both_ways_are_those_of_torch(cell):
+def test_bidirectional_layers_are_those_of_torch(cell):
     ours = RNN(in_features=3, num_classes=2, cell=cell, hidden_size=4, num_layers=2, bidirectional=True).recurrent
     torchs = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell](3, 4, 2, batch_first=True, bidirectional=True)
     weights = {}
@@ -271,7 +271,7 @@ def test_both_ways_are_those_of_torch(cell):
     torch.testing.assert_close(found[1, :4], expected[1, :4])
 
 
-def test_a_sigmoid_network_reads_on_from_a_state():
+def test_a_sigmoid_network_continues_from_a_state():
     recurrent = RNN(in_features=3, num_classes=2, activation="sigmoid", hidden_size=4, num_layers=2).recurrent
     steps = torch.randn(2, 6, 3)
     states, last = recurrent(steps)
@@ -315,6 +315,6 @@ def test_a_classifier_cannot_generate():
         ({"top_p": 1.1}, "top_p=1.1 must be above 0"),
     ],
 )
-def test_an_impossible_wish_for_text_is_named(wrong, message):
+def test_an_impossible_argument_of_generate_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         language_model().generate(**{"prompt": torch.zeros(1, 1, dtype=torch.int64), "length": 2, **wrong})

@@ -78,7 +78,7 @@ def test_the_source_is_read_backwards_where_that_is_asked_for():
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_without_attention_the_last_states_are_all_that_the_decoder_knows(bidirectional):
+def test_without_attention_the_last_states_are_all_that_the_decoder_gets(bidirectional):
     model, (source, _) = seq2seq(num_layers=2, bidirectional=bidirectional), sentences()
     state = model.encode(source[:1])
     assert set(state) == {"recurrent"} and [part.shape for part in state["recurrent"]] == [(1, 2, 16)] * 2
@@ -91,27 +91,27 @@ def test_without_attention_the_last_states_are_all_that_the_decoder_knows(bidire
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_attention_follows_its_equations(attention):
     model, (source, target) = seq2seq(attention=attention), sentences()
-    look, weights = model.decoder.attention, model.attention(source[:1], target[:1])
+    layer, weights = model.decoder.attention, model.attention(source[:1], target[:1])
     memory, last = model.encoder(model.embed(source[:1]))
     states, _ = model.decoder.recurrent(model.decoder.embed(target[:1]), last)
     logits = []
     for t, q in enumerate(states[0]):
         if attention == "additive":
-            scores = [look.score(torch.tanh(look.query(q) + look.key(m))) for m in memory[0]]
+            scores = [layer.score(torch.tanh(layer.query(q) + layer.key(m))) for m in memory[0]]
         else:
             scores = [(q @ m)[None] for m in memory[0]]
-        shares = torch.cat(scores).softmax(0)
-        torch.testing.assert_close(weights[0, t], shares)
-        context = sum(share * m for share, m in zip(shares, memory[0], strict=True))
-        logits.append(model.decoder.head(torch.tanh(look.proj(torch.cat((context, q))))))
+        alignment = torch.cat(scores).softmax(0)
+        torch.testing.assert_close(weights[0, t], alignment)
+        context = sum(weight * m for weight, m in zip(alignment, memory[0], strict=True))
+        logits.append(model.decoder.head(torch.tanh(layer.proj(torch.cat((context, q))))))
     torch.testing.assert_close(model(source[:1], target[:1])[0], torch.stack(logits))
 
 
-def test_without_attention_there_is_none_to_show():
+def test_without_attention_there_are_no_weights():
     assert seq2seq().attention(*sentences()) is None
 
 
-def test_attention_is_told_without_dropout_and_leaves_the_model_in_training():
+def test_attention_uses_no_dropout_and_leaves_the_model_in_training():
     model, (source, target) = seq2seq(attention="dot", dropout=0.5).train(), sentences()
     first, second = (model.attention(source, target, LENGTHS) for _ in range(2))
     assert torch.equal(first, second) and model.training
@@ -119,7 +119,7 @@ def test_attention_is_told_without_dropout_and_leaves_the_model_in_training():
 
 
 @pytest.mark.parametrize("attention", ["none", "additive"])
-def test_without_teacher_forcing_each_step_reads_its_own_guess(attention):
+def test_without_teacher_forcing_each_step_reads_its_own_prediction(attention):
     model, (source, target) = seq2seq(attention=attention), sentences()
     logits = model(source, target, LENGTHS, teacher_forcing=0.0)
     guesses = logits.argmax(-1)
@@ -128,7 +128,7 @@ def test_without_teacher_forcing_each_step_reads_its_own_guess(attention):
     torch.testing.assert_close(logits, model(source, read, LENGTHS))
 
 
-def test_teacher_forcing_is_the_chance_of_a_true_token():
+def test_teacher_forcing_is_the_probability_of_a_true_token():
     model, source = seq2seq(), torch.randint(4, 12, (400, 3))
     target = torch.randint(4, 11, (400, 2))
     forced, free = model(source, target)[:, 1], model(source, target, teacher_forcing=0.0)[:, 1]
@@ -178,7 +178,7 @@ def test_an_impossible_argument_is_named(wrong, message):
 
 
 @pytest.mark.parametrize("teacher_forcing", [-0.1, 1.1])
-def test_an_impossible_share_of_teacher_forcing_is_named(teacher_forcing):
+def test_teacher_forcing_is_a_probability(teacher_forcing):
     with pytest.raises(
         ValueError, match=f"teacher_forcing={teacher_forcing} must be a number of at least 0 and at most 1"
     ):

@@ -52,7 +52,7 @@ def test_padding_changes_nothing(pre_norm, without):
 @pytest.mark.parametrize("pre_norm", [False, True])
 @pytest.mark.parametrize("without", ["none", *ATTENTIONS])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_writing_from_memory_is_the_same_as_reading_all_again(pre_norm, without, lengths):
+def test_decoding_step_by_step_is_the_same_as_all_at_once(pre_norm, without, lengths):
     model = tiny(pre_norm=pre_norm, without=without)
     state, text = model.encode(source(), lengths), tokens(3, 12, seed=3)
     for step in range(12):
@@ -62,7 +62,7 @@ def test_writing_from_memory_is_the_same_as_reading_all_again(pre_norm, without,
         assert torch.equal(logits.argmax(-1), again.argmax(-1))
 
 
-def test_it_learns_to_tell_a_text_backwards_and_writes_the_same_with_and_without_memory():
+def test_it_learns_to_reverse_a_text_and_decodes_the_same_with_and_without_cached_keys():
     torch.manual_seed(0)
     model = Transformer(
         source_vocab_size=VOCAB, target_vocab_size=VOCAB, pre_norm=True, **{**TINY, "depth": 1, "embed_dim": 32}
@@ -94,7 +94,7 @@ def test_it_does_not_see_the_future():
     assert not torch.allclose(before[:, 3:], after[:, 3:])
 
 
-def test_without_attention_within_the_target_a_step_knows_no_token_but_the_last():
+def test_without_attention_within_the_target_a_step_depends_on_no_token_but_the_last():
     changed = target()
     changed[:, 1] = END + 1 + (changed[:, 1] - END) % (VOCAB - END - 1)
 
@@ -122,7 +122,7 @@ def test_without_attention_within_the_source_its_steps_are_read_alone():
     assert not torch.allclose(read(tiny(), source()), read(tiny(), changed))
 
 
-def test_attention_is_a_share_of_each_real_source_token():
+def test_attention_weights_sum_to_one_over_the_real_source_tokens():
     weights = tiny().attention(source(), target(), LENGTHS)
     assert weights.shape == (3, 5, 6)
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 5))

@@ -10,7 +10,7 @@ TINY = {"depth": 2, "embed_dim": 16, "num_heads": 2, "feedforward_dim": 24, "dro
 KINDS = {
     "tokens": (Tokens(vocab_size=9, length=STEPS), torch.randint(1, 9, (3, STEPS))),
     "series": (Series(length=STEPS, channels=2), torch.randn(3, STEPS, 2)),
-    "films": (Frames(length=STEPS, channels=1, height=8, width=8), torch.randn(3, STEPS, 1, 8, 8)),
+    "videos": (Frames(length=STEPS, channels=1, height=8, width=8), torch.randn(3, STEPS, 1, 8, 8)),
     "images": (Images(channels=1, height=STEPS, width=8), torch.randn(3, 1, STEPS, 8)),
 }
 
@@ -28,7 +28,7 @@ def test_it_answers_once_or_at_each_step_whatever_it_reads(kind):
     assert make(kind, StepLabels(NAMES))(inputs).shape == (3, STEPS, 3)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "series", "films"])
+@pytest.mark.parametrize("kind", ["tokens", "series", "videos"])
 @pytest.mark.parametrize("outputs", [Classes(NAMES), StepLabels(NAMES)])
 @pytest.mark.parametrize("config", [{}, {"pre_norm": True}, {"causal": True}, {"pool": "last"}])
 def test_padding_changes_nothing(kind, outputs, config):
@@ -41,7 +41,7 @@ def test_padding_changes_nothing(kind, outputs, config):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_causal_hides_what_comes_later_and_else_all_is_seen(causal):
+def test_a_causal_step_depends_on_no_later_one_and_otherwise_on_all(causal):
     model, before = make("series", StepLabels(NAMES), causal=causal), KINDS["series"][1]
     after = before.clone()
     after[:, 3] += 1

@@ -62,7 +62,7 @@ def test_torchvision_has_none_of_the_other_forms(change):
 
 
 def receptive_field(model):
-    """Pixels a side that one number of the features sees."""
+    """Side in pixels of the receptive field of one element of the features."""
     side, step = 1, 1
     for layer in model.features:
         if isinstance(layer, nn.Conv2d):

@@ -100,7 +100,7 @@ def test_a_masked_patch_is_not_seen():
 
 @pytest.mark.parametrize("pool", ["class", "mean"])
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
-def test_pretraining_and_classification_share_all_but_what_they_say(pool, positions):
+def test_pretraining_and_classification_share_all_parameters_but_their_heads(pool, positions):
     names = {}
     for count in (None, 3):
         states = made(num_classes=count, pool=pool, positions=positions).state_dict()
@@ -115,7 +115,7 @@ def test_only_the_head_that_reads_it_has_a_class_token():
         assert not other.has_class_token and not hasattr(other, "class_token")
 
 
-def test_sincos_positions_tell_every_place_apart_and_are_not_learnt():
+def test_sincos_positions_are_all_different_and_not_learned():
     vit = made(positions="sincos")
     assert "positions" not in vit.state_dict()
     places = vit.positions[0]
@@ -135,7 +135,7 @@ def test_attention_maps_are_the_weights_that_attention_takes(causal):
 
 
 @pytest.mark.parametrize("pool, tokens", [("class", 7), ("mean", 6)])
-def test_looking_at_attention_changes_nothing(pool, tokens):
+def test_computing_attention_maps_changes_nothing(pool, tokens):
     vit, images = made(num_classes=3, pool=pool, dropout=0.5).train(), torch.randn(2, 3, 8, 12)
     maps = vit.attention_maps(images)
     assert [m.shape for m in maps] == [(2, 2, tokens, tokens)] * 2
@@ -144,7 +144,7 @@ def test_looking_at_attention_changes_nothing(pool, tokens):
 
 
 def test_rollout_follows_what_is_read_through_all_blocks():
-    # the class token looks at the second patch; before that, each token at the first
+    # the class token attends to the second patch; in the block before, each token to the first
     first, last = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     first[..., 1] = 1
     last[..., 2] = 1
@@ -153,7 +153,7 @@ def test_rollout_follows_what_is_read_through_all_blocks():
 
 
 @pytest.mark.parametrize("pool", ["class", "mean"])
-def test_rollout_is_a_share_for_each_patch(pool):
+def test_rollout_sums_to_one_over_the_patches_and_a_class_token(pool):
     flow = made(num_classes=3, pool=pool).rollout(torch.randn(2, 3, 8, 12))
     assert flow.shape == (2, 2, 3) and (flow > 0).all()
     assert (flow.sum((1, 2)) < 0.999).all() if pool == "class" else torch.allclose(flow.sum((1, 2)), torch.ones(2))

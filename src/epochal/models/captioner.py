@@ -56,23 +56,23 @@ class RecurrentTextDecoder(nn.Module):
         )
 
     def forward(self, target: Tensor, grid: Tensor) -> Tensor:  # (B, T), (B, S, C) -> (B, T, vocab_size)
-        return self.decoder(target, self.begin(grid))[0]
+        return self.decoder(target, self.initial_state(grid))[0]
 
-    def begin(self, grid: Tensor) -> State:
+    def initial_state(self, grid: Tensor) -> State:
         mean = grid.mean(dim=1)
         start = [
             layer(mean).unflatten(1, (self.depth, -1))
             for layer in (self.init_hidden, self.init_cell)
             if layer is not None
         ]
-        return self.decoder.begin((start[0].tanh(), *start[1:]), grid)
+        return self.decoder.initial_state((start[0].tanh(), *start[1:]), grid)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # (B,) -> (B, vocab_size)
         logits, state = self.decoder(tokens[:, None], state)
         return logits[:, 0], state
 
     def weights(self, target: Tensor, grid: Tensor) -> Tensor:  # (B, T), (B, S, C) -> (B, T, S)
-        weights = self.decoder.weights(target, self.begin(grid))
+        weights = self.decoder.weights(target, self.initial_state(grid))
         assert weights is not None  # RecurrentDecoder always has attention here
         return weights
 
@@ -93,8 +93,8 @@ class TransformerTextDecoder(nn.Module):
     def forward(self, target: Tensor, grid: Tensor) -> Tensor:  # (B, T), (B, S, C) -> (B, T, vocab_size)
         return self.head(self.decoder(self._embed(target), grid))
 
-    def begin(self, grid: Tensor) -> State:
-        return {"position": 0, "layers": self.decoder.begin(grid)}
+    def initial_state(self, grid: Tensor) -> State:
+        return {"position": 0, "layers": self.decoder.initial_state(grid)}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # (B,) -> (B, vocab_size)
         x, layers = self.decoder.step(self._embed(tokens[:, None], state["position"]), state["layers"])
@@ -210,7 +210,7 @@ class Captioner(EncoderDecoder):
         return self.image_encoder(images).flatten(2).transpose(1, 2) + self.position
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> State:
-        return self.text_decoder.begin(self._grid(source))
+        return self.text_decoder.initial_state(self._grid(source))
 
     def decode(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.text_decoder.step(tokens, state)

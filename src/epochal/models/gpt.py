@@ -121,7 +121,7 @@ class GPT(AutoregressiveModel):
             x = block(x, caches[i] if caches else None)
         return self.norm(x)
 
-    def begin(self, steps: int) -> list[KVCache]:
+    def initial_state(self, steps: int) -> list[KVCache]:
         """An empty cache for each block, for a text of `steps` tokens or as many as the context holds."""
         return [KVCache(min(steps, self.context_length)) for _ in self.blocks]
 

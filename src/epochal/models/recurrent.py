@@ -305,7 +305,7 @@ class RNN(AutoregressiveModel):
         real = torch.arange(len(by_step), device=lengths.device)[:, None] < lengths
         return by_step.sum(dim=1) / real.sum(dim=1).clamp_min(1)
 
-    def begin(self, steps: int) -> tuple[int, Any]:
+    def initial_state(self, steps: int) -> tuple[int, Any]:
         """Number of tokens read so far, and torch's state of the recurrent layers after them."""
         if not self.is_language_model:
             raise ValueError("Only a language model can generate; this network classifies.")

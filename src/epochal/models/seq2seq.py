@@ -137,7 +137,7 @@ class Seq2Seq(EncoderDecoder):
         if reversed_place is not None:  # attention refers to the order of the source
             memory = memory.gather(1, reversed_place[:, :, None].expand_as(memory))
         start = tuple(part.unflatten(1, (-1, self.directions)).flatten(2) for part in batch_first(last))
-        return self.decoder.begin(start, memory, real)
+        return self.decoder.initial_state(start, memory, real)
 
     def _run(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """(B, S, E) -> states (B, S, H), and each row's final states in torch's form, independent of the padding."""

@@ -123,7 +123,7 @@ class Transformer(EncoderDecoder):
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> dict[str, Any]:
         memory, mask = self._read(source, lengths)
-        state = {"position": 0, "layers": self.decoder.begin(memory)}
+        state = {"position": 0, "layers": self.decoder.initial_state(memory)}
         return state if mask is None else {**state, "mask": mask}
 
     def decode(self, tokens: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:

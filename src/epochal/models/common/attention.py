@@ -268,7 +268,7 @@ class DecoderLayer(nn.Module):
     def _self_attended(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         return self.self_residual(x, lambda x: self.self_attention(x, causal=True)) if self.has_self_attention else x
 
-    def begin(self, source: Tensor) -> State:
+    def initial_state(self, source: Tensor) -> State:
         """The state before the first step: keys and values of the source (B, S, C), and empty ones of the target."""
         state: State = {}
         if self.has_cross_attention:
@@ -346,9 +346,9 @@ class Decoder(nn.Module):
             x = layer(x, source, mask)
         return self.norm(x)
 
-    def begin(self, source: Tensor) -> list[State]:
+    def initial_state(self, source: Tensor) -> list[State]:
         """The states of all layers before the first step."""
-        return [layer.begin(source) for layer in self._layers]
+        return [layer.initial_state(source) for layer in self._layers]
 
     def step(self, x: Tensor, states: list[State], mask: Tensor | None = None) -> tuple[Tensor, list[State]]:
         """One further step (B, 1, C) -> (B, 1, C) and the new states of all layers."""

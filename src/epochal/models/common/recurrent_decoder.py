@@ -106,7 +106,7 @@ class RecurrentDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, vocab_size)
 
-    def begin(self, start: tuple[Tensor, ...], memory: Tensor, mask: Tensor | None = None) -> State:
+    def initial_state(self, start: tuple[Tensor, ...], memory: Tensor, mask: Tensor | None = None) -> State:
         """The state before the first token.
 
         Args:

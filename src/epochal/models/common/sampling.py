@@ -16,7 +16,7 @@ class AutoregressiveModel(nn.Module):
     """Base class of language models: continues a prompt, and reads each token of it only once where it can."""
 
     @abstractmethod
-    def begin(self, steps: int) -> Any:
+    def initial_state(self, steps: int) -> Any:
         """The state before the first token, for a text of at most `steps` tokens."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class AutoregressiveModel(nn.Module):
         start, stop = prompt.shape[1], prompt.shape[1] + length
         text = torch.cat((prompt, prompt.new_empty(prompt.shape[0], length)), dim=1)
         with evaluating(self):
-            state = self.begin(stop)
+            state = self.initial_state(stop)
             for end in range(start, stop):
                 logits, state = self.next_logits(text[:, :end], state)
                 text[:, end : end + 1] = next_token(
