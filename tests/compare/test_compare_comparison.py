@@ -203,7 +203,7 @@ def test_a_smoke_budget_decides_nothing(tmp_path):
     assert verdict.verdict == "inconclusive" and "decides nothing" in verdict.sentence
 
 
-def test_runs_with_settings_of_a_persons_own_are_left_out_of_a_claims_verdict_and_plots(claimed):
+def test_runs_with_settings_of_their_own_are_left_out_of_a_claims_verdict_and_plots(claimed):
     claim, _ = load_claim("depth_degradation", "cpu")
     side = {"experiment": "depth_degradation", "budget": "cpu", "model.depth": claim["tests"][0]["more"]["model.depth"]}
     for seed in (1, 2, 3):

@@ -69,7 +69,7 @@ def test_a_run_that_goes_on_is_a_thin_line_but_in_no_mean(compared, tmp_path):
     assert "new" in {row["run"] for row in spec["datasets"]["singles"]}
 
 
-def test_shares_are_in_percent_and_losses_are_not(compared):
+def test_errors_are_in_percent_and_losses_are_not(compared):
     assert encodings(figure(compared, DEPTH), "y")[0]["axis"]["format"] == "~%"
     assert "format" not in encodings(figure(compared, replace(DEPTH, y="val/loss")), "y")[0]["axis"]
 

@@ -1,4 +1,4 @@
-"""What tells runs apart is found without being told."""
+"""The keys in which runs differ are found, and runs grouped by them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_a_model_brings_along_only_follows_it(tmp_path):
     assert varying(records_in(tmp_path)) == ["model.name"]
 
 
-def test_what_a_person_typed_is_shown_even_if_it_follows(tmp_path):
+def test_a_key_of_the_command_line_is_kept_even_if_another_determines_it(tmp_path):
     run_folder(tmp_path, "a", model="mlp", config={"optimizer.lr": 0.1}, typed=["model=mlp"])
     run_folder(tmp_path, "b", model="lenet", config={"optimizer.lr": 0.2}, typed=["model=lenet", "optimizer.lr=0.2"])
     assert varying(records_in(tmp_path)) == ["model.name", "optimizer.lr"]

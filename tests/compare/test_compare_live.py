@@ -1,4 +1,4 @@
-"""The live page reads no more than it must, serves no more than it shows, and answers nobody but its own machine."""
+"""The live page reads no more than needed, serves only what it shows, and answers only its own machine."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ def test_the_page_its_data_and_its_pictures_are_served(server):
     assert (status, content[:4]) == (200, b"\x89PNG")
 
 
-def test_there_is_news_only_when_a_run_has_written(server, runs):
+def test_there_is_an_update_only_when_a_run_has_written(server, runs):
     version = json.loads(get(server, "/data.json")[1])["version"]
     assert get(server, f"/data.json?known={version}") == (204, b"")
     with (runs.folder / "run" / "metrics.csv").open("a") as stream:
         stream.write("60,6.0,3840,3.0,0.25\n")
-    status, news = get(server, f"/data.json?known={version}")
+    status, update = get(server, f"/data.json?known={version}")
     assert status == 200
-    assert json.loads(news)["plots"][0]["spec"]["datasets"]["means"][-1]["y"] == 0.25
+    assert json.loads(update)["plots"][0]["spec"]["datasets"]["means"][-1]["y"] == 0.25
 
 
-def test_reading_takes_a_small_share_of_the_time_however_often_the_page_asks(runs):
+def test_reading_takes_a_small_fraction_of_the_time_however_often_the_page_polls(runs):
     data = live.LiveData(runs)
     for _ in range(20):
         data.data()
@@ -139,7 +139,7 @@ def test_a_number_that_is_no_port_ends_in_a_sentence(runs):
         live.serve(runs, 70000, Console())
 
 
-def test_folders_that_went_away_are_told_and_do_not_end_it(server, runs):
+def test_deleted_folders_are_reported_and_do_not_stop_the_server(server, runs):
     runs.folder.rename(runs.folder.with_name("elsewhere"))
     status, sentence = get(server, "/data.json")
     assert status == 503

@@ -54,8 +54,8 @@ def test_what_a_run_says_never_becomes_html(tmp_path):
     parser.feed(written.read_text())
     assert found.count("script") == 3
     assert {"img", "b"}.isdisjoint(found)
-    (told,) = read(written)["runs"]
-    assert (told["name"], told["error"]) == ("<b>run", EVIL)
+    (data,) = read(written)["runs"]
+    assert (data["name"], data["error"]) == ("<b>run", EVIL)
 
 
 def test_only_the_pages_own_scripts_may_run_and_nothing_is_fetched_from_elsewhere(tmp_path):
@@ -91,10 +91,10 @@ def test_pictures_without_room_are_counted_and_the_best_runs_come_first(tmp_path
             picture(run, f"predictions_{step:06}.png", size=64, noise=1)
     monkeypatch.setattr(page, "MAX_BYTES", 40_000)
     monkeypatch.setattr(page, "BEST", 1)
-    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
-    assert sum(len(entry["src"]) for entry in told["shown"]) <= 40_000
-    assert {entry["run"] for entry in told["shown"][: page.MAX_STEPS]} == {"run-3"}
-    assert told["left_out"] == 4 * page.MAX_STEPS - len(told["shown"]) > 0
+    data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert sum(len(entry["src"]) for entry in data["shown"]) <= 40_000
+    assert {entry["run"] for entry in data["shown"][: page.MAX_STEPS]} == {"run-3"}
+    assert data["left_out"] == 4 * page.MAX_STEPS - len(data["shown"]) > 0
 
 
 def test_a_half_written_picture_is_left_out(tmp_path):
@@ -102,30 +102,30 @@ def test_a_half_written_picture_is_left_out(tmp_path):
     picture(run, "predictions_000040.png")
     whole = (run / "pictures" / "predictions_000040.png").read_bytes()
     (run / "pictures" / "predictions_000050.png").write_bytes(whole[: len(whole) // 2])
-    told = read(page.write(compare(run), tmp_path / "report.html"))
-    assert [entry["step"] for entry in told["shown"]] == [40]
+    data = read(page.write(compare(run), tmp_path / "report.html"))
+    assert [entry["step"] for entry in data["shown"]] == [40]
 
 
-def test_runs_are_told_best_first_with_what_varied_what_came_out_and_what_it_cost(tmp_path):
-    told = read(
+def test_runs_are_listed_best_first_with_their_keys_metrics_and_costs(tmp_path):
+    data = read(
         page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
     )
-    assert [run["name"] for run in told["runs"]] == ["resnet-8-1", "plain-8-1"]
-    titles = [column["title"] for column in told["columns"]]
+    assert [run["name"] for run in data["runs"]] == ["resnet-8-1", "plain-8-1"]
+    titles = [column["title"] for column in data["columns"]]
     assert titles[:3] == ["model", "seed", "validation accuracy"]
     assert {"parameters", "time (s)"} <= set(titles)
-    assert told["runs"][0]["cells"][2] == ["85.00 %", pytest.approx(0.85)]
+    assert data["runs"][0]["cells"][2] == ["85.00 %", pytest.approx(0.85)]
 
 
-def test_a_key_in_which_all_runs_agree_is_told_once(tmp_path):
-    told = read(
+def test_a_key_with_one_value_in_all_runs_is_stored_once(tmp_path):
+    data = read(
         page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
     )
-    assert told["common"]["dataset.batch_size"] == "64"
-    assert {key for run in told["runs"] for key in run["config"]} == {"model.name", "model._target_"}
+    assert data["common"]["dataset.batch_size"] == "64"
+    assert {key for run in data["runs"] for key in run["config"]} == {"model.name", "model._target_"}
 
 
-def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path):
+def test_runs_with_the_same_name_are_distinguished_by_their_parents(tmp_path):
     for parent in ("a/x", "a/y", "b/x"):
         run_folder(tmp_path / parent, "run")
     run_folder(tmp_path / "c", "alone")
@@ -133,15 +133,15 @@ def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path):
     assert names == ["a/x/run", "y/run", "b/x/run", "alone"]
 
 
-def test_folders_that_were_skipped_and_runs_that_failed_are_told_with_the_reason(tmp_path):
+def test_skipped_folders_and_failed_runs_are_listed_with_the_reason(tmp_path):
     run_folder(tmp_path / "runs", "good")
     run_folder(tmp_path / "runs", "bad", status="failed", error="The loss is nan at step 2.")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "config.yaml").write_text("a: [")
-    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
-    assert told["statuses"] == {"finished": 1, "failed": 1}
-    assert "The loss is nan at step 2." in [run["error"] for run in told["runs"]]
-    ((path, reason),) = told["skipped"]
+    data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert data["statuses"] == {"finished": 1, "failed": 1}
+    assert "The loss is nan at step 2." in [run["error"] for run in data["runs"]]
+    ((path, reason),) = data["skipped"]
     assert path.endswith("broken")
     assert "cannot be read" in reason
 
@@ -153,8 +153,8 @@ def test_values_that_are_no_numbers_leave_the_page_whole(tmp_path):
         metrics={"val/loss": float("nan")},
         config={"optimizer.lr": float("inf"), "prompt": "\n"},
     )
-    told = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
-    assert told["common"]["prompt"] == '"\\n"'
+    data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert data["common"]["prompt"] == '"\\n"'
 
 
 def test_writing_the_page_changes_no_run(tmp_path):

@@ -17,7 +17,7 @@ from epochal.core.errors import ConfigError
 from helpers.run_folders import run_folder
 
 
-def test_a_run_tells_its_config_metrics_costs_and_errors(tmp_path):
+def test_a_run_has_its_config_metrics_costs_and_errors(tmp_path):
     run_folder(tmp_path, "a", metrics={"val/accuracy": 0.75}, config={"model.hidden": [8, 4], "allow": []}, seed=3)
     [record], skipped = read([tmp_path / "a"])
     assert skipped == []
@@ -159,7 +159,7 @@ def test_records_are_used_again_until_a_file_changes(tmp_path):
     assert (first[1].status, second[1].status) == ("running", "finished")
 
 
-def test_pictures_texts_and_profiles_are_told_apart(tmp_path):
+def test_pictures_texts_and_profiles_are_distinguished(tmp_path):
     folder = run_folder(tmp_path, "a")
     for name in ("samples_000020.txt", "samples_000003.png", "test_confusion.png", "curve_loss.png", "x.tmp"):
         (folder / "pictures" / name).touch()

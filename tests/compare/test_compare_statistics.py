@@ -86,7 +86,7 @@ def test_a_claim_falls_with_one_of_its_tests_and_waits_for_all(tmp_path):
     assert verdict.tests[1].sentence == "no finished run has depth 110"
 
 
-def test_a_verdict_tells_its_numbers(tmp_path):
+def test_a_verdict_gives_its_numbers(tmp_path):
     [test] = judged(tmp_path, [0.10, 0.11, 0.12]).tests
     assert (test.pairs, test.agree) == (3, 3)
     assert (test.mean, test.std) == (pytest.approx(0.11), pytest.approx(0.01))
@@ -130,7 +130,7 @@ def test_a_run_repeated_with_its_seed_is_no_further_evidence(tmp_path):
     assert test.pairs == 1
 
 
-def test_a_value_that_no_run_logged_is_told(tmp_path):
+def test_a_value_that_no_run_logged_is_reported(tmp_path):
     verdict = judged(tmp_path, [0.1, 0.11, 0.12], {**WORSE, "y": "test/bleu"})
     assert verdict.tests[0].sentence == "no run with depth 44 has test/bleu"
 

@@ -29,7 +29,7 @@ def test_rows_are_best_first_whichever_way_is_better(tmp_path):
     assert by_accuracy == by_error
 
 
-def test_a_row_counts_finished_runs_only_and_tells_of_the_others(tmp_path):
+def test_a_row_counts_finished_runs_only_and_mentions_the_others(tmp_path):
     grid(tmp_path / "runs", {("mlp", 1): [0.1, 0.2]})
     run_folder(
         tmp_path / "runs", "x", seed=3, status="failed", metrics={"train/accuracy": 0.0}, config={"model.depth": 1}
@@ -67,7 +67,7 @@ def test_folders_that_are_no_runs_are_listed_with_their_reason(tmp_path):
     assert "empty: not a run folder" in " ".join(shown(compare(tmp_path / "runs"), 300).split())
 
 
-def test_the_csv_file_has_every_row_with_mean_and_deviation(tmp_path):
+def test_the_csv_file_has_every_row_with_mean_and_standard_deviation(tmp_path):
     comparison = compare(grid(tmp_path / "runs", ERRORS), y="train/error")
     rows = list(csv.DictReader(io.StringIO(table.csv_text(comparison))))
     assert [(row["model.name"], row["model.depth"]) for row in rows][:2] == [("resnet", "44"), ("resnet", "8")]
@@ -160,5 +160,5 @@ def test_a_verdict_stands_in_a_panel_with_its_numbers(tmp_path):
         (duration_text(12000), "3 h 20 min"),
     ],
 )
-def test_numbers_are_written_as_a_person_reads_them(text, words):
+def test_numbers_are_written_with_their_units(text, words):
     assert text == words

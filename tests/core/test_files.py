@@ -1,4 +1,4 @@
-"""Files are written whole, and told as they can be typed."""
+"""Files are written atomically, and paths shown as short as they can be typed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_elsewhere_or_for_longer_it_is_an_error_and_nothing_is_left_behind(held,
     assert list(held.parent.iterdir()) == [held]
 
 
-def test_a_path_is_told_from_here_if_it_is_below(tmp_path, monkeypatch):
+def test_a_path_below_the_working_directory_is_shown_relative_to_it(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert files.relative(tmp_path / "here" / "a" / "b") == os.path.join("a", "b")
     assert files.relative(tmp_path / "there") == str(tmp_path / "there")
 
 
-def test_the_home_of_nobody_ends_in_a_sentence():
+def test_the_home_of_an_unknown_user_is_an_error_in_one_sentence():
     with pytest.raises(ConfigError, match="~nosuch/x is in the home folder of a user who is not there"):
         files.expanded("~nosuch/x")

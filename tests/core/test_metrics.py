@@ -1,4 +1,4 @@
-"""One registry says how every metric is named, ranked and written, and every place asks it."""
+"""One registry has the label, direction and form of every metric, and every place uses it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ WRITTEN = {  # name, value, and how it reads wherever it stands
         ("val/my_distance", "min"),
     ],
 )
-def test_a_metric_knows_which_way_is_better(name, wanted):
+def test_the_direction_of_a_metric(name, wanted):
     assert direction(name) == wanted
     assert find(name).larger_is_better == (wanted == "max")
 
@@ -100,7 +100,7 @@ def test_an_unknown_metric_is_a_plain_number():
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-def test_a_value_that_is_lost_says_so(value):
+def test_a_value_that_is_not_finite_says_so(value):
     assert {number_text(name, value) for name in WRITTEN} == {"not finite"}
 
 

@@ -1,4 +1,4 @@
-"""The claim of an experiment: read, checked, and which runs test it."""
+"""Reads and checks the claim of an experiment, and selects the runs that test it."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from typing import Any
 from epochal.compare.records import Record
 from epochal.core.errors import ConfigError, did_you_mean
 
-# what may be typed with a claim and leaves its runs what they are
+# overrides that leave a run comparable with its experiment's own
 FREE = {"experiment", "budget", "seed", "output_dir", "resume", "launcher", "threads", "allow"}
-
-
 FREE_GROUPS = ("hydra", "logger", "trainer", "callbacks")
 
 
 @cache
 def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
-    """An experiment's claim, resolved, and its budget, None if it has none; (None, budget) where it makes no claim.
+    """The claim of an experiment, resolved, or None; and the budget, that of the config if none is given.
 
     Raises:
-        ConfigError: If there is no such experiment, it has no such budget, or its claim is wrong.
+        ConfigError: If the experiment or budget does not exist, or its claim is wrong.
     """
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from epochal.config.compose import compose, conf_folder
+    from epochal.config.compose import compose
 
-    there = experiments()
-    if experiment not in there:
-        listed = f" There are: {' '.join(there)}" if there else " There are none."
-        raise ConfigError(f"experiment={experiment} is no experiment.{did_you_mean(experiment, there)}{listed}")
+    known = experiments()
+    if experiment not in known:
+        listed = f" There are: {' '.join(known)}" if known else " There are none."
+        raise ConfigError(f"experiment={experiment} is no experiment.{did_you_mean(experiment, known)}{listed}")
     try:
-        config = compose([f"experiment={experiment}"], "train", conf_folder())
+        config = compose([f"experiment={experiment}"])
         budgets = [str(name) for name in config.get("budgets") or {}]
         if budget is not None and budget not in budgets:
             listed = f" There are: {' '.join(budgets)}" if budgets else " It has none."
@@ -44,7 +42,7 @@ def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | No
                 f"budget={budget} is no budget of experiment={experiment}.{did_you_mean(budget, budgets)}{listed}"
             )
         if budget is not None:
-            config = compose([f"experiment={experiment}", f"budget={budget}"], "train", conf_folder())
+            config = compose([f"experiment={experiment}", f"budget={budget}"])
         claim: Any = config.get("claim")
         if claim is None:
             return None, budget
@@ -57,10 +55,10 @@ def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | No
 
 
 def check_claim(experiment: str, claim: Any) -> None:
-    """Says what is wrong with an experiment's claim before hours are spent on its runs.
+    """Checks an experiment's claim before hours are spent on its runs.
 
     Raises:
-        ConfigError: With the first thing that is wrong.
+        ConfigError: With the first mistake.
     """
 
     def require(right: bool, problem: str) -> None:
@@ -103,12 +101,12 @@ def check_claim(experiment: str, claim: Any) -> None:
 
 @cache
 def grid_keys(experiment: str) -> frozenset[str]:
-    """What an experiment's grid gives values."""
+    """The keys that an experiment's grid sets."""
     from omegaconf import OmegaConf
 
-    from epochal.config.compose import conf_folder
+    from epochal.config.compose import load_option
 
-    config = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
+    config = load_option("experiment", experiment)
     sweeper: Any = OmegaConf.to_container(
         OmegaConf.select(config, "hydra.sweeper") or OmegaConf.create(), resolve=False
     )
@@ -123,13 +121,13 @@ def grid_keys(experiment: str) -> frozenset[str]:
 
 
 def has_own_settings(record: Record, grid: Iterable[str]) -> bool:
-    """Whether a person gave it a value that neither the grid gives nor leaves what is learned as it is."""
-    others = record.typed - FREE - set(grid)
+    """Whether the command line set a key that is not in the grid and can change the result."""
+    others = record.overridden - FREE - set(grid)
     return any(re.split("[./@]", key)[0] not in FREE_GROUPS for key in others)
 
 
 def experiments() -> list[str]:
     """The names in conf/experiment."""
-    from epochal.config.compose import conf_folder
+    from epochal.config.compose import choices
 
-    return sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
+    return choices().get("experiment", [])

@@ -102,14 +102,14 @@ def varying(records: Sequence[Record]) -> list[str]:
     keys = sorted({key for record in records for key in record.config}, key=_rank)
     columns = {key: tuple(record.config.get(key) for record in records) for key in keys if not _is_ignored(key)}
     columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    typed = {key for record in records for key in record.typed}
-    typed |= {f"{key}.name" for key in typed}  # model=resnet chose model.name
+    overridden = {key for record in records for key in record.overridden}
+    overridden |= {f"{key}.name" for key in overridden}  # model=resnet sets model.name
     found: list[str] = []
-    for key in sorted(columns, key=lambda key: key not in typed):
-        told = set(zip(*(columns[other] for other in found))) if found else {()}
-        told_with = set(zip(*(columns[other] for other in found), columns[key]))
+    for key in sorted(columns, key=lambda key: key not in overridden):
+        combinations = set(zip(*(columns[other] for other in found))) if found else {()}
+        with_key = set(zip(*(columns[other] for other in found), columns[key]))
         twin = any(columns[key] == columns[other] for other in found)  # such as an interpolation, ${other.key}
-        if not twin and (key in typed or len(told_with) > len(told)):
+        if not twin and (key in overridden or len(with_key) > len(combinations)):
             found.append(key)
     return sorted(found, key=_rank)
 

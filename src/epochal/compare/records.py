@@ -58,7 +58,7 @@ class Record:
         status: finished, running, failed, stopped or pruned, as summary.json says; see also `shown_status`.
         config: Every key, dotted; lists as JSON text.
         summary: summary.json.
-        typed: The config keys that were overridden on the command line.
+        overridden: The config keys that were overridden on the command line.
         touched: When its files were last written, in seconds since 1970.
         stamp: Modification times of its files; changes when one of them does.
     """
@@ -67,7 +67,7 @@ class Record:
     status: str
     config: dict[str, Value]
     summary: dict[str, Any]
-    typed: frozenset[str] = frozenset()
+    overridden: frozenset[str] = frozenset()
     touched: float = 0.0
     stamp: tuple[int, ...] = field(default=(), repr=False)
 

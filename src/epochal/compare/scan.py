@@ -121,7 +121,7 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         status=summary["status"],
         config=values,
         summary=summary,
-        typed=_overridden_keys(folder / "overrides.yaml"),
+        overridden=_overridden_keys(folder / "overrides.yaml"),
         touched=max(times) / 1e9,
         stamp=stamp,
     )
