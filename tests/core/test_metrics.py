@@ -65,6 +65,8 @@ WRITTEN = {  # name, value, and how it reads wherever it stands
         ("epoch", None),
         ("val/f1", "max"),  # unknown ones are guessed
         ("val/my_auc", "max"),
+        ("val/r2", "max"),
+        ("val/error2", "min"),
         ("val/my_distance", "min"),
     ],
 )

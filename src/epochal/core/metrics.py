@@ -20,7 +20,11 @@ COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_m
 MEASURED_COSTS = ("seconds", "examples_per_second", "peak_memory_mb")  # differ between runs of one config
 
 # unknown metrics, such as those a user logs, that are taken to be better when larger
-LARGER = re.compile(r"accuracy|bleu|chrf|exact|whole|solved|f1|precision|recall|score|auc|per_second", re.IGNORECASE)
+LARGER = re.compile(
+    r"accuracy|bleu|chrf|exact|whole|solved|f1|precision|recall|score|auc|per_second"
+    r"|(^|_)(r2|iou|dice|psnr|ssim|kappa|mcc)(_|$)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
