@@ -17,6 +17,7 @@ from rich.table import Table
 from epochal.core.files import relative, write_atomically
 from epochal.core.format import number_text
 from epochal.core.metrics import find
+from epochal.core.program import command_line
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective
 from epochal.experiments.sweeps.space import value_text
@@ -54,8 +55,10 @@ def report(study: Study, console: Console) -> None:
     if pictures:
         console.print(f"\nPictures of the search: {folder}/{', '.join(pictures)} (.png, .svg).", soft_wrap=True)
     if best and (run := best[0].user_attrs.get("run")):
-        console.print(f"The best run:  [bold]python evaluate.py run={relative(study.folder / run)}[/]", soft_wrap=True)
-    console.print(f"All of them:   [bold]python compare.py {folder}[/]", soft_wrap=True)
+        console.print(
+            f"The best run:  [bold]{command_line('evaluate', f'run={relative(study.folder / run)}')}[/]", soft_wrap=True
+        )
+    console.print(f"All of them:   [bold]{command_line('compare', str(folder))}[/]", soft_wrap=True)
     console.print(f"In a browser:  [bold]optuna-dashboard {folder}/{JOURNAL}[/]", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""A search from the first trial to the last: ask the study, launch, tell the study."""
+"""Runs a search: asks the study for trials, launches their runs, and tells the study the results."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from rich.console import Console
 
-from epochal.config.compose import conf_folder
 from epochal.config.finalize import finalize
 from epochal.config.instantiate import target_class
-from epochal.config.validate import check_values
+from epochal.config.schema import check_values
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import relative
 from epochal.core.multirun import family
+from epochal.core.program import command_line
 from epochal.experiments.grid import jobs_at_once
 from epochal.experiments.launchers import lost_runs
 from epochal.experiments.outcome import Outcome
@@ -35,24 +35,24 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 def search(
     config: DictConfig, overrides: Iterable[Override], compose: Callable[[Sequence[str]], DictConfig], launch: Launch
 ) -> Sequence[Any]:
-    """Runs trials until the study has as many as were asked for, and says what they found.
+    """Runs trials until the study has `sweep.n_trials` of them, and reports what it found.
 
     Args:
-        config: Of the search, the `hydra` node included.
-        overrides: Of the config and the command line, the later ones stronger.
-        compose: Makes the config of a run.
-        launch: Runs a batch of jobs, the second argument being the number of the first, and gives Hydra's returns.
+        config: Of the search, including the `hydra` node.
+        overrides: Those of the config, then those of the command line; later ones win.
+        compose: Makes the config of a run from its overrides.
+        launch: Runs a batch of jobs, given their overrides and the number of the first, and returns Hydra's results.
 
     Raises:
-        ConfigError: Before any run, if the search is none or its study is another's.
-        EpochalError: If no trial came to an end.
+        ConfigError: Before any run, if the search is invalid or its folder holds another study.
+        EpochalError: If no trial finished.
     """
     console = Console()
     settings = Settings.read(config)
     space, fixed = read_space(overrides, config)
     folder = sweep_folder(config)
-    assert folder is not None  # there are settings
-    fixed.append(f"sweep.study={folder.name}")  # the name may hold a key that is searched
+    assert folder is not None  # a search has one
+    fixed.append(f"sweep.study={folder.name}")  # the name may depend on a searched key
     objectives = check_runs(space, fixed, settings, compose)
     shared = comparable(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     study = Study(folder, space, objectives, settings, shared)
@@ -62,7 +62,7 @@ def search(
     if ended >= settings.n_trials:
         console.print(f"There is nothing left to try; more: sweep.n_trials={2 * ended}.", highlight=False)
     else:
-        console.print(f"[dim]To watch them: python compare.py {relative(folder)} --live[/]", soft_wrap=True)
+        console.print(f"[dim]To watch them: {command_line('compare', f'{relative(folder)} --live')}[/]", soft_wrap=True)
 
     returns: list[Any] = []
     with family(config, [parameter.name for parameter in space]), lost_runs(config):
@@ -82,10 +82,10 @@ def search(
 def check_runs(
     space: Sequence[Parameter], fixed: list[str], settings: Settings, compose: Callable[[Sequence[str]], DictConfig]
 ) -> tuple[Objective, ...]:
-    """What the search is for; looks at the runs at the ends of each range and at each choice, one key at a time.
+    """Checks the configs at the ends of each range and at each choice, one key at a time, and returns the objectives.
 
     Raises:
-        ConfigError: With what is wrong with one of them.
+        ConfigError: If one of them is invalid.
     """
     first = {parameter: parameter.corners()[0] for parameter in space}
     corners = [first, *({**first, p: value} for p in space for value in p.corners()[1:])]
@@ -95,24 +95,24 @@ def check_runs(
         chosen = [parameter.override(value) for parameter, value in corner.items()]
         config = compose([*fixed, *chosen])
         try:
-            check_values(config, [*fixed, *chosen], "train", conf_folder())
+            check_values(config, [*fixed, *chosen])
             check(config, seen)
         except ConfigError as error:
             raise ConfigError(f"{error}  ({' '.join(chosen)})\nNo run was started.") from error
         objectives = objectives or settings.resolved(target_class(finalize(config).task._target_).reports)
-    assert objectives is not None  # there is a first corner
+    assert objectives is not None  # there is at least one corner
     return objectives
 
 
 def job(asked: Asked, space: Sequence[Parameter], fixed: Sequence[str]) -> list[str]:
-    """The arguments of a trial's run; one that died goes on from its checkpoint."""
+    """The overrides of a trial's run; a run whose process died resumes from its checkpoint."""
     chosen = [parameter.override(asked.values[parameter.key]) for parameter in space]
     resume = ["resume=auto"] if asked.again else []
     return [*fixed, *chosen, f"sweep.trial={asked.number}", *resume]
 
 
 def tell(study: Study, asked: Asked, outcome: Outcome) -> None:
-    """Tells the study how a trial's run ended; leaves the reason in `outcome` if it is worth nothing."""
+    """Tells the study how a trial's run ended; stores in `outcome` why a finished run has no valid objective."""
     summary, folder = outcome["summary"], outcome["folder"]
     run = Path(folder).name if folder else None
     state, values = TrialState.FAIL, None
@@ -132,10 +132,10 @@ def tell(study: Study, asked: Asked, outcome: Outcome) -> None:
 
 
 def stop_if_nothing_works(study: Study, outcomes: Sequence[Outcome]) -> None:
-    """Ends a search whose first trials fail for a wrong word, such as a metric that there is not.
+    """Stops a search if all trials so far failed with a config error, such as a metric that does not exist.
 
     Raises:
-        ConfigError: With what is wrong.
+        ConfigError: That of the first one.
     """
     if any(outcome["exit_status"] != ConfigError.exit_status for outcome in outcomes):
         return
