@@ -1,15 +1,49 @@
-"""The order of the batches: nothing but a function of (seed, epoch, step), on any number of ranks, after any kill."""
+"""Options of data sets are listed in full; the order of batches depends on (seed, epoch, step) alone."""
 
 from __future__ import annotations
+
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
+import epochal.data
+from epochal.config.compose import choices, compose, plain
+from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
 from epochal.core.seeds import mix
+from epochal.data import DataModule
 from epochal.data.batching import READ_AHEAD_BYTES, Batch, BatchOrder, Loader
-from epochal.data.stored import count_of, stratified_order
+
+KINDS = [
+    kind for kind in vars(epochal.data).values() if inspect.isclass(kind) and issubclass(kind, DataModule)
+]  # all data sets and their base
+
+
+@pytest.mark.parametrize("name", choices()["dataset"])
+def test_the_signature_of_a_data_set_lists_every_option_of_its_yaml(name):
+    config = plain(compose([f"dataset={name}"]).dataset)
+    listed = inspect.signature(target_class(config.pop("_target_"))).parameters
+    assert {p.kind for p in listed.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert {*listed} == {*config, "seed"}
+
+
+def test_an_option_that_no_base_takes_is_refused():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'flip'"):
+        epochal.data.Copy(name="copy", flip=True)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DataModule])
+def test_every_data_set_says_what_its_rows_are(kind):
+    assert kind.unit in ("images", "videos", "series", "texts", "windows") and kind.yields and kind.tasks
+
+
+def test_only_images_can_be_had_in_another_range():
+    data = epochal.data.Adding(name="adding", length=5)
+    data.use_image_range("normalised")
+    with pytest.raises(ConfigError, match=r"dataset=adding has no symmetric images\."):
+        data.use_image_range("symmetric")
 
 
 def order(**changes: object) -> BatchOrder:
@@ -87,28 +121,6 @@ def test_mix_spreads_near_numbers():
     bits = np.array([[seed >> bit & 1 for bit in range(63)] for seed in near])
     assert np.abs(bits.mean(0) - 0.5).max() < 0.1  # five standard deviations are 0.125
     assert mix(1, 2) != mix(2, 1) and mix(1) != mix(1, 0)
-
-
-@pytest.mark.parametrize("part, count", [(None, 200), (1, 1), (200, 200), (0.25, 50), (1.0, 200), (0.005, 1)])
-def test_a_part_is_a_count_or_a_fraction(part, count):
-    assert count_of(part, 200, "dataset.train_size") == count
-
-
-@pytest.mark.parametrize("part", [0, -1, 201, 0.001, -0.5])
-def test_a_part_of_no_row_or_more_than_all_is_refused(part):
-    with pytest.raises(ConfigError, match=rf"dataset\.test={part} makes .* of 200 rows"):
-        count_of(part, 200, "dataset.test")
-
-
-def test_every_beginning_of_a_stratified_order_has_the_classes_in_proportion():
-    labels = np.repeat([0, 1, 2], [500, 300, 200])
-    found = stratified_order(labels, seed=0)
-    assert sorted(found) == list(range(1000))
-    for end in (10, 50, 200, 777):
-        counts = np.bincount(labels[found[:end]], minlength=3)
-        assert np.abs(counts - end * np.array([0.5, 0.3, 0.2])).max() <= 1.5
-    assert stratified_order(labels, seed=0).tolist() == found.tolist()
-    assert stratified_order(labels, seed=1).tolist() != found.tolist()
 
 
 class Wide:

@@ -135,6 +135,7 @@ def test_pixels_are_normalised_by_the_training_images():
     data.use_image_range("symmetric")
     ends = data.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
     assert ends.flatten().tolist() == [-1, 1]
+    assert torch.equal(data.pixels(data.normalise(rows.images[:9])), rows.images[:9])
 
 
 # -- splits ---------------------------------------------------------------------------------------------------------
