@@ -1,4 +1,4 @@
-"""Pictures show what they were given, at every size, and say plainly what they cannot draw."""
+"""Pictures are drawn correctly at every size, and wrong arguments are refused."""
 
 import io
 import subprocess
@@ -81,7 +81,7 @@ def test_grid_frames_only_the_mistakes_in_red():
     assert RED_FRAME in colors(wrong.crop((half, 0, wrong.width, wrong.height)))
 
 
-def test_grid_breaks_long_captions_and_cuts_long_words():
+def test_grid_breaks_long_captions_and_truncates_long_words():
     width = 110
     assert canvas.wrap("automobile not truck", 13, width) == ["automobile not", "truck"]
     assert canvas.wrap("one\ntwo", 13, width) == ["one", "two"]
@@ -103,7 +103,7 @@ def test_grid_leaves_a_margin_around_captions_and_title():
         ({"images": images(2), "highlight": [True]}, "highlight has 1 entries for 2 images"),
     ],
 )
-def test_grids_say_what_they_cannot_draw(given, message):
+def test_grids_refuse_wrong_arguments(given, message):
     for draw in image_grid, grid_in_terminal:
         with pytest.raises(ValueError, match=message):
             draw(**given)
@@ -129,17 +129,17 @@ def test_confusion_matrix_draws_a_class_without_examples_without_a_warning(recwa
     assert not recwarn.list
 
 
-def test_confusion_matrix_asks_for_a_name_for_each_class():
+def test_confusion_matrix_needs_a_name_for_each_class():
     with pytest.raises(ValueError, match=r"counts must have shape \(3, 3\) for 3 names, not \(2, 2\)"):
         confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
-def test_curves_draws_each_line_in_its_own_color():
+def test_line_chart_draws_each_line_in_its_own_color():
     series = {f"run {index}": ([0, 1], [index, index + 1]) for index in range(7)}
     assert set(LINES) <= colors(line_chart(series, "Loss", "step", "nats"))
 
 
-def test_curves_leaves_out_values_that_are_not_finite():
+def test_line_chart_leaves_out_values_that_are_not_finite():
     clean = line_chart({"loss": ([1, 2, 4], [3, 2, 1])}, "Loss", "step", "nats")
     holes = line_chart({"loss": ([1, 2, 3, 4, 5], [3, 2, np.nan, 1, np.inf])}, "Loss", "step", "nats")
     assert clean.tobytes() == holes.tobytes()
@@ -161,7 +161,7 @@ def test_curves_leaves_out_values_that_are_not_finite():
     ],
     ids=lambda series: next(iter(series), "no series")[:12],
 )
-def test_curves_draws_whatever_a_run_leaves_behind(series, recwarn):
+def test_line_chart_draws_all_kinds_of_series(series, recwarn):
     picture = line_chart(series, "A title that never ends " * 9, "step", "loss")
     assert picture.size == (960, 560) and has_white_edges(picture) and not recwarn.list
 
@@ -183,7 +183,7 @@ def test_ticks_of_whole_steps_are_whole():
     assert canvas.ticks(1, 3, 8, whole=True) == ([1, 2, 3], ["1", "2", "3"])
 
 
-def test_in_terminal_draws_two_pixels_in_each_character():
+def test_image_in_terminal_draws_two_pixels_in_each_character():
     text = image_in_terminal(np.array([[0, 255], [128, 0], [7, 9]], np.uint8))
     assert text.plain == "▀▀\n▀▀"
     first, last = text.spans[0].style, text.spans[-1].style
@@ -191,7 +191,7 @@ def test_in_terminal_draws_two_pixels_in_each_character():
     assert last.color.triplet == (9, 9, 9) and last.bgcolor is None
 
 
-def test_in_terminal_draws_colors():
+def test_image_in_terminal_draws_colors():
     style = image_in_terminal(np.array([[[1, 2, 3]], [[4, 5, 6]]], np.uint8)).spans[0].style
     assert style.color.triplet == (1, 2, 3) and style.bgcolor.triplet == (4, 5, 6)
 
@@ -209,12 +209,12 @@ def test_grid_in_terminal_fits_the_terminal(width, columns, lines):
 
 
 @pytest.mark.parametrize("side", [32, 96, 200])
-def test_grid_draws_images_no_larger_than_it_is_told(side):
+def test_grid_draws_images_at_most_side_pixels_large(side):
     picture = image_grid(images(1, 3, 16), side=side)
     assert picture.width == side // 16 * 16 + 2 * MARGIN
 
 
-def test_curves_draws_dots_that_are_joined_by_no_line():
+def test_line_chart_draws_dots_without_a_line():
     blue = LINES[0]
     joined, apart = (
         (np.asarray(line_chart({"a": ([0, 1], [0, 1])}, "t", "x", "y", dots=dots)) == blue).all(2).sum()
@@ -223,26 +223,26 @@ def test_curves_draws_dots_that_are_joined_by_no_line():
     assert 0 < apart < joined / 5
 
 
-def test_heat_map_is_the_darker_the_larger_a_weight():
+def test_heatmap_is_darker_for_larger_weights():
     picture = np.asarray(heatmap(np.array([[0.0, 0.2, 0.5, 1.0]]), ["to"], ["a", "b", "c", "d"]).convert("L"))
     cells = picture[-CELL // 2 - 4, -4 * CELL + 8 :: CELL].astype(int)
     assert len(cells) == 4 and (np.diff(cells) < -20).all()
 
 
-def test_heat_map_cuts_long_labels_and_asks_for_one_for_each_weight():
+def test_heatmap_truncates_long_labels_and_needs_one_for_each_row_and_column():
     assert max(heatmap(np.zeros((2, 2)), ["x" * 99, "y"], ["z" * 99, "w"]).size) < 220
     with pytest.raises(ValueError, match=r"weights must have shape \(1, 2\) for its labels, not \(2, 2\)"):
         heatmap(np.zeros((2, 2)), ["a"], ["b", "c"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_maps_of_attention_stand_two_by_two_with_a_margin(count):
+def test_attention_heatmaps_stand_in_two_columns_with_a_margin(count):
     picture = attention_heatmap([np.eye(3)] * count, [["a", "b", "c"]] * count, [["d", "e", "f"]] * count, "A title")
     assert has_white_edges(picture)
     assert picture.height > (250 if count > 2 else 150)
 
 
-def test_videos_frame_only_wrong_frames_in_red_and_may_be_of_unlike_length():
+def test_videos_frame_only_wrong_frames_in_red_and_may_differ_in_length():
     strips, words = [images(3, 1, 8), images(2, 3, 8)], [["1", "2", "3"], ["4", "5"]]
     right = video_strips(strips, words, title="Videos")
     wrong = video_strips(strips, words, [[False, False, True], [False, False]], title="Videos")

@@ -10,7 +10,7 @@ from helpers.training import train
 OPTIONS = {"model": torch.nn.Identity(), "optimizer": None, "scheduler": None, "total_steps": 1}
 
 
-def test_an_image_is_written_about_once_and_each_of_its_captions_is_right():
+def test_one_caption_is_generated_for_each_image_and_each_of_its_own_is_a_reference():
     rows = SimpleNamespace(image=torch.tensor([3, 3, 7, 3]))
     data = SimpleNamespace(rows=lambda split: (rows, 4), references=lambda split: ["a", "b", "c", "d"])
     task = Captioning(**OPTIONS)
@@ -20,11 +20,11 @@ def test_an_image_is_written_about_once_and_each_of_its_captions_is_right():
     assert task.references("test", numbers) == [["a", "b", "d"], ["c"]]
 
 
-def test_pixels_are_no_tokens():
+def test_images_have_no_source_tokens():
     assert Captioning(**OPTIONS).source_tokens(Batch(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3), 0)) == 0
 
 
-def test_a_run_leaves_captions_and_where_they_come_from(home):
+def test_a_run_writes_captions_and_attention(home):
     job = train(
         *("model=captioner", "dataset=digit_captions", "dataset.source=digits", "dataset.length=2"),
         *("dataset.train_size=64", "dataset.validation=12", "dataset.test=12", "dataset.batch_size=8"),

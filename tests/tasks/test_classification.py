@@ -1,4 +1,4 @@
-"""Sentences in classes: what is shown of them."""
+"""Classification of texts: the texts, profiles and pictures it makes."""
 
 from types import SimpleNamespace
 
@@ -42,7 +42,7 @@ class Sentences:
 
 
 class Counts(torch.nn.Module):
-    """Knows how long a row is, and shows states."""
+    """Logits that depend on the length of a row, and made-up gradients by state."""
 
     shows_state_gradients = True
 
@@ -62,14 +62,14 @@ def task():
     return task
 
 
-def test_sentences_are_shown_with_what_they_are_taken_for(task):
+def test_texts_are_listed_with_their_predictions(task):
     blocks = task.validation_artifacts().texts["predictions"].split("\n\n")
     assert blocks[0] == "long, 73% sure, right\n    text 0"
     assert blocks[1] == "short, 73% sure, right\n    text 1"
     assert blocks[3] == "long, 73% sure, wrong: it is short\n    text 3"
 
 
-def test_a_test_tells_mistakes_by_their_own_text_and_accuracy_by_length(task):
+def test_a_test_lists_the_texts_of_mistakes_and_accuracy_by_length(task):
     data = task.data
     for numbers in LENGTHS.argsort(stable=True).split(10):  # as the batches of a test come
         task.step(data[SimpleNamespace(rows=numbers)])
@@ -87,12 +87,12 @@ def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):
     assert artifacts.profiles["state_gradient"].values == [1, 2, 3], "the longest of which there are enough"
 
 
-def test_padding_counts_as_no_token(task):
+def test_padding_is_not_counted_as_tokens(task):
     batch = task.data[SimpleNamespace(rows=torch.arange(4))]
     assert task.step(batch)[1]["tokens"].sum() == 9
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1, "some"])
-def test_label_smoothing_that_is_no_share_is_refused(smoothing):
+def test_label_smoothing_outside_0_to_1_is_refused(smoothing):
     with pytest.raises(ValueError, match=f"label_smoothing={smoothing} must be a number"):
         Classification(model=Counts(), label_smoothing=smoothing, **OPTIONS)

@@ -1,4 +1,4 @@
-"""Pictures of how a network sees show what the network does, on every size and kind of image."""
+"""Filters, feature maps, Grad-CAM and attention rollout, for every size and kind of image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from helpers.training import composed, train
 
 
 class Corners(nn.Module):
-    """Class 0 is light in the upper left quarter, class 1 in the lower right; the maps are the quarters themselves."""
+    """Class 0 is the brightness of the upper left quarter, class 1 that of the lower right one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Corners(nn.Module):
 
 
 class Shrunk(Corners):
-    """The next module changes the stage's output in place, as so many do."""
+    """The next module changes the stage's output in place, as many networks do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_grad_cam_works_on_a_frozen_network_and_leaves_no_gradients():
     assert lit.max() == 1 and all(p.grad is None for p in network.parameters())
 
 
-def test_grad_cam_lights_the_corner_that_the_network_looks_at():
+def test_grad_cam_is_largest_in_the_corner_that_the_class_depends_on():
     network = Corners().eval()
     images = torch.zeros(2, 1, 4, 4)
     images[0, 0, 0, 0] = images[1, 0, 3, 3] = 1.0
@@ -113,7 +113,7 @@ def test_grad_cam_lights_the_corner_that_the_network_looks_at():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_what_a_stage_gave_is_seen_before_the_next_module_changes_it_in_place(layout):
+def test_feature_maps_are_those_before_the_next_module_changes_them_in_place(layout):
     network = Shrunk().eval().to(memory_format=layout)
     images = torch.arange(16.0).view(1, 1, 4, 4).sub(8).to(memory_format=layout)
     features, logits = explain.feature_maps(network, network.stages(), images)
@@ -123,7 +123,7 @@ def test_what_a_stage_gave_is_seen_before_the_next_module_changes_it_in_place(la
     assert lit[0, 3, 3] == 1 and lit[0, 0, 0] == 0
 
 
-def test_looking_leaves_the_network_as_it_was(data):
+def test_explaining_leaves_the_network_unchanged(data):
     network, images = LeNet(in_channels=1, num_classes=3).train(), data()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     explain.explain(network, images, [0, 1])
@@ -133,7 +133,7 @@ def test_looking_leaves_the_network_as_it_was(data):
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_a_test_without_gradients_may_be_going_on(data):
+def test_explaining_works_in_inference_mode(data):
     images = data()
     network = LeNet(in_channels=1, num_classes=3)
     outside = explain.explain(network, images, [0])
@@ -142,7 +142,7 @@ def test_a_test_without_gradients_may_be_going_on(data):
     assert inside == outside
 
 
-def test_attention_rollout_is_brightest_where_most_comes_from():
+def test_attention_rollout_is_scaled_to_0_and_1_in_each_image():
     network = ViT(image_shape=(1, 8, 8), num_classes=2, embed_dim=8, depth=2, num_heads=2, patch_size=2).eval()
     maps = network.attention_maps(torch.randn(3, 1, 8, 8))
     for one in maps:
@@ -152,7 +152,7 @@ def test_attention_rollout_is_brightest_where_most_comes_from():
     assert lit.amax((1, 2)).tolist() == [1, 1, 1] and lit.amin((1, 2)).tolist() == [0, 0, 0]
 
 
-def test_the_first_layers_filters_come_strongest_first():
+def test_filters_are_sorted_by_their_norm():
     network = CNN(image_shape=(3, 8, 8), num_classes=2, filters=[4], kernel_size=3)
     with torch.no_grad():
         for number, strength in enumerate((0.1, 3.0, 0.0, 1.0)):
@@ -160,7 +160,7 @@ def test_the_first_layers_filters_come_strongest_first():
     assert explain.filter_images(network, (3, 8, 8))[:, 0, 0, 0].tolist() == pytest.approx([3.0, 1.0, 0.1, 0.0])
 
 
-def test_a_perceptrons_weights_are_images():
+def test_the_weights_of_a_multilayer_perceptron_are_images():
     network = MLP(in_features=3 * 4 * 5, num_classes=2, hidden=[7])
     assert explain.filter_images(network, (3, 4, 5)).shape == (7, 3, 4, 5)
 
@@ -173,7 +173,7 @@ def test_only_a_layer_that_reads_pixels_has_filters_to_show():
 # -- how it is drawn ----------------------------------------------------------------------------------------------
 
 
-def test_the_lit_corner_is_the_bright_one_of_the_picture():
+def test_heat_is_drawn_where_it_is():
     heat = torch.zeros(8, 8)
     heat[:4, :4] = 1
     image = explain.ExplainedImage(np.full((8, 8, 3), 100, np.uint8), "image 3", wrong=False)
@@ -184,7 +184,7 @@ def test_the_lit_corner_is_the_bright_one_of_the_picture():
     assert lit[:24, 40:].max() <= 40  # no heat leaves the image's grey, dimmed
 
 
-def test_a_wrong_answers_caption_is_red():
+def test_the_caption_of_a_wrong_prediction_is_red():
     for wrong in (True, False):
         image = explain.ExplainedImage(np.zeros((8, 8, 3), np.uint8), "image 0", wrong=wrong)
         caption = np.asarray(image.draw(32))[38:].reshape(-1, 3).astype(int)
@@ -236,7 +236,7 @@ def test_by_default_the_first_image_of_each_of_four_classes_is_explained(data):
     assert all(int(labels[n]) not in labels[:n].tolist() for n in numbers)
 
 
-def test_few_classes_or_images_are_no_obstacle(data):
+def test_few_classes_or_images_are_enough(data):
     assert len(set(explain.choose_images(data(count=40, classes=2)))) == 4
     few = data(count=12, classes=2, test=2)
     assert explain.choose_images(few) == [0, 1]
@@ -280,7 +280,7 @@ def test_evaluate_writes_and_names_the_pictures(command, home):
         (("explain=maybe",), "explain=maybe must be true or false"),
     ],
 )
-def test_a_wrong_wish_is_refused_before_anything_is_written(copied, refuse, arguments, says):
+def test_wrong_options_are_refused_before_anything_is_written(copied, refuse, arguments, says):
     copied("run")
     refuse("evaluate", "run=run", *arguments, says=(says,))
 

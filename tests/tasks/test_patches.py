@@ -21,8 +21,8 @@ def batch(seed=0, count=5):
     return Batch(images, torch.zeros(count), seed)
 
 
-class Told(torch.nn.Module):
-    """Gives the answer that it was made with."""
+class Constant(torch.nn.Module):
+    """Always returns the same prediction."""
 
     grid, patches = (2, 3), vit().patches
 
@@ -38,16 +38,16 @@ class Told(torch.nn.Module):
 def test_a_perfect_prediction_explains_all_and_a_blank_one_nothing(task):
     given = batch()
     targets, _, _ = standardised(vit().patches(given.inputs))
-    _, perfect = task(model=Told(targets), **OPTIONS).step(given)
-    _, blank = task(model=Told(torch.zeros_like(targets)), **OPTIONS).step(given)
+    _, perfect = task(model=Constant(targets), **OPTIONS).step(given)
+    _, blank = task(model=Constant(torch.zeros_like(targets)), **OPTIONS).step(given)
     assert (perfect["loss"].item(), perfect["explained"].item()) == pytest.approx((0, 1))
     assert (blank["loss"].item(), blank["explained"].item()) == pytest.approx((1, 0), abs=1e-5)
 
 
-def test_only_hidden_patches_are_judged():
+def test_only_masked_patches_count_in_the_loss():
     given = batch()
     targets, _, _ = standardised(vit().patches(given.inputs))
-    task = MaskedPatch(model=Told(targets), **OPTIONS)
+    task = MaskedPatch(model=Constant(targets), **OPTIONS)
     torch.manual_seed(7)
     _, mask = task.predict(given.inputs)
     for places, judged in ((~mask, False), (mask, True)):
@@ -58,13 +58,13 @@ def test_only_hidden_patches_are_judged():
 
 
 @pytest.mark.parametrize("ratio, hidden", [(0.5, 3), (0.3, 2), (0.01, 1), (0.99, 5)])
-def test_so_many_patches_of_each_image_are_hidden(ratio, hidden):
+def test_the_mask_ratio_gives_the_number_of_masked_patches(ratio, hidden):
     _, mask = MaskedPatch(model=vit(), mask_ratio=ratio, **OPTIONS).predict(batch(count=50).inputs)
     assert (mask.sum(1) == hidden).all()
     assert mask.any(0).all() and not mask.all(0).any()  # not the same ones
 
 
-def test_the_next_patch_is_asked_for_at_every_place():
+def test_next_patch_predicts_every_patch():
     predicted, wanted = NextPatch(model=vit(), **OPTIONS).predict(batch().inputs)
     assert predicted.shape == (5, 6, 48) and wanted.all()
 
@@ -79,19 +79,19 @@ def test_every_parameter_learns(task):
 
 def test_a_patch_of_one_colour_is_zero():
     patches = torch.stack((torch.full((4,), 3.0), torch.tensor([1.0, 1.0, 3.0, 3.0])))[None]
-    plain, mean, deviation = standardised(patches)
-    torch.testing.assert_close(plain, torch.tensor([[[0.0] * 4, [-1.0, -1.0, 1.0, 1.0]]]))
-    torch.testing.assert_close(plain * deviation + mean, patches)
+    normalised, mean, std = standardised(patches)
+    torch.testing.assert_close(normalised, torch.tensor([[[0.0] * 4, [-1.0, -1.0, 1.0, 1.0]]]))
+    torch.testing.assert_close(normalised * std + mean, patches)
 
 
 @pytest.mark.parametrize("ratio", [0, 1, 1.5, -0.5, True, "half"])
-def test_all_or_nothing_hidden_is_refused(ratio):
+def test_a_mask_ratio_outside_0_to_1_is_refused(ratio):
     with pytest.raises(ValueError, match=f"mask_ratio={ratio} must be between 0 and 1"):
         MaskedPatch(model=vit(), mask_ratio=ratio, **OPTIONS)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_classes_are_learned_from_where_patches_left_off(task, home):
+def test_a_classifier_starts_from_the_weights_that_patches_trained(task, home):
     small = ("model=vit", "model.embed_dim=8", "model.depth=1", "model.num_heads=2", "logger=none")
     before = train(*small, f"task={task}", "duration=2steps")
     assert set(before.task.measured) == {"test/loss", "test/explained"}

@@ -7,7 +7,7 @@ from epochal.tasks import Regression
 from helpers.training import train
 
 
-def test_an_answer_less_than_0_04_off_is_solved():
+def test_outputs_with_an_error_below_0_04_are_solved():
     model = torch.nn.Identity()
     model.forward = lambda inputs: torch.tensor([[1.0], [1.03], [0.95], [2.0]])
     task = Regression(model=model, optimizer=None, scheduler=None, total_steps=1)
@@ -17,7 +17,7 @@ def test_an_answer_less_than_0_04_off_is_solved():
     assert loss.item() == pytest.approx((0.03**2 + 0.05**2 + 1) / 4)
 
 
-def test_a_run_leaves_predictions_against_the_truth_and_the_gradient_by_step(home):
+def test_a_run_writes_predictions_and_state_gradients(home):
     job = train(
         *("model=gru", "model.hidden_size=8", "dataset=adding", "dataset.length=7", "dataset.train_size=64"),
         *("dataset.validation=20", "dataset.test=20", "duration=2steps", "logger=none"),

@@ -1,4 +1,4 @@
-"""Translation: what is learned, what is counted, and what is written about a test."""
+"""Translation: its loss, its metrics, and the files of a test."""
 
 import csv
 from itertools import pairwise
@@ -24,20 +24,20 @@ TARGET = torch.tensor([[BEGIN, 6, 5, END], [BEGIN, 7, END, PAD]])
 BATCH = Batch(SOURCE, TARGET, 0, torch.tensor([3, 2]))
 
 
-class Told(torch.nn.Module):
-    """Gives the logits that it was made with, and remembers what it was asked."""
+class Fixed(torch.nn.Module):
+    """Always returns the same logits, and keeps the arguments of each call in `calls`."""
 
     def __init__(self, logits):
         super().__init__()
-        self.logits, self.asked = logits, []
+        self.logits, self.calls = logits, []
 
     def forward(self, source, target, lengths=None, *, teacher_forcing=1.0):
-        self.asked.append((target, lengths, teacher_forcing))
+        self.calls.append((target, lengths, teacher_forcing))
         return self.logits
 
 
 class Echo(torch.nn.Module):
-    """Writes its source again, as if that were a translation."""
+    """Returns its source as the translation."""
 
     def __init__(self):
         super().__init__()
@@ -68,40 +68,40 @@ def with_data(objective, data):
     return objective
 
 
-def test_padding_is_neither_learned_nor_counted():
+def test_padding_counts_neither_in_the_loss_nor_in_the_metrics():
     out = logits()
-    loss, metrics = task(Told(out)).step(BATCH)
+    loss, metrics = task(Fixed(out)).step(BATCH)
     told = torch.tensor([6, 5, END, 7, END])
     real = torch.cat((out[0], out[1, :2]))
     torch.testing.assert_close(loss, F.cross_entropy(real, told))
     assert metrics["accuracy"].item() == pytest.approx((real.argmax(1) == told).float().mean().item())
     assert metrics["tokens"].item() * len(BATCH.targets) == 5 + 5, "read and written"
-    assert task(Told(out)).weight(BATCH) == 5
+    assert task(Fixed(out)).weight(BATCH) == 5
 
 
-def test_the_network_reads_what_stands_before_each_token_it_is_to_tell():
-    model = Told(logits())
+def test_the_model_reads_all_target_tokens_but_the_last():
+    model = Fixed(logits())
     task(model).step(BATCH)
-    ((read, lengths, _),) = model.asked
+    ((read, lengths, _),) = model.calls
     assert read.tolist() == TARGET[:, :-1].tolist() and lengths.tolist() == [3, 2]
 
 
-def test_label_smoothing_is_for_the_training_alone():
+def test_label_smoothing_applies_in_training_only():
     out = logits()
-    smooth, plain = task(Told(out), label_smoothing=0.1), task(Told(out))
+    smooth, plain = task(Fixed(out), label_smoothing=0.1), task(Fixed(out))
     assert smooth.step(BATCH)[0] != plain.step(BATCH)[0]
     assert smooth.eval().step(BATCH)[0] == plain.eval().step(BATCH)[0]
 
 
-def test_teacher_forcing_falls_evenly_to_its_end():
+def test_teacher_forcing_decreases_linearly():
     class At(Translation):
         global_step = 50  # of 100
 
-    model = Told(logits())
+    model = Fixed(logits())
     objective = At(model=model, teacher_forcing=0.4, **OPTIONS)
     objective.step(BATCH)
     objective.eval().step(BATCH)
-    assert [forcing for *_, forcing in model.asked] == [pytest.approx(0.7), 1.0], "a validation is fed the truth"
+    assert [forcing for *_, forcing in model.calls] == [pytest.approx(0.7), 1.0], "a validation is fed the truth"
 
 
 def test_teacher_forcing_is_refused_for_a_model_that_cannot_be_trained_on_its_own_predictions():
@@ -127,10 +127,10 @@ def test_teacher_forcing_is_refused_for_a_model_that_cannot_be_trained_on_its_ow
 )
 def test_wrong_options_are_refused(option, says):
     with pytest.raises(ValueError, match=says):
-        task(Told(logits()), **option)
+        task(Fixed(logits()), **option)
 
 
-def test_every_row_gets_its_own_translation_though_rows_of_like_length_are_written_together():
+def test_translations_are_in_the_order_of_their_rows_though_batched_by_length():
     data = reverse(eval_batch_size=8)
     objective = with_data(task(Echo()), data)
     written = objective.generate("val", torch.arange(30), beam_size=1, length_penalty=0.0)
@@ -138,7 +138,7 @@ def test_every_row_gets_its_own_translation_though_rows_of_like_length_are_writt
     assert objective.model.widths == sorted(objective.model.widths) and len(objective.model.widths) == 4
 
 
-def test_scores_are_those_of_sacrebleu_and_say_how_they_were_taken():
+def test_scores_are_those_of_sacrebleu_with_its_signatures():
     texts, references = ["a dog runs on grass", "a cat"], [["a dog runs on grass"], ["the cat"]]
     metrics, lines = scores(texts, references)
     assert metrics["exact"] == 0.5 and 0 < metrics["bleu"] < 100 and 0 < metrics["chrf"] < 100
@@ -147,7 +147,7 @@ def test_scores_are_those_of_sacrebleu_and_say_how_they_were_taken():
     assert perfect == {"bleu": pytest.approx(100), "chrf": pytest.approx(100), "exact": 1}, "each reference counts"
 
 
-def test_rows_fall_into_bins_of_about_one_size_by_length():
+def test_length_bins_have_about_equal_sizes():
     lengths = torch.randint(1, 40, (400,), generator=torch.Generator().manual_seed(0)).numpy()
     groups = length_bins(lengths)
     assert len(groups) == 8 and sum(map(len, groups)) == 400 and min(map(len, groups)) > 30
@@ -156,13 +156,13 @@ def test_rows_fall_into_bins_of_about_one_size_by_length():
     assert len(length_bins(lengths * 0 + 7)) == 1
 
 
-def test_records_line_up():
+def test_blocks_are_aligned():
     assert labelled_blocks({"source": ["a", "b"], "translation": ["c", "d"]}).splitlines() == [
         *("source       a", "translation  c", "", "source       b", "translation  d")
     ]
 
 
-def test_a_run_leaves_scores_translations_and_pictures(home):
+def test_a_run_writes_scores_translations_and_pictures(home):
     job = train(
         *("model=seq2seq", "model.hidden_size=8", "model.embed_dim=8", "model.attention=dot", "dataset=reverse"),
         *("task=translation", "dataset.length=6", "dataset.train_size=64", "dataset.validation=40", "dataset.test=30"),
