@@ -56,7 +56,7 @@ def test_another_key_or_name_is_another_folder():
     assert len(folders) == 3
 
 
-def test_fingerprint_tells_the_content():
+def test_the_fingerprint_depends_on_the_content():
     def other(folder: Path) -> dict[str, Any]:
         meta = make(folder)
         np.save(folder / "numbers.npy", np.arange(1000)[::-1])
@@ -116,13 +116,13 @@ def test_a_failed_maker_leaves_nothing(tmp_path, error):
     assert visible(cache.cached("set", {}, make)) == ["meta.json", "numbers.npy"]
 
 
-def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path):
+def test_too_small_a_disk_is_an_error_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"Not enough disk .* MB are needed"):
         cache.cached("set", {}, lambda folder: {"array": cache.create_array(folder / "a.npy", (1 << 50,), np.int64)})
     assert visible(tmp_path / "cache") == []
 
 
-def test_room_for_an_array_is_taken_when_it_is_made(tmp_path):
+def test_disk_space_for_an_array_is_reserved_when_it_is_created(tmp_path):
     cache.create_array(tmp_path / "a.npy", (1 << 20,), np.uint8)
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 1 << 20
 

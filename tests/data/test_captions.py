@@ -54,15 +54,13 @@ def test_a_folder_of_images_with_captions(tmp_path, listed, below):
     for split in ("train", "val", "test"):
         rows, count = data.rows(split)
         made = rows[BatchIndices(torch.arange(count), 7)]
-        for picture, row, text in zip(
-            images_of(data, split), made.targets.tolist(), data.references(split), strict=True
-        ):
-            assert text in (f"A Dog, number {picture}.", f"dog {picture}")
+        for image, row, text in zip(images_of(data, split), made.targets.tolist(), data.references(split), strict=True):
+            assert text in (f"A Dog, number {image}.", f"dog {image}")
             assert row[0] == BEGIN and row[len(text) + 1] == END and set(row[len(text) + 2 :]) <= {PAD}
             assert data.target_tokenizer.decode(row) == text
 
 
-def test_all_captions_of_a_picture_are_in_one_split(tmp_path):
+def test_all_captions_of_an_image_are_in_one_split(tmp_path):
     data = prepared(album(tmp_path / "album"), test=0.3, validation=5)
     parts = [images_of(data, split) for split in ("train", "val", "test")]
     assert [len(set(part)) for part in parts] == [9, 5, 6] and all(len(part) == 2 * len(set(part)) for part in parts)
@@ -126,7 +124,7 @@ def test_a_list_that_cannot_be_read_is_refused(tmp_path, text, says):
         prepared(folder)
 
 
-def test_a_caption_may_hold_commas_that_nobody_quoted(tmp_path):
+def test_a_caption_may_hold_unquoted_commas(tmp_path):
     (tmp_path / "captions.txt").write_text('image,caption\na.jpg,A dog , a cat and an eel .\na.jpg,"One, two"\n')
     assert read_list(tmp_path / "captions.txt") == {"a.jpg": ["A dog , a cat and an eel .", "One, two"]}
 

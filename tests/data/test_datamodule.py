@@ -75,7 +75,7 @@ def test_an_epoch_has_each_row_at_most_once_and_only_whole_batches():
     assert len(rows) == len(set(rows)) == 100 and set(rows) < set(range(103))
 
 
-def test_rows_left_out_are_others_in_the_next_epoch():
+def test_other_rows_are_left_out_in_the_next_epoch():
     left = [set(range(103)) - {row for index, _ in listed(order(epoch=epoch)) for row in index} for epoch in (0, 1)]
     assert left[0] != left[1]
 
@@ -97,7 +97,7 @@ def test_a_resumed_epoch_starts_in_the_middle(done):
     assert listed(order(epoch=2, first=lambda: done)) == listed(order(epoch=2))[done:]
 
 
-def test_how_much_is_done_is_asked_when_the_first_batch_is_wanted():
+def test_the_number_of_done_batches_is_read_when_the_first_batch_is_requested():
     done = 0
     batches = iter(order(first=lambda: done))
     done = 4  # Lightning restores its counters after it has called iter()
@@ -124,7 +124,7 @@ def test_mix_spreads_near_numbers():
 
 
 class Wide:
-    """Rows of so many bytes, which count how often they were asked for."""
+    """Rows of a given number of bytes, which count how often they are gathered."""
 
     def __init__(self, width: int) -> None:
         self.width, self.gathered = width, 0

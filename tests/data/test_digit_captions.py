@@ -1,4 +1,4 @@
-"""Strips of digits say what they show."""
+"""Digit captions: the caption names the digits in the strip, from left to right."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_strip_shows_the_digits_of_its_caption_from_left_to_right():
     assert len(starts) > 5
 
 
-def test_strips_of_test_and_validation_are_fixed_and_those_to_learn_from_fresh():
+def test_strips_of_test_and_validation_are_fixed_and_those_of_train_fresh():
     one, two = strips(seed=1), strips(seed=2)
     rows = torch.arange(20)
     assert torch.equal(
@@ -78,7 +78,7 @@ def test_strips_of_test_and_validation_are_fixed_and_those_to_learn_from_fresh()
     )
 
 
-def test_pixels_are_normalised_on_their_way():
+def test_pixels_are_normalised_after_the_transfer():
     data = strips()
     made = data.rows("val")[0][BatchIndices(torch.arange(4), 0)]
     given = data.on_after_batch_transfer(made, 0)

@@ -1,4 +1,4 @@
-"""Images: read from anything, decoded to the pixels that are there, split without overlap, augmented by the batch."""
+"""Images: read from every kind of source, decoded without loss, split without overlap, augmented by the batch."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_labels_must_be_one_word_or_number_each(tmp_path):
             prepared(file)
 
 
-def test_labels_of_the_test_part_that_train_has_not(tmp_path):
+def test_labels_of_the_test_split_that_train_does_not_have(tmp_path):
     image_parquet(tmp_path / "set" / "train.parquet", pixels(6, 8, 8), ["a", "b"] * 3)
     image_parquet(tmp_path / "set" / "test.parquet", pixels(6, 8, 8), ["a", "c"] * 3)
-    with pytest.raises(ConfigError, match=r"labels in test that train has not: c\."):
+    with pytest.raises(ConfigError, match=r"labels in test that train does not have: c\."):
         prepared(tmp_path / "set")
 
 
@@ -115,7 +115,7 @@ def test_images_are_brought_to_one_size(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(60, 8, 10), (60, 3, 8, 10)])
-def test_so_are_those_of_an_npz_file(tmp_path, shape):
+def test_images_of_an_npz_file_are_brought_to_one_size(tmp_path, shape):
     pixels = np.full(shape, 7, np.uint8)
     np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(60) % 2)
     data = prepared(tmp_path / "x.npz", image_size=16, batch_size=2)
@@ -173,7 +173,7 @@ def test_splits_hold_the_classes_in_proportion():
         assert np.abs(found - fractions * count).max() <= 2
 
 
-def test_the_test_part_is_the_same_whatever_is_validated_or_learned_from():
+def test_the_test_split_does_not_depend_on_validation_or_train_size():
     test = rows_of(prepared("package:digits.npz"), "test")
     assert rows_of(prepared("package:digits.npz", validation=0.5), "test") == test
     assert rows_of(prepared("package:digits.npz", train_size=10), "test") == test
@@ -191,7 +191,7 @@ def test_parts_may_be_counts_or_fractions():
     assert prepared("package:digits.npz", test=97, validation=0.5).sizes() == {"train": 850, "val": 850, "test": 97}
 
 
-def test_a_test_part_without_labels_is_none(tmp_path):
+def test_a_test_split_without_labels_is_left_out(tmp_path):
     import datasets
 
     for split, labels in (("train", [0, 1] * 10), ("test", [-1] * 4)):

@@ -83,7 +83,7 @@ def test_hidden_frames_are_noise_and_keep_the_label_of_the_last_that_shows():
     assert not (videos(prepared(hidden=0.0), "val").inputs.flatten(2) > 0).float().mean(2).gt(0.5).any()
 
 
-def test_what_is_tested_on_does_not_depend_on_the_runs_seed_and_what_is_learned_from_is_fresh():
+def test_test_rows_do_not_depend_on_the_runs_seed_and_training_rows_are_fresh():
     one, two = prepared(seed=1), prepared(seed=2)
     assert torch.equal(videos(one, "test", seed=1).inputs, videos(two, "test", seed=2).inputs)
     assert not torch.equal(videos(one, "train", seed=1).inputs, videos(one, "train", seed=2).inputs)
@@ -92,7 +92,7 @@ def test_what_is_tested_on_does_not_depend_on_the_runs_seed_and_what_is_learned_
     assert torch.equal(videos(one, "test").inputs[[3, 1]], one.frames("test", torch.tensor([3, 1])))
 
 
-def test_pixels_are_normalised_on_their_way_and_can_be_had_back():
+def test_pixels_are_normalised_and_can_be_recovered():
     data = prepared()
     made = videos(data, "val", 2)
     given = data.on_after_batch_transfer(made, 0)

@@ -117,7 +117,7 @@ def test_long_pairs_are_left_out_of_train_and_cut_elsewhere(tmp_path):
     assert data.note == "2 pairs longer than dataset.max_length=4 tokens are left out of train"
     batch = data.rows("test")[0][BatchIndices(torch.tensor([0]), 0)]
     assert data.source_tokenizer.decode(batch.inputs[0].tolist()) == "a b c" and batch.inputs[0, -1] == END
-    assert batch.inputs.shape == (1, 4) and batch.targets.shape == (1, 5)  # 4 are read, and 4 are told
+    assert batch.inputs.shape == (1, 4) and batch.targets.shape == (1, 5)  # 4 are read, and 4 predicted
     assert data.references("test") == ["a b c d e"]
     with pytest.raises(ConfigError, match="All texts of dataset=pairs are longer than 1 tokens"):
         prepared(tmp_path, max_length=1)

@@ -21,7 +21,7 @@ WORDS = ("good film", "a really good film !", "bad", "what a bad , bad film this
 
 
 def table(count: int, **more: Any) -> dict[str, list[Any]]:
-    """Sentences that are all unlike, the first two kinds positive."""
+    """Different sentences, of which the first two kinds are positive."""
     texts = [f"{WORDS[i % 4]} {i}" for i in range(count)]
     return {"sentence": texts, "label": [int(i % 4 < 2) for i in range(count)], **more}
 
@@ -113,7 +113,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
     assert data.classes.names == ("negative", "positive")
 
 
-def test_the_vocabulary_is_that_of_the_rows_learned_from(file):
+def test_the_vocabulary_is_that_of_the_training_rows(file):
     data = prepared(file, train_size=4)
     known = set(data.tokenizer.vocabulary.split("\n"))
     assert known == {word for i in range(4) for word in data.text("train", i).split()}
@@ -164,7 +164,7 @@ def test_columns_and_words_as_labels_are_guessed(tmp_path):
         ({}, {"tokenizer": "wrod"}, "tokenizer=wrod is no tokenizer. Did you mean word?"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path, change, options, words):
+def test_wrong_sources_are_refused(tmp_path, change, options, words):
     rows = table(40)
     for column, cells in change.items():
         if cells is None:
@@ -176,9 +176,9 @@ def test_what_is_wrong_is_told(tmp_path, change, options, words):
         prepared(tmp_path / "set.parquet", **options)
 
 
-def test_a_label_that_train_has_not(tmp_path):
+def test_a_label_that_train_does_not_have(tmp_path):
     for split, label in (("train", "bad"), ("test", "awful")):
         rows = {"text": ["some text"] * 20, "label": ["good", label] * 10}
         pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
-    with pytest.raises(ConfigError, match="has labels in test that train has not: awful"):
+    with pytest.raises(ConfigError, match="has labels in test that train does not have: awful"):
         prepared(tmp_path)

@@ -101,7 +101,7 @@ def test_arrow_copies_stay_in_the_scratch_folder(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["train.parquet"]
 
 
-def test_a_split_without_rows_is_told(tmp_path):
+def test_a_split_without_rows_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("text\none line\n")
     (tmp_path / "test.csv").write_text("text\n")
     with pytest.raises(ConfigError, match='cannot be read as a data set: .*"test" corresponds to no data'):
@@ -129,7 +129,7 @@ def test_one_file_of_any_common_kind(tmp_path, suffix):
     assert data.tokenizer.decode(data._tokens["train"][:8].tolist()) == "a little"
 
 
-def test_a_full_disk_while_reading_is_told_as_that(tmp_path, monkeypatch):
+def test_a_full_disk_while_reading_is_reported_as_such(tmp_path, monkeypatch):
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
@@ -142,13 +142,13 @@ def test_a_full_disk_while_reading_is_told_as_that(tmp_path, monkeypatch):
         data.prepare()
 
 
-def test_the_hub_is_not_asked_where_it_cannot_be_reached():
+def test_the_hub_is_not_contacted_where_it_cannot_be_reached():
     assert not sources.hub_is_reachable({"HF_HUB_OFFLINE": "1"})
     assert not sources.hub_is_reachable({"HF_ENDPOINT": "http://127.0.0.1:9"})  # nobody listens there
     assert sources.hub_is_reachable({"HTTPS_PROXY": "http://proxy"})  # which alone can tell
 
 
-def test_the_hub_is_reachable_where_somebody_listens():
+def test_the_hub_is_reachable_if_a_server_listens():
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""Copy, reverse and adding: what is asked can be known, and rows are a function of their seed, split and number."""
+"""Copy, reverse and adding: the answers can be inferred, and rows depend on seed, split and row number alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_row_does_not_depend_on_its_batch(kind, task):
 
 
 @pytest.mark.parametrize(("kind", "task"), EACH)
-def test_rows_to_learn_from_are_fresh_and_those_to_test_on_fixed(kind, task):
+def test_training_rows_are_fresh_and_test_rows_fixed(kind, task):
     one, two = prepared(kind, task, seed=1), prepared(kind, task, seed=2)
     assert torch.equal(batch(one, "test", 3, 5, seed=7).inputs, batch(two, "test", 3, 5, seed=8).inputs)
     assert not torch.equal(batch(one, "test", 3, 5).inputs, batch(one, "val", 3, 5).inputs)
@@ -87,7 +87,7 @@ def test_specs_hold_and_are_known_before_anything_is_made(kind, task):
     assert kind.example_specs(config, task) == [(inputs, outputs)]
 
 
-def test_copy_asks_for_the_symbols_in_order_after_the_blanks():
+def test_copy_labels_the_symbols_in_order_after_the_blanks():
     data = prepared(Copy, "sequence_labeling", length=5, symbols=3)
     made = batch(data, "train", *range(20))
     symbols, tokens = made.inputs[:, :3], data.source_tokenizer
@@ -112,7 +112,7 @@ def test_copy_as_a_translation():
 
 
 @pytest.mark.parametrize("task", ["translation", "sequence_labeling"])
-def test_reverse_asks_for_the_last_symbol_first_and_pads_on_the_right(task):
+def test_reverse_labels_the_last_symbol_first_and_pads_on_the_right(task):
     data = prepared(Reverse, task, length=6, validation=200)
     counts = set()
     for number, (source, answer) in enumerate(zip(data.sources("val"), data.references("val"), strict=True)):
@@ -122,8 +122,8 @@ def test_reverse_asks_for_the_last_symbol_first_and_pads_on_the_right(task):
         assert made.lengths.tolist() == [made.inputs.shape[1]] == [int(data.lengths("val")[number])]
         assert (made.inputs != PAD).all()
         if task == "sequence_labeling":
-            told = made.targets[0, made.targets[0] != IGNORED]
-            assert " ".join(data.specs(task)[1].names[label] for label in told) == answer
+            labels = made.targets[0, made.targets[0] != IGNORED]
+            assert " ".join(data.specs(task)[1].names[label] for label in labels) == answer
         else:
             assert data.target_tokenizer.decode(made.targets[0].tolist()) == answer
     assert counts == set(range(1, 7))
@@ -134,7 +134,7 @@ def test_reverse_asks_for_the_last_symbol_first_and_pads_on_the_right(task):
     assert many.targets.min() == (IGNORED if task == "sequence_labeling" else PAD)
 
 
-def test_how_long_a_row_is_stays_when_what_it_holds_is_fresh():
+def test_the_length_of_a_row_stays_when_its_symbols_are_fresh():
     data = prepared(Reverse, "translation", train_size=100, batch_size=10)
     lengths = data.lengths("train")
     for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""Text: tokenised once, split without overlap, read as windows whose targets are the inputs moved on by one."""
+"""Text: tokenised once, split without overlap, read as windows whose targets are the inputs shifted by one."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_byte_pairs_are_learned_once(tmp_path, monkeypatch):
     assert again.state() == first.state() and again.fingerprint == first.fingerprint
 
 
-def test_another_set_is_cut_by_this_ones_byte_pairs(tmp_path):
+def test_another_set_is_tokenised_with_this_ones_byte_pairs(tmp_path):
     own = prepared(text_file(tmp_path / "own.txt", lines=400), tokenizer="bpe", vocab_size=300)
     (tmp_path / "other.txt").write_text("ÄÖÜ, not as over there €. " * 100)
     other = TextData(name="text", path=str(tmp_path / "other.txt"), context_length=16, batch_size=2)
@@ -137,7 +137,7 @@ def test_a_word_is_no_token_of_running_text():
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_targets_are_the_inputs_moved_on_by_one(tmp_path, split):
+def test_targets_are_the_inputs_shifted_by_one(tmp_path, split):
     data = prepared(text_file(tmp_path / "text.txt"))
     rows, count = data.rows(split)
     text = data._tokens[split].tolist()

@@ -66,13 +66,13 @@ def test_halves_of_characters_are_characters():
     assert tokenizer.decode(tokenizer.encode("\ud800ab")) == "\ud800ab"
 
 
-def test_a_character_that_train_has_not_is_the_unknown_one():
+def test_a_character_that_train_does_not_have_is_the_unknown_one():
     tokenizer = Characters.learn("abc", "abd")
     assert len(tokenizer) == 4
     assert tokenizer.decode(tokenizer.encode("abdz")) == f"ab{REPLACEMENT}{REPLACEMENT}"
 
 
-def test_a_character_that_nobody_held_out_either_is_left_out():
+def test_a_character_that_is_not_held_out_either_is_left_out():
     tokenizer = Characters.learn("abc", "ab")
     assert len(tokenizer) == 3
     assert tokenizer.decode(tokenizer.encode("zabzcz")) == "abc"
@@ -85,7 +85,7 @@ def test_an_unknown_character_of_padded_texts_is_the_reserved_one():
     assert tokenizer.decode([4, UNKNOWN]) == f"a{REPLACEMENT}" and len(tokenizer) == 7
 
 
-def test_the_characters_that_a_vocabulary_lacks_are_told(pairs):
+def test_the_characters_that_a_vocabulary_lacks_are_listed(pairs):
     assert Characters.learn("abc").missing("zaby€bz") == "zy€"
     assert Characters.learn("abc", "x").missing("abc") == ""
     assert Bytes().missing("z€") == pairs.missing("z€") == ""

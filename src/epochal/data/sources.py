@@ -221,6 +221,6 @@ def encode_labels(
     for role, found in values.items():
         if unknown := set(found) - set(classes):
             new = ", ".join(map(str, sorted(unknown)[:3]))
-            raise ConfigError(f"{source.path} has labels in {role} that train has not: {new}.")
+            raise ConfigError(f"{source.path} has labels in {role} that train does not have: {new}.")
     number_of = {value: number for number, value in enumerate(classes)}
     return {role: np.array([number_of[v] for v in found], np.int64) for role, found in values.items()}, names
