@@ -94,7 +94,7 @@ def test_the_grid_is_the_image_halved_three_times(images, grid):
 
 
 @pytest.mark.parametrize("decoder", ["recurrent", "transformer"])
-def test_it_learns_to_read_digits_from_left_to_right(decoder):
+def test_it_learns_to_read_signs_from_left_to_right(decoder):
     model = captioner(Images(1, 8, 24), decoder=decoder, stages=2, embed_dim=32).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     signs = torch.stack([F.pad(torch.eye(6), (1, 1, 1, 1)), F.pad(torch.ones(2, 6), (1, 1, 3, 3)), torch.zeros(8, 8)])
