@@ -89,7 +89,7 @@ def test_grad_cam_is_the_rectified_sum_of_maps_weighted_by_their_mean_gradients(
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(3 * 4 * 4, 2)).eval()
     images, classes = torch.randn(5, 1, 6, 6), torch.tensor([0, 1, 1, 0, 1])
     maps = network[0](images)  # (N, K, 4, 4); the ReLU after them works in place
-    # by hand: the logit of a class is linear in the rectified maps, so its gradient is the weight where a map is above 0
+    # by hand: the logit is linear in the rectified maps, so its gradient is the weight where a map is above 0
     gradient = network[3].weight[classes].view(5, 3, 4, 4) * (maps > 0)
     weighted = torch.einsum("nk,nkhw->nhw", gradient.mean((2, 3)), maps).clamp(min=0)
     expected = weighted / weighted.amax((1, 2), keepdim=True)

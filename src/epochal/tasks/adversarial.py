@@ -21,8 +21,8 @@ class Adversarial(Task):
     """The non-saturating GAN loss (Goodfellow et al. 2014, arXiv 1406.2661, section 3).
 
     The discriminator learns to distinguish real from generated images, the generator to have its images classified as
-    real. Each step updates both, the discriminator first, on the same generated images. One step is one batch: Lightning
-    counts the steps of the generator's optimizer only.
+    real. Each step updates both, the discriminator first, on the same generated images. One step is one batch:
+    Lightning counts the steps of the generator's optimizer only.
 
     Logs both losses, and D(real) and D(fake): the mean probability of being real that the discriminator gives to real
     and to generated images, 0.5 each if it cannot distinguish them. No metric chooses the best checkpoint: it is the

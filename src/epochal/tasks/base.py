@@ -126,7 +126,7 @@ class Task(pl.LightningModule):
         return means
 
     def validation_artifacts(self) -> Artifacts:
-        """Pictures and texts in the course of training, made at the start of a validation with the weights validated."""
+        """Pictures and texts in the course of training, made at the start of a validation with its weights."""
         return Artifacts()
 
     def test_artifacts(self) -> Artifacts:
@@ -199,7 +199,7 @@ class Task(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning's, but on a CPU gradients within the limit are not multiplied by one, half of clipping's cost."""
+        """As Lightning's, but on a CPU gradients within the limit are not multiplied by one: half of the cost."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and self.device.type == "cpu":
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

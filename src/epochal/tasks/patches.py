@@ -28,7 +28,7 @@ class PatchPrediction(Task):
     reports: ClassVar = ("val/loss", "min")
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) -> pixels (B, N, C * P * P) of all patches, and a mask (B, N) of those to be predicted."""
+        """Images (B, C, H, W) -> pixels (B, N, C * P * P) of all patches, and a mask (B, N) of those to predict."""
         raise NotImplementedError
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -59,7 +59,7 @@ class PatchPrediction(Task):
         reconstruction = torch.where(mask, predicted * std + mean, patches)
         kinds = [patches, reconstruction] if mask.all() else [patches, visible, reconstruction]
         pixels = self.data.pixels(self.model.assemble(torch.cat(kinds)))
-        title = "Image, what is seen, prediction" if len(kinds) == 3 else "Image, prediction"
+        title = "Image, visible patches, prediction" if len(kinds) == 3 else "Image, prediction"
         picture = image_grid(
             pixels.numpy(), columns=len(images), title=f"{title} (each patch in its true mean and contrast)"
         )

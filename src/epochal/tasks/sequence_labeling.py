@@ -78,11 +78,11 @@ class SequenceLabeling(Task):
             )
             return Artifacts(pictures={"films": picture})  # the file's name in runs of every version
         columns: dict[str, list[str]] = {"sequence": [], "truth": [], "prediction": []}
-        for ids, guess, truth in zip(batch.inputs.tolist(), prediction, targets, strict=True):
+        for ids, predicted, truth in zip(batch.inputs.tolist(), prediction, targets, strict=True):
             labelled = truth != IGNORED
             columns["sequence"].append(" ".join(token_labels(self.data.source_tokenizer, ids)))
             columns["truth"].append(" ".join(names[label] for label in truth[labelled].tolist()))
-            columns["prediction"].append(" ".join(names[label] for label in guess[labelled].tolist()))
+            columns["prediction"].append(" ".join(names[label] for label in predicted[labelled].tolist()))
         return Artifacts(texts={"predictions": labelled_blocks(columns)})
 
 
@@ -94,11 +94,11 @@ def last_step_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits[rows, last], targets[rows, last], reduction="sum")
 
 
-def _captions(guesses: list[int], truths: list[int], names: tuple[str, ...]) -> list[str]:
+def _captions(predictions: list[int], truths: list[int], names: tuple[str, ...]) -> list[str]:
     """A predicted label for each step, with the true one where it differs."""
     return [
-        names[guess] if truth in (guess, IGNORED) else f"{names[guess]}, not {names[truth]}"
-        for guess, truth in zip(guesses, truths, strict=True)
+        names[predicted] if truth in (predicted, IGNORED) else f"{names[predicted]}, not {names[truth]}"
+        for predicted, truth in zip(predictions, truths, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def token_counts(batch: Batch) -> dict[str, Tensor]:
-    """The metric `tokens`, if the inputs are tokens: how many each row has without padding, (B,), or () if all are alike."""
+    """The metric `tokens`, if the inputs are tokens: how many each row has without padding, (B,) or one for all."""
     if batch.inputs.dtype != torch.int64:
         return {}
     if batch.lengths is None:

@@ -17,8 +17,8 @@ def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[d
     """Scores of N texts against one or several references each.
 
     Returns:
-        The metrics bleu and chrf in [0, 100], and exact, the fraction of texts that equal a reference; and lines of text
-        with these values and sacrebleu's signatures.
+        The metrics bleu and chrf in [0, 100], and exact, the fraction of texts that equal a reference; and lines of
+        text with these values and sacrebleu's signatures.
     """
     from sacrebleu.metrics import BLEU, CHRF
 

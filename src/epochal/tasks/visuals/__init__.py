@@ -1,1 +1,1 @@
-"""The pictures and texts that tasks make, and pictures of how a network sees an image."""
+"""The pictures and texts that tasks make, and pictures of what an image classifier has learned."""

@@ -25,7 +25,7 @@ SIDE = 160  # pixels of the longer side of an image
 
 @torch.no_grad()
 def add_token_attention(task: Seq2SeqTask, artifacts: Artifacts, generated: Generated) -> None:
-    """Adds a heat map for each of the longest sentences that are not too long; nothing if the model has no attention."""
+    """Adds heat maps of the longest sentences that are not too long; nothing if the model has no attention."""
     if not isinstance(task.model, SourceAttention):
         return
     batch = gather(task, generated.split, generated.numbers[:CANDIDATES])
@@ -54,7 +54,7 @@ def add_token_attention(task: Seq2SeqTask, artifacts: Artifacts, generated: Gene
 
 @torch.no_grad()
 def add_image_attention(task: Seq2SeqTask, artifacts: Artifacts, generated: Generated) -> None:
-    """Adds the first images, each followed by a copy for each token with its attention laid over: yellow most, black least.
+    """Adds the first images, each followed by its attention at each token, laid over it: yellow most, black least.
 
     Nothing is added if the model has no attention.
     """

@@ -62,8 +62,8 @@ def prediction_grid(
     """Images, uint8 (N, C, H, W), with their predicted classes (N,) below, wrong ones in red."""
     names = task.data.classes.names
     captions = []
-    for number, (guess, truth) in enumerate(zip(prediction.tolist(), labels.tolist(), strict=True)):
-        caption = names[guess] if guess == truth else f"{names[guess]}, not {names[truth]}"
+    for number, (predicted, truth) in enumerate(zip(prediction.tolist(), labels.tolist(), strict=True)):
+        caption = names[predicted] if predicted == truth else f"{names[predicted]}, not {names[truth]}"
         captions.append(caption if confidence is None else f"{caption}\n{confidence[number]:.0%} sure")
     return image_grid(images.numpy(), captions, highlight=(prediction != labels).tolist(), title=title)
 
@@ -74,9 +74,9 @@ def prediction_texts(
     """The texts of these rows (N,) with their predicted classes, and whether these are right."""
     names, blocks = task.data.classes.names, []
     rows = zip(numbers.tolist(), prediction.tolist(), confidence.tolist(), labels.tolist(), strict=True)
-    for number, guess, probability, truth in rows:
-        verdict = "right" if guess == truth else f"wrong: it is {names[truth]}"
-        blocks.append(f"{names[guess]}, {probability:.0%} sure, {verdict}\n    {task.data.text(split, number)}")
+    for number, predicted, probability, truth in rows:
+        verdict = "right" if predicted == truth else f"wrong: it is {names[truth]}"
+        blocks.append(f"{names[predicted]}, {probability:.0%} sure, {verdict}\n    {task.data.text(split, number)}")
     return "\n\n".join(blocks)
 
 

@@ -1,4 +1,4 @@
-"""How an image classifier sees: filters of its first layer, feature maps, and where its prediction comes from.
+"""What an image classifier has learned: filters of its first layer, feature maps, and where its prediction comes from.
 
 Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, 2013 (arXiv 1311.2901).
 Selvaraju et al.: Grad-CAM, 2017 (arXiv 1610.02391).
@@ -42,8 +42,8 @@ def check(task: Task, option: str = "explain") -> None:
     model = task.model
     if not task.explainable or not (feature_stages(model) or has_rollout(model) or first_layer(model)):
         raise ConfigError(
-            f"{option}=true finds nothing to show in this {type(model).__name__}: it draws the filters, feature maps or "
-            "attention of a network that classifies images whole, such as cnn, resnet, vit or mlp."
+            f"{option}=true finds nothing to show in this {type(model).__name__}: it draws the filters, feature maps "
+            "or attention of a network that classifies images whole, such as cnn, resnet, vit or mlp."
         )
 
 
@@ -62,7 +62,8 @@ def choose_images(data: DataModule, numbers: Any = None) -> list[int]:
         listed = isinstance(numbers, Sequence) and not isinstance(numbers, str) and len(numbers) > 0
         if not listed or not all(type(n) is int and 0 <= n < count for n in numbers):
             raise ConfigError(
-                f"images={numbers} must list images of the test part by number, from 0 to {count - 1}, e.g. images=[0,5,7]."
+                f"images={numbers} must list images of the test part by number, from 0 to {count - 1}, "
+                "e.g. images=[0,5,7]."
             )
         return list(numbers)
     labels = rows.labels[rows.rows].tolist()  # type: ignore[attr-defined]
@@ -77,7 +78,7 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
     Those that do not apply to the model are left out.
 
     Args:
-        model: Left unchanged: its mode, gradients and hooks are those of before.
+        model: Left unchanged, with its mode, gradients and hooks.
         data: Its test part has the images; they are drawn as the model reads them, so shuffled if `permuted`.
         numbers: Of images of the test part, see `choose_images`.
     """
@@ -100,10 +101,10 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
     images = [
         ExplainedImage(
             pixels=image.expand(3, -1, -1).permute(1, 2, 0).numpy(),
-            caption=f"image {number}\npredicted {names[guess]} ({probability:.0%})\ntruth {names[truth]}",
-            wrong=guess != truth,
+            caption=f"image {number}\npredicted {names[predicted]} ({probability:.0%})\ntruth {names[truth]}",
+            wrong=predicted != truth,
         )
-        for number, image, guess, probability, truth in zip(
+        for number, image, predicted, probability, truth in zip(
             numbers, pixels, prediction.tolist(), confidence.tolist(), rows.labels[index].tolist()
         )
     ]
@@ -203,7 +204,7 @@ def grad_cam(model: nn.Module, stage: nn.Module, inputs: Tensor, classes: Tensor
 
 
 def rollout(model: Any, inputs: Tensor) -> Tensor:
-    """How much of each patch reaches the prediction, (N, rows, columns) in [0, 1]: 0 and 1 are the extremes of an image."""
+    """How much of each patch reaches the prediction, (N, rows, columns), scaled to [0, 1] in each image."""
     flow = model.rollout(inputs)
     return divided_by_largest(flow - flow.amin((1, 2), keepdim=True))
 
