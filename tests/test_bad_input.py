@@ -35,10 +35,27 @@ WRONG_CHOICES = {
     "an unknown group": (["optimzer.lr=1"], ["no key optimzer.lr.", "Did you mean optimizer.lr?"]),
     "an unknown key at the top": (["durations=1epoch"], ["no key durations.", "Did you mean duration?"]),
     "another model's key": (["model.depth=8"], ["no key model.depth in this choice of model", "model=resnet"]),
-    "another task's key": (["task.label_smoothing=0.1"], ["task.label_smoothing", "task=classification"]),
+    "another task's key": (
+        ["task.sample_length=9"],
+        ["no key task.sample_length", "task=language_modeling would have it"],
+    ),
+    "an unknown key of the task that is chosen": (
+        ["task.label_smothing=0.1"],
+        ["task.label_smothing", "label_smoothing?"],
+    ),
+    "a key that nothing reads": (["+nonsense=3"], ["There is no key nonsense: nothing reads it."]),
+    "a callback that is misspelt": (
+        ["+callbacks.early_stoping=3"],
+        ["callbacks.early_stoping. Did you mean early_stopping?"],
+    ),
+    "a logger's name as its key": (["logger.name=csv"], ["no key logger.name. Did you mean logger=csv?"]),
+    "an argument of Lightning's that is set otherwise": (["+trainer.max_epochs=3"], ["give duration=5epochs"]),
+    "an added key of the optimiser": (["+optimizer.momentum=3"], ["optimizer=adamw takes no momentum."]),
+    "no folder of configs": (["--config-dir", "nowhere"], ["no folder nowhere of configs"]),
+    "another config": (["--config-name=mine"], ["--config-name is no option here", "--config-dir"]),
     "an added key of the data": (["+dataset.flipp=true"], ["no key dataset.flipp.", "Did you mean flip?"]),
-    "an added key of the model": (["+model.foo=1"], ["model=lenet", "foo"]),
-    "an added key of the trainer": (["+trainer.foo=1"], ["trainer=default", "foo"]),
+    "an added key of the model": (["+model.foo=1"], ["There is no key model.foo."]),
+    "an added key of the trainer": (["+trainer.foo=1"], ["There is no key trainer.foo."]),
     "a number as a model": (["model=5"], ["model=5 is no model.", "lenet"]),
     "no model": (["model=null"], ["model=null is no model.", "lenet"]),
     "a model that reads something else": (["model=gpt"], ["reads tokens", "digits yields images", "lenet", "resnet"]),
@@ -137,6 +154,19 @@ WRONG_CHOICES = {
     "a number to resume": (["resume=5"], ["There is no run folder 5."]),
     "a folder to resume that is no run's": (["resume=/etc"], ["/etc is not a run folder: it has no config.yaml."]),
 }
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("logger.project=x", ["Did you mean logger.wandb.project?"]),
+        ("logger=[wandb,cvs]", ["logger=cvs is no logger.", "Did you mean csv?"]),
+        ("+logger.wandb.projct=x", ["no key logger.wandb.projct. Did you mean project?"]),
+        ("+logger.mine=3", ["no key logger.mine.", "logger.mine._target_=package.Class"]),
+    ],
+)
+def test_wrong_loggers(refuse, argument, says):
+    refuse("train", argument, says=says)
 
 
 @pytest.mark.parametrize("arguments, says", WRONG_CHOICES.values(), ids=WRONG_CHOICES)

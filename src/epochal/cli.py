@@ -193,24 +193,14 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     Raises:
         ConfigError: For a flag that this command does not have, or a folder that is not there.
     """
-    flags, folders, overrides = [], [], []
-    rest = iter(arguments)
-    for argument in rest:
-        key, equals, value = argument.partition("=")
-        if argument in MANY:
-            if name != "train":
-                raise ConfigError(f"{name}.py looks at one run at a time; leave out {argument}.")
-            flags.append(argument)
-        elif key in REFUSED:
-            raise ConfigError(
-                f"{key} is no option here: the config is that of {name}; your own: --config-dir <folder>."
-            )
-        elif key in CONFIG_DIR:
-            folders.append(value if equals else next(rest, ""))
-        elif key == "hydra.searchpath":
-            folders += _listed(argument)
-        else:
-            overrides.append(quoted(argument))
+    folders, others = split_folders(arguments)
+    use_folders(folders)
+    flags = [argument for argument in others if argument in MANY]
+    if flags and name != "train":
+        raise ConfigError(f"{name}.py looks at one run at a time; leave out {flags[0]}.")
+    if refused := [key for argument in others if (key := argument.partition("=")[0]) in REFUSED]:
+        raise ConfigError(f"{refused[0]} is no option here; your own configs are added by --config-dir <folder>.")
+    overrides = [quoted(argument) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
     return [*flags, *overrides]

@@ -31,7 +31,7 @@ def test_a_prompt_is_gone_on_from_with_the_settings_that_were_asked_for(text_run
         (["temperature=-1"], ["temperature=-1 must be a number of at least 0"]),
         (["temperature=hot"], ["temperature=hot must be a number"]),
         (["top_p=2"], ["top_p=2 must be a number of at least 0 and at most 1"]),
-        (["top_p=0"], ["top_p=0 would leave no token to draw from"]),
+        (["top_p=0"], ["top_p=0 would leave no token to sample"]),
         (["top_k=0"], ["top_k=0 must be a whole number of at least 1"]),
         (["samples=0"], ["task.samples=0 must be above zero"]),
         (["beam_size=2"], ["beam_size does not go with this run, which learned language_modeling"]),

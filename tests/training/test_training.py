@@ -76,7 +76,7 @@ def test_a_run_folder_holds_what_other_programs_rely_on(home):
     assert known["flops"] == 2 * (64 * 32 + 32 * 10)
     for name in ("last", "best"):
         content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        assert content["epochal"]["facts"][0] == {"kind": "Images", "channels": 1, "height": 8, "width": 8}
+        assert content["epochal"]["specs"][0] == {"kind": "Images", "channels": 1, "height": 8, "width": 8}
     for picture in (folder / "pictures").glob("*.png"):
         assert min(Image.open(picture).size) > 50
     pictures = {path.name for path in (folder / "pictures").iterdir()}

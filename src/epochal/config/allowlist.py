@@ -33,9 +33,7 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED, trusted: Sequ
         ConfigError: Naming the target.
     """
     content = OmegaConf.to_container(config, resolve=False)
-    if hidden := next((text for text in _texts(content) if "${" in text), None):
-        # a run's config is resolved; an interpolation could make a target, or read this machine's environment
-        raise ConfigError(f"The run's config is refused: it holds the interpolation {hidden}, which no run writes.")
+    check_resolved(content)
     for target in (target for target in _targets(content) if target not in trusted):
         refusal = ConfigError(
             f"The run's config wants to make {target}, which is refused: only classes of {', '.join(allowed)} are made. "
@@ -53,6 +51,18 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED, trusted: Sequ
             raise refusal
         if not _inside(getattr(owner, "__module__", None) or "", allowed):
             raise refusal
+
+
+def check_resolved(content: Any) -> None:
+    """Refuses plain content of a run's config with an interpolation in it, before anything resolves it.
+
+    A run's config is resolved when it is written; an interpolation could make a target, or read this machine's environment.
+
+    Raises:
+        ConfigError: Naming the interpolation.
+    """
+    if hidden := next((text for text in _texts(content) if "${" in text), None):
+        raise ConfigError(f"The run's config is refused: it holds the interpolation {hidden}, which no run writes.")
 
 
 def _inside(name: str, packages: tuple[str, ...]) -> bool:

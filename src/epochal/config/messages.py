@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from epochal.config.compose import budgets, choices, compose, keys, option_file
+from epochal.config.compose import budgets, choices, compose, keys, load_option
 from epochal.core.errors import EpochalError, did_you_mean
 
 
@@ -82,10 +82,8 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
     except (HydraException, OmegaConfBaseException, ValueError):  # the message is of use without the suggestion
         known = []
     parent, _, leaf = key.rpartition(".")
-    having = [option for option in groups.get(parent, []) if _has_key(parent, option, leaf)]
-    if having:
-        others = " or ".join(f"{parent}={option}" for option in having)
-        return f"There is no key {key} in this choice of {parent}; {others} would have it."
+    if elsewhere := other_option(parent, leaf):
+        return f"There is no key {key} in this choice of {parent}; {elsewhere} would have it."
     values = [
         value for name, _, value in (argument.partition("=") for argument in arguments) if name.lstrip("+") == key
     ]
@@ -98,6 +96,11 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
     return f"There is no key {key}.{near}{has}"
 
 
-def _has_key(group: str, option: str, key: str) -> bool:
-    file = option_file(group, option)
-    return file is not None and re.search(rf"^{re.escape(key)}:", file.read_text("utf-8"), re.MULTILINE) is not None
+def other_option(group: str, key: str) -> str:
+    """`model=resnet or model=vgg` for the options of a group that have a key; nothing if none has."""
+    having = []
+    for option in choices().get(group, []):
+        config = load_option(group, option)
+        if key in config or key in (config.get(group) or {}):  # at the top, or within its own package
+            having.append(f"{group}={option}")
+    return " or ".join(having)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from epochal.config.compose import choices, compose
 from epochal.config.instantiate import parameters
+from epochal.config.messages import other_option
 from epochal.core.errors import ConfigError, did_you_mean
 
 
@@ -129,7 +130,10 @@ def unknown_arguments(config: DictConfig, group: str) -> Iterator[str]:
             yield f"trainer.{key} is set by Epochal{f'; give {instead}' if instead else ''}."
         elif taken is not None and key not in taken:
             known = sorted(name for name in taken if name not in TRAINER_SETS)
-            yield f"There is no key {group}.{key!s} in {group}={node.get('name')}.{did_you_mean(str(key), known)}"
+            if group in ("model", "task") and (elsewhere := other_option(group, str(key))):
+                yield f"There is no key {group}.{key!s} in this choice of {group}; {elsewhere} would have it."
+            else:
+                yield f"There is no key {group}.{key!s}.{did_you_mean(str(key), known)}"
 
 
 def unknown_children(config: DictConfig, group: str, options: Iterable[str] = ()) -> Iterator[str]:
@@ -186,7 +190,7 @@ def _unread(typed: str, defaults: DictConfig, config: DictConfig) -> Iterator[st
         argument = rest.split(".")[0]
         if taken is not None and argument not in taken and argument not in NOT_ARGUMENTS:
             name = config[group].name
-            yield f"There is no key {key} in {group}={name}.{did_you_mean(argument, sorted(taken))}"
+            yield f"{group}={name} takes no {argument}.{did_you_mean(argument, sorted(taken))}"
     elif typed.startswith("+") and group not in (*defaults, "hydra", "sweep", "claim", "budgets"):
         yield f"There is no key {key}: nothing reads it.{did_you_mean(key, [str(name) for name in defaults])}"
 

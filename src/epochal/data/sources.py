@@ -93,6 +93,7 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
     datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = not online
     from datasets.exceptions import DatasetsError
 
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is in the error that follows
     datasets.disable_progress_bars() if source.local is not None else datasets.enable_progress_bars()
     try:
         found = _load(source, scratch)

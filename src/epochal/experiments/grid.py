@@ -11,6 +11,7 @@ from rich.console import Console
 
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.multirun import family
+from epochal.core.program import command_line
 from epochal.experiments.launchers import elsewhere, launcher, lost_runs
 from epochal.experiments.outcome import Outcome, ended, split
 
@@ -126,5 +127,5 @@ def watch(config: DictConfig) -> str:
     where = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
     if config.get("claim") is not None:
         budget = f" budget={config.budget}" if config.budget is not None else ""
-        return f"python compare.py experiment={config.experiment}{budget}{where} --live"
-    return f"python compare.py {Path(config.output_dir) / 'runs'} --live"
+        return command_line("compare", f"experiment={config.experiment}{budget}{where} --live")
+    return command_line("compare", f"{Path(config.output_dir) / 'runs'} --live")

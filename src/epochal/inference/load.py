@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.instantiate import make_model
@@ -60,7 +60,7 @@ def read_run(file: Path, folder: Path, allow: tuple[str, ...] = ()) -> SavedRun:
     """
     quiet()
     content = read_checkpoint(file)
-    config = current_layout(OmegaConf.create(content["epochal"]["config"]))
+    config = current_layout(content["epochal"]["config"])
     config.callbacks, config.logger = {}, {}  # of the training; nothing of them is made here
     check_targets(config, (*ALLOWED, *allow))
     if wrong := list(wrong_roles(config)):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from epochal.core.files import relative as relative
 from epochal.core.format import duration_text, number_text, short
+from epochal.core.program import command_line
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
 from epochal.plots.terminal import grid_in_terminal
@@ -79,7 +80,7 @@ def show_report(job: Job) -> None:
     show_texts(console, job.task.artifacts.texts)
     folder = relative(job.run.folder)
     console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
-    console.print(f"    [bold]python evaluate.py run={folder}[/]", soft_wrap=True)
+    console.print(f"    [bold]{command_line('evaluate', f'run={folder}')}[/]", soft_wrap=True)
 
 
 def save_curves(run: Run) -> None:

@@ -53,7 +53,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
 
 
 def make_loggers(config: DictConfig, run: Run, *, resuming: bool) -> list[Logger]:
-    """Every child of `logger` that has a `_target_`; one that takes a `save_dir` writes into the run's folder.
+    """Every child of `logger` that has a `_target_`; one that takes a `save_dir` is given the run's folder.
 
     Raises:
         ConfigError: If one cannot be made, for instance because its package is missing.

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from epochal.core.errors import DivergedError, PrunedError
 from epochal.core.files import relative
+from epochal.core.program import command_line
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.record import Record
@@ -87,7 +88,7 @@ class Job:
             elif self.run.last.exists():
                 folder = relative(self.run.folder)
                 self.console.print(
-                    f"\nTo go on from the last checkpoint: python train.py resume={folder}", soft_wrap=True
+                    f"\nTo go on from the last checkpoint: {command_line('train', f'resume={folder}')}", soft_wrap=True
                 )
         self.run.release()
         for logger in self.trainer.loggers:

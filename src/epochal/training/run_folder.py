@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from epochal.config.allowlist import check_resolved
 from epochal.config.compose import plain
 from epochal.core.errors import ConfigError
 from epochal.core.files import slug, write_atomically
@@ -106,14 +107,14 @@ class Run:
             ConfigError: If it cannot be read.
         """
         try:
-            config = OmegaConf.load(self.folder / "config.yaml")
+            content = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
         except Exception as error:  # whatever YAML's parser raises, the file is at fault
             raise ConfigError(f"{self.folder / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}.") from error
         for group in GROUPS:
-            if not isinstance(config, DictConfig) or not isinstance(config.get(group), DictConfig):
+            if not isinstance(content, dict) or not isinstance(content.get(group), dict):
                 raise ConfigError(f"{self.folder} is not a run folder: its config.yaml has no {group}.")
-        assert isinstance(config, DictConfig)  # the loop has checked
-        return current_layout(config)
+        assert isinstance(content, dict)  # the loop has checked
+        return current_layout(content)
 
     def overrides(self) -> list[str]:
         """The overrides that the run was started with; none where the file is missing."""
@@ -131,15 +132,20 @@ class Run:
         write_atomically(self.folder / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
 
 
-def current_layout(config: DictConfig) -> DictConfig:
-    """The config of a run of any version, with the keys of today: 0.1 had one logger, by its name, and `asked`."""
-    config.setdefault("init_from", None)
-    if "asked" in config:
-        config.requested = config.pop("asked")
-    if name := config.logger.pop("name", None):
-        options = dict(config.logger)
-        config.logger = {} if name == "none" else {name: {"_target_": LOGGERS[name], **options}}
-    return config
+def current_layout(content: dict[Any, Any]) -> DictConfig:
+    """The saved config of a run of any version, with the keys of today: 0.1 had one logger, by its name, and `asked`.
+
+    Raises:
+        ConfigError: If it holds an interpolation.
+    """
+    check_resolved(content)
+    content = {"init_from": None, **content}
+    if "asked" in content:
+        content["requested"] = content.pop("asked")
+    logger = dict(content["logger"])
+    if (name := logger.pop("name", None)) is not None:
+        content["logger"] = {name: {"_target_": LOGGERS[name], **logger}} if name in LOGGERS else {}
+    return OmegaConf.create(content)
 
 
 def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:

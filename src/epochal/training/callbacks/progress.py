@@ -18,8 +18,8 @@ from rich.progress import (
     Progress as Bar,
 )
 
-from epochal.core.format import duration_text
 from epochal.config.duration import Length
+from epochal.core.format import duration_text
 
 REFRESH = 0.3  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker

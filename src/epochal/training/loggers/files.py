@@ -10,12 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.core.files import AXES, write_atomically
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
+
+
+class CSV(CSVLogger):
+    """Lightning's CSVLogger, for tools that read its files.
+
+    Args:
+        run: Its folder is written to.
+    """
+
+    def __init__(self, *, run: Run) -> None:
+        super().__init__(save_dir=run.folder, name="csv", version="")
 
 
 class RunLogger(ArtifactLogger):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,22 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from epochal.core.errors import ConfigError
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
+from epochal.training.run_folder import Run
 
 
 class TensorBoard(TensorBoardLogger, ArtifactLogger):
     """Lightning's TensorBoardLogger, with pictures and texts.
 
     Args:
-        save_dir: The run's folder.
+        run: Its folder is written to.
 
     Raises:
         ConfigError: If the package tensorboard is missing.
     """
 
-    def __init__(self, *, save_dir: Path) -> None:
+    def __init__(self, *, run: Run) -> None:
         try:
-            super().__init__(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False)
+            super().__init__(save_dir=run.folder, name="tensorboard", version="", default_hp_metric=False)
         except ModuleNotFoundError as error:
             raise ConfigError("logger=tensorboard needs its package: pip install 'epochal[tensorboard]'.") from error
 
