@@ -153,7 +153,8 @@ class ViT(nn.Module):
         channels, height, width = image_shape
         self.patch_size = patch_size
         self.grid = (height // patch_size, width // patch_size)  # rows and columns of patches
-        self.has_class_token = num_classes is not None and pool == "class"
+        self._classifies = num_classes is not None
+        self.has_class_token = self._classifies and pool == "class"
         self._sizes = sizes
         self._learned = positions == "learned"
 
@@ -220,7 +221,7 @@ class ViT(nn.Module):
             causal: In pretraining: each patch is predicted from those before it, the first from none.
         """
         x = self._read(images, mask=mask, causal=causal)
-        if hasattr(self, "pixels"):
+        if not self._classifies:
             return self.pixels(x)
         return self.head(x[:, 0] if self.has_class_token else x.mean(dim=1))
 
