@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import test_configs
 
 from conftest import ROOT
+from epochal.config import compose as composing
 from helpers import training
+from helpers.one_step import check_every_parameter_learns
 from helpers.training import CONF
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -44,25 +44,17 @@ def commands() -> list[str]:
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of conf/, and the two files of docs/adding-an-architecture.md where the page says."""
-    folder = tmp_path_factory.mktemp("repository")
-    shutil.copytree(CONF, folder / "conf")
-    for path, content in EXAMPLE:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(content)
-    return folder
-
-
 @pytest.fixture
-def with_example(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Imports and composes as if the page's two files stood beside the others."""
+def with_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports and composes as if the two files of docs/adding-an-architecture.md stood beside the others."""
     import epochal.models
 
-    models = [*epochal.models.__path__, str(repository / "src" / "epochal" / "models")]
+    for path, content in EXAMPLE:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    models = [*epochal.models.__path__, str(tmp_path / "src" / "epochal" / "models")]
     monkeypatch.setattr(epochal.models, "__path__", models)
-    monkeypatch.setattr(training, "CONF", repository / "conf")
+    monkeypatch.setattr(composing, "_own_folders", (f"file://{tmp_path / 'conf'}",))
     monkeypatch.delitem(sys.modules, "epochal.models.mixer", raising=False)
 
 
@@ -72,8 +64,8 @@ def test_the_example_is_one_module_and_one_config() -> None:
 
 
 def test_the_example_is_covered_by_the_discovered_tests(with_example: None, tmp_path: Path) -> None:
-    test_configs.test_every_parameter_of_every_model_learns("mixer", tmp_path)
-    test_configs.test_every_choice_composes("model", "mixer")
+    check_every_parameter_learns("mixer", tmp_path)
+    assert training.composed("model=mixer").model.name == "mixer"
 
 
 def test_the_example_trains(with_example: None, home: Path) -> None:
@@ -101,7 +93,7 @@ def test_every_command_composes(command: str, with_example: None) -> None:
             pytest.skip(f"launcher={launcher} needs the extra 'cluster'")
     jobs = grid(script, overrides)
     for job in (jobs[0], jobs[-1])[: len(jobs)]:  # of a grid the first and the last: composing takes 0.1 s
-        config = compose(job, script, training.CONF)
+        config = compose(job, script)
         if script == "train":
             try:
                 validate(config)
@@ -120,7 +112,7 @@ def grid(script: str, overrides: list[str]) -> list[list[str]]:
     from omegaconf import OmegaConf
 
     chosen = [word for word in overrides if word.partition("=")[0] in ("experiment", "budget", "sweep")]
-    with initialize_config_dir(str(training.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(script, overrides=chosen, return_hydra_config=True)
     params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True) if chosen else {}
     assert isinstance(params, dict)
@@ -141,7 +133,7 @@ def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
         return
     request = parse(words).request
     if request.experiment is not None:
-        budgets = compose([f"experiment={request.experiment}"], "train", CONF).budgets
+        budgets = compose([f"experiment={request.experiment}"]).budgets
         assert request.budget is None or request.budget in budgets
 
 

@@ -9,11 +9,9 @@ import torch
 
 from epochal.config.compose import conf_folder
 from epochal.config.finalize import finalize
-from epochal.config.instantiate import make_model, target_class
-from epochal.config.validate import validate
-from epochal.core.errors import ConfigError
-from epochal.core.specs import Classes, Images, Tokens
-from epochal.training.factories import make_data, make_task
+from epochal.config.instantiate import target_class
+from epochal.training.factories import make_task
+from helpers.one_step import check_every_parameter_learns
 from helpers.training import CONF, composed
 
 PACKAGES = {  # of the extra "cluster"
@@ -27,43 +25,9 @@ def configs(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def dataset_for(model: str, tmp_path: Path) -> list[str]:
-    """Small data of the kind that the model reads."""
-    config = composed(f"model={model}")
-    network = target_class(config.model._target_)
-    if "translation" in network.tasks:
-        return ["dataset=reverse", "dataset.train_size=64"]
-    if "captioning" in network.tasks:
-        return ["dataset=digit_captions", "dataset.source=digits", "dataset.train_size=64"]
-    classifies = "classification" in network.tasks
-    if "context_length" in config.dataset or (not classifies and Tokens in network.reads):
-        (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
-        return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
-    digits, images = ["dataset=digits", "dataset.train_size=64"], Images(1, 8, 8)
-    with torch.device("meta"):
-        try:
-            make_model(config, images, Classes(tuple("0123456789")) if classifies else images)
-        except ConfigError as error:  # made for larger images, or of a library that is not here
-            if "is not installed" in str(error):
-                pytest.skip(str(error))
-            return [*digits, "dataset.image_size=32"]
-    return digits
-
-
 @pytest.mark.parametrize("name", configs("model"))
 def test_every_parameter_of_every_model_learns(name: str, tmp_path: Path) -> None:
-    config = finalize(composed(f"model={name}", *dataset_for(name, tmp_path), "dataset.batch_size=8"))
-    validate(config)
-    data = make_data(config)
-    inputs, outputs = data.specs(config.task.name)
-    task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
-    batch = data.on_after_batch_transfer(next(iter(data._loader("train", shuffle=True))), 0)
-    task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
-    loss, _ = task.step(batch)
-    loss.backward()
-    assert torch.isfinite(loss)
-    still = [n for n, p in task.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not still, "no gradient reaches these"
+    check_every_parameter_learns(name, tmp_path)
 
 
 @pytest.mark.parametrize(
