@@ -15,6 +15,7 @@ from epochal.config import compose as composing
 from helpers import training
 from helpers.one_step import check_every_parameter_learns
 from helpers.training import CONF
+from test_imports import FLOORS
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PACKAGE = ROOT / "src" / "epochal"
@@ -30,7 +31,7 @@ PLUGINS = {"slurm": "hydra_submitit_launcher", "submitit_local": "hydra_submitit
 
 
 def commands() -> list[str]:
-    """Every command of ours that a page tells a person to type, without its comment."""
+    """Every command of ours that a page tells the user to type, without its comment."""
     found = []
     for page in PAGES:
         text = page.read_text()
@@ -38,9 +39,10 @@ def commands() -> list[str]:
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
-        found += [
-            line.strip() for line in lines if re.match(r"\s*(python|torchrun\b.*) (train|evaluate|compare)\.py\b", line)
-        ]
+        start = (
+            r"\s*((python|torchrun\b.*) (train|evaluate|compare)\.py|(python -m )?epochal (train|evaluate|compare))\b"
+        )
+        found += [line.strip() for line in lines if re.match(start, line)]
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
 
@@ -74,8 +76,8 @@ def test_the_example_trains(with_example: None, home: Path) -> None:
 
 
 def words_of(command: str) -> tuple[str, list[str]]:
-    """The script and its arguments; something stands where a person fills something in."""
-    _, script, rest = re.split(r"\b(train|evaluate|compare)\.py", command)
+    """The command and its arguments; `<run>`, which the user fills in, is replaced by a word."""
+    _, script, rest = re.split(r"\b(train|evaluate|compare)(?:\.py)?\b", command, maxsplit=1)
     return script, shlex.split(re.sub(r"<\w+>", "some", rest))
 
 
@@ -86,6 +88,8 @@ def test_every_command_composes(command: str, with_example: None) -> None:
     from epochal.core.errors import ConfigError
 
     script, words = words_of(command)
+    if "--config-dir" in words:
+        pytest.skip("needs a folder of the user's own; tests/config/test_own_configs.py tests these")
     overrides = [word for word in words if "=" in word]
     assert not set(words) - {*overrides, "-m", "--help", "--cfg", "job"}
     for launcher in PLUGINS.keys() & {word.removeprefix("launcher=") for word in words}:
@@ -97,7 +101,7 @@ def test_every_command_composes(command: str, with_example: None) -> None:
         if script == "train":
             try:
                 validate(config)
-            except ConfigError as error:  # a page may tell of a GPU that this machine has not
+            except ConfigError as error:  # a page may name a GPU that this machine does not have
                 assert all("wants a GPU" in line for line in str(error).splitlines()), error
 
 
@@ -177,13 +181,27 @@ def test_code_that_a_page_names_is_where_it_says(page: Path) -> None:
     if page.name == "one-batch.md":
         assert len(named) > 40
     for name, file in named:
-        source = (PACKAGE / file).read_text()
+        source = (PACKAGE / file if (PACKAGE / file).is_file() else ROOT / file).read_text()
         for part in name.split("."):
-            assert re.search(rf"^\s*(class|def) {part}\b", source, re.MULTILINE), f"{name} is not in {file}"
+            found = re.search(rf"^\s*(class|def) {part}\b|^{part} = ", source, re.MULTILINE)
+            assert found, f"{name} is not in {file}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_are_there(page: Path) -> None:
     later = {path for path, _ in EXAMPLE} | {"tests/models/test_mixer.py"}
-    for file in set(re.findall(r"`((?:src|conf|tests|docs|benchmarks)/[\w/.-]+\.\w+)`", page.read_text())) - later:
+    text = page.read_text()
+    for file in set(re.findall(r"`((?:src|conf|tests|docs|benchmarks)/[\w/.-]+\.\w+)`", text)) - later:
         assert (ROOT / file).is_file(), file
+    rooms = "|".join(path.name for path in PACKAGE.iterdir() if path.is_dir())
+    for file in set(re.findall(rf"`((?:{rooms})/[\w/]+\.py)`", text)):  # of the package
+        assert (PACKAGE / file).is_file(), file
+
+
+def test_the_floors_of_contributing_are_those_of_the_package() -> None:
+    (drawing,) = re.findall(r"^```text\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
+    floors = re.split(r"^  floor \d", drawing, flags=re.MULTILINE)[1:]
+    assert len(floors) == len(FLOORS)
+    for rooms, lines in zip(reversed(FLOORS), floors):
+        named = {word.removesuffix(".py") for word in re.findall(r"[\w.]+(?:/|\.py)", lines.splitlines()[0])}
+        assert {name.rstrip("/") for name in named} == {room or "__init__" for room in rooms}
