@@ -35,6 +35,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EPOCHAL_DATA", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("epochal.config.compose._own_folders", ())
+    monkeypatch.setattr(sys, "argv", ["train.py"])  # messages name the commands as in a checkout
     torch.set_num_threads(1)
 
 

@@ -17,7 +17,8 @@ FLOORS = (  # from the ground up; rooms of one floor do not know each other
     ("tasks", "compare"),
     ("training",),
     ("experiments", "inference"),
-    ("cli", "__main__", ""),  # "": the package's own __init__.py, what a notebook sees
+    ("cli",),
+    ("__main__", ""),  # "": the package's own __init__.py, what a notebook sees
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_TORCH = ("core", "compare", "config")

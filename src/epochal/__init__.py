@@ -41,9 +41,13 @@ def train(overrides: Sequence[str] = ()) -> Any:
     Raises:
         EpochalError: What is wrong, in a sentence.
     """
-    from epochal.cli import train
+    from epochal.cli import run, train_run
+    from epochal.experiments.outcome import ended
 
-    return train(list(overrides))
+    results = run("train", train_run, list(overrides))
+    if results:
+        return load(results[0][0].folder)
+    return [load(outcome["folder"]) for outcome in ended if outcome["folder"] and outcome["status"] != "failed"]
 
 
 def load(run: str | Path) -> LoadedRun:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from epochal.compare.claims import check_claim, experiments, grid_keys, load_claim
+from epochal.compare.claims import check_claim, experiments, load_claim
 from epochal.compare.comparison import Plot
 from epochal.compare.request import Request
 from epochal.compare.scan import read
@@ -257,11 +257,7 @@ def experiment(tmp_path, monkeypatch):
     """Writes an experiment of one's own, `mine`, into a copy of conf."""
     conf = shutil.copytree(conf_folder(), tmp_path / "conf")
     monkeypatch.setattr("epochal.config.compose.conf_folder", lambda: conf)
-    load_claim.cache_clear()
-    grid_keys.cache_clear()
     yield lambda text: (conf / "experiment" / "mine.yaml").write_text(f"# @package _global_\nexperiment: mine\n{text}")
-    load_claim.cache_clear()
-    grid_keys.cache_clear()
 
 
 PLOTS = "plots: [{x: model.depth, y: train/error}]"

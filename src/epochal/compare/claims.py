@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 from epochal.compare.records import Record
@@ -15,7 +14,6 @@ FREE = {"experiment", "budget", "seed", "output_dir", "resume", "launcher", "thr
 FREE_GROUPS = ("hydra", "logger", "trainer", "callbacks")
 
 
-@cache
 def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
     """The claim of an experiment, resolved, or None; and the budget, that of the config if none is given.
 
@@ -99,7 +97,6 @@ def check_claim(experiment: str, claim: Any) -> None:
         require(isinstance(entry.get("margin", 0), int | float), f"{what} has a margin that is no number.")
 
 
-@cache
 def grid_keys(experiment: str) -> frozenset[str]:
     """The keys that an experiment's grid sets."""
     from omegaconf import OmegaConf

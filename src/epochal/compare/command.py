@@ -17,6 +17,7 @@ from epochal.compare.request import Request
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import relative, write_atomically
 from epochal.core.format import print_anything
+from epochal.core.program import command_line
 from epochal.plots.vega import save
 
 HELP = """\
@@ -69,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_anything()
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
-        Console().print(HELP, markup=False, highlight=False, soft_wrap=True)
+        Console().print(
+            HELP.replace("python compare.py", command_line("compare")), markup=False, highlight=False, soft_wrap=True
+        )
         return
     try:
         run(parse(given), Console())
@@ -166,7 +169,7 @@ def compare_runs(folders: Sequence[Path], console: Console) -> None:
     table.show(comparison, console)
     parents = sorted({relative(folder.parent) for folder in folders})
     console.print(
-        f"\n[dim]Figures and a page of these and others:  python compare.py {escape(' '.join(parents))}[/]",
+        f"\n[dim]Figures and a page of these and others:  {command_line('compare', escape(' '.join(parents)))}[/]",
         soft_wrap=True,
     )
 

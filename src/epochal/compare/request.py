@@ -21,6 +21,7 @@ from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import AXES, expanded, slug
 from epochal.core.format import count_text
 from epochal.core.metrics import COSTS
+from epochal.core.program import command_line
 
 USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoints were chosen by different metrics
 SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
@@ -63,7 +64,8 @@ class Request:
         y = self._y(records, claim)
         counted = records  # towards the verdict
         if experiment is not None and claim is not None:
-            counted = [record for record in records if not has_own_settings(record, grid_keys(experiment))]
+            grid = grid_keys(experiment)
+            counted = [record for record in records if not has_own_settings(record, grid)]
         plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
         verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
@@ -94,7 +96,7 @@ class Request:
             size = f" budget={budget}" if budget else ""
             command = f"experiment={self.experiment}{size}" if self.experiment else ""
             raise ConfigError(
-                f"There are no runs in {place} yet; make some with python train.py {command}".rstrip()
+                f"There are no runs in {place} yet; make some with {command_line('train', command)}"
                 + ", or give their folders."
             )
         records, skipped = read(self.paths or (str(place),), known)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import epochal
 from epochal.core.errors import ConfigError
 
-_own_folders: tuple[str, ...] = ()  # of the command that runs in this process
+_own_folders: tuple[str, ...] | None = None  # of the command that runs in this process; None in a worker process
 
 
 def conf_folder() -> Path:
@@ -35,8 +35,8 @@ def own_folders() -> tuple[str, ...]:
     """The user's own folders: those of the command, or in a worker process those of the job that Hydra runs there."""
     from hydra.core.hydra_config import HydraConfig
 
-    if _own_folders or not HydraConfig.initialized():
-        return _own_folders
+    if _own_folders is not None or not HydraConfig.initialized():
+        return _own_folders or ()
     sources = HydraConfig.get().runtime.config_sources
     return tuple(f"{s.schema}://{s.path}" for s in sources if s.provider == "own")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from epochal.config.compose import choices, compose
+from epochal.config.compose import choices, compose, own_folders
 from epochal.config.instantiate import parameters
 from epochal.config.messages import other_option
 from epochal.core.errors import ConfigError, did_you_mean
@@ -122,7 +122,7 @@ def unknown_arguments(config: DictConfig, group: str) -> Iterator[str]:
     """A sentence for each key of a group that its `_target_` does not take."""
     node = config[group]
     taken = parameters(node._target_)
-    for key in node:
+    for key in map(str, node):
         if key in NOT_ARGUMENTS or (group == "model" and key == "pretrained"):
             continue
         if group == "trainer" and key in TRAINER_SETS:
@@ -130,27 +130,28 @@ def unknown_arguments(config: DictConfig, group: str) -> Iterator[str]:
             yield f"trainer.{key} is set by Epochal{f'; give {instead}' if instead else ''}."
         elif taken is not None and key not in taken:
             known = sorted(name for name in taken if name not in TRAINER_SETS)
-            if group in ("model", "task") and (elsewhere := other_option(group, str(key))):
-                yield f"There is no key {group}.{key!s} in this choice of {group}; {elsewhere} would have it."
+            if group in ("model", "task") and (elsewhere := other_option(group, key)):
+                yield f"There is no key {group}.{key} in this choice of {group}; {elsewhere} would have it."
             else:
-                yield f"There is no key {group}.{key!s}.{did_you_mean(str(key), known)}"
+                yield f"There is no key {group}.{key}.{did_you_mean(key, known)}"
 
 
 def unknown_children(config: DictConfig, group: str, options: Iterable[str] = ()) -> Iterator[str]:
     """A sentence for each key of `callbacks` or `logger` that is neither an option nor something to build."""
     known = set(options)
-    for key, child in config[group].items():
+    for key in map(str, config[group]):
         if key in known:
             continue
+        child = config[group][key]
         if not isinstance(child, DictConfig) or "_target_" not in child:
             told = {"callbacks": "a callback", "logger": "a logger"}[group]
-            near = did_you_mean(str(key), [*known, *(choices().get(group, []) if group == "logger" else ())])
+            near = did_you_mean(key, [*known, *(choices().get(group, []) if group == "logger" else ())])
             yield f"There is no key {group}.{key}.{near} {told.capitalize()} of your own is {group}.{key}._target_=package.Class."
             continue
         taken = parameters(child._target_)
-        for argument in child:
+        for argument in map(str, child):
             if taken is not None and argument not in taken and argument not in NOT_ARGUMENTS:
-                yield f"There is no key {group}.{key}.{argument}.{did_you_mean(str(argument), taken)}"
+                yield f"There is no key {group}.{key}.{argument}.{did_you_mean(argument, taken)}"
 
 
 def check_values(config: DictConfig, overrides: Iterable[str], config_name: str = "train") -> None:
@@ -161,7 +162,7 @@ def check_values(config: DictConfig, overrides: Iterable[str], config_name: str 
     values = [key for key in typed if key.lstrip("+") not in groups]
     if not values:
         return
-    defaults = _defaults(chosen, config_name)
+    defaults = _defaults(chosen, config_name, own_folders())
     wrong = [line for key in values for line in _wrong_value(key.lstrip("+"), defaults, config)]
     wrong += [line for key in values for line in _unread(key, defaults, config)]
     if wrong:
@@ -196,5 +197,5 @@ def _unread(typed: str, defaults: DictConfig, config: DictConfig) -> Iterator[st
 
 
 @functools.cache
-def _defaults(chosen: tuple[str, ...], config_name: str) -> Any:
+def _defaults(chosen: tuple[str, ...], config_name: str, folders: tuple[str, ...]) -> Any:
     return compose(chosen, config_name)

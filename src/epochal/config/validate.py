@@ -105,9 +105,10 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
             f"task={config.task.name} does not fit model={config.model.name} on dataset={config.dataset.name}; "
             f"what would: {', '.join(common)}, or auto."
         )
-    if "adversarial" in common[:1] and config.trainer.accumulate_grad_batches != 1:
+    manual = bool(common) and target_class(_target_of("task", common[0])).manual_optimization
+    if manual and config.trainer.accumulate_grad_batches != 1:
         yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
-    if "adversarial" in common[:1] and str(config.trainer.precision).startswith("16"):
+    if manual and str(config.trainer.precision).startswith("16"):
         yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, a GAN has two; bf16-mixed works."
 
 
@@ -152,7 +153,7 @@ def _task(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     except (TypeError, ValueError) as error:
         yield f"task={task.name}: {error}"
     fed = task.get("teacher_forcing", 1)
-    if fed != 1 and "teacher_forcing" not in inspect.signature(model.forward).parameters:
+    if fed != 1 and not getattr(model, "scheduled_sampling", False):  # core.protocols.ScheduledSampling
         yield f"task.teacher_forcing={fed} needs a network that reads its own guesses: seq2seq; {config.model.name} reads the truth."
 
 

@@ -86,6 +86,11 @@ Spec = Inputs | Outputs
 KINDS: dict[str, type] = {k.__name__: k for k in (Images, Tokens, Frames, Series, Classes, StepLabels, Numbers)}
 
 
+def class_count(spec: Spec) -> int | None:
+    """The number of classes, None of a spec without classes."""
+    return spec.count if isinstance(spec, Classes | StepLabels) else None
+
+
 def describe(spec: Spec) -> str:
     """A noun phrase for messages, e.g. "grey images of 28x28 pixels"."""
     if isinstance(spec, Images | Frames):

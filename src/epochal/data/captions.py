@@ -182,6 +182,11 @@ class CaptionData(StoredImages):
         captions = Tokens(tokenizers.size_of(config, "vocab_size", 8_000), tokenizers.size_of(config, "max_length", 40))
         return [(images, captions) for images in cls.example_images(config)]
 
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        super().restore(inputs, outputs)
+        assert self._loaded_vocabulary is not None
+        self.target_tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary, tokenizers.RESERVED)
+
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -101,6 +101,22 @@ class DataModule(pl.LightningDataModule):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Makes the next `prepare` use the `state` of another run's data instead of the data's own."""
+
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        """Makes it ready to `encode` single examples as in training, from `load_state` alone where a state is kept.
+
+        Args:
+            inputs, outputs: The specs of the run whose state was loaded.
+        """
+        self.prepare()
+
+    def encode(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+        """Examples as the user has them -> inputs of the model (B, ...), and their lengths (B,) where these differ.
+
+        Raises:
+            ConfigError: If one cannot be read.
+        """
+        raise ConfigError(f"dataset={self.name} is not made of examples that can be given one by one.")
 
     def rows(self, split: str) -> tuple[Dataset[Batch], int]:
         """The dataset of a split ("train", "val" or "test"), indexed by `BatchIndices`, and its number of rows."""

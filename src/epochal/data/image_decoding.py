@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from epochal.core.errors import ConfigError
+from epochal.core.specs import Images
 from epochal.data import cache, sources
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
@@ -213,3 +214,35 @@ def _corrupted(source: sources.Source, role: str, number: int, item: dict[str, A
     return ConfigError(
         f"Image {number} of {source.path}, split {role}{name}, cannot be decoded. Repair it or leave it out."
     )
+
+
+def to_pixels(example: Any, spec: Images) -> np.ndarray:
+    """One image as pixels of the size that a network reads, uint8 (C, H, W); another size is resized and cropped.
+
+    Args:
+        example: The path of a file, a PIL image, or uint8 pixels (H, W), (H, W, 3) or (C, H, W).
+        spec: Of the network's inputs.
+
+    Raises:
+        ConfigError: If the example is no image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if isinstance(example, str | os.PathLike):
+        try:
+            example = Image.open(example)
+        except (UnidentifiedImageError, OSError) as error:
+            raise ConfigError(f"{example} is no image that can be read.") from error
+    if not isinstance(example, Image.Image):
+        pixels = np.asarray(example)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+            raise ConfigError(
+                f"An image must be uint8 (H, W), (H, W, 3) or (C, H, W), not {pixels.dtype} {pixels.shape}."
+            )
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+            pixels = pixels.transpose(1, 2, 0)
+        example = Image.fromarray(pixels.squeeze())
+    image = example.convert("L" if spec.channels == 1 else "RGB")
+    if image.size != (spec.width, spec.height):
+        image = ImageOps.fit(image, (spec.width, spec.height))
+    return _channels_first(np.asarray(image))

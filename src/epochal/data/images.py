@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from epochal.core.specs import Classes, ImageRange, Images, Inputs, Outputs
 from epochal.data import cache, sources
 from epochal.data.batching import Batch, BatchIndices
-from epochal.data.image_decoding import decode_labelled
+from epochal.data.image_decoding import decode_labelled, to_pixels
 from epochal.data.stored import StoredExamples, stratified_order
 
 PACKAGED = "package:"  # a path that begins like this names a file in the folder of this module
@@ -70,7 +71,10 @@ class StoredImages(StoredExamples):
 
     def fit_normalisation(self, train: ImageRows) -> None:
         """Sets the mean and standard deviation to those of the training images, or to those of `load_state`."""
-        self.mean, self.std = self._loaded_statistics or statistics(train)
+        self._normalise_by(*(self._loaded_statistics or statistics(train)))
+
+    def _normalise_by(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean, std
         self._scale = (1 / (255 * self.std)).view(-1, 1, 1)
         self._shift = (-self.mean / self.std).view(-1, 1, 1)
 
@@ -86,6 +90,11 @@ class StoredImages(StoredExamples):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._loaded_statistics = torch.tensor(state["mean"]), torch.tensor(state["std"])
+
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        assert isinstance(inputs, Images) and self._loaded_statistics is not None
+        self.inputs = inputs
+        self._normalise_by(*self._loaded_statistics)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalises the whole batch at once, on its device."""
@@ -155,9 +164,13 @@ class ImageData(StoredImages):
         splits = self.split_rows({role: len(labels) for role, (_, labels) in arrays.items()}, order)
         self._splits = {s: ImageRows(*arrays[role], torch.from_numpy(rows)) for s, (role, rows) in splits.items()}
         self.fit_normalisation(self._splits["train"])
+        self._draw_order()
+        self.check_batch_size(len(self._splits["train"].rows))
+
+    def _draw_order(self) -> None:
+        """Sets the order of the pixels of `permuted` images."""
         pixels = self.inputs.height * self.inputs.width
         self._order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.split_seed))
-        self.check_batch_size(len(self._splits["train"].rows))
 
     def _decoded(self) -> Path:
         """The folder of the cache with the arrays of the source."""
@@ -184,6 +197,16 @@ class ImageData(StoredImages):
 
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, self.classes if task == "classification" else self.inputs
+
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        super().restore(inputs, outputs)
+        if isinstance(outputs, Classes):
+            self.classes = outputs
+        self._draw_order()
+
+    def encode(self, examples: Sequence[Any]) -> tuple[Tensor, None]:
+        images = [to_pixels(example, self.inputs) for example in examples]
+        return self.normalise(torch.from_numpy(np.stack(images))), None
 
     def rows(self, split: str) -> tuple[ImageRows, int]:
         rows = self._splits[split]

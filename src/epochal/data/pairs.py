@@ -98,6 +98,10 @@ class PairData(StoredExamples):
             self._texts[split] = [Ragged.read(folder, f"{split}_{side}_texts") for side in ("source", "target")]
         self.check_batch_size(len(self._rows["train"].source))
 
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        assert self._loaded_vocabularies is not None
+        self._set_tokenizers(self._loaded_vocabularies)
+
     def _set_tokenizers(self, vocabularies: list[str]) -> None:
         """Restores the tokenizers of source and target; a single vocabulary serves both."""
         made = [tokenizers.restore(self.kind, v, tokenizers.RESERVED) for v in vocabularies]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import Classes, Inputs, Outputs, Tokens
+from epochal.core.specs import PAD, Classes, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
@@ -124,6 +126,16 @@ class SentenceData(StoredExamples):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]
+
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        assert self._loaded_vocabulary is not None and isinstance(outputs, Classes)
+        self.classes = outputs
+        self.tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary, tokenizers.RESERVED)
+
+    def encode(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        values, lengths = ragged.cut(*self.tokenizer.encode_all(list(examples)), self.max_length)
+        rows = torch.from_numpy(np.asarray(values)).long().split(lengths.tolist())
+        return pad_sequence(rows, batch_first=True, padding_value=PAD), torch.as_tensor(lengths)
 
     def rows(self, split: str) -> tuple[SentenceRows, int]:
         rows = self._rows[split]

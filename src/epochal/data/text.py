@@ -107,6 +107,10 @@ class TextData(StoredData):
                 )
         self.check_batch_size(self.rows("train")[1])
 
+    def restore(self, inputs: Inputs, outputs: Outputs) -> None:
+        assert self._loaded_vocabulary is not None
+        self.tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary)
+
     def _reader(self) -> tuple[dict[str, Any], Any]:
         """A key that changes with the source, and a function that reads it: folder for scratch -> text by role."""
         source = self.locate()

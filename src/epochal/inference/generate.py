@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.panel import Panel
@@ -18,17 +20,26 @@ from epochal.training.factories import make_task
 OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")  # of a task that writes
 
 
+def answering(task: Task) -> AnswersPrompts:
+    """The task, if it answers prompts.
+
+    Raises:
+        ConfigError: If its network writes no text for another.
+    """
+    if not isinstance(task, AnswersPrompts):
+        learned = re.sub(r"(?<!^)([A-Z])", r"_\1", type(task).__name__).lower()
+        raise ConfigError(f"prompt goes with a language model or a translation; this run learned {learned}.")
+    return task
+
+
 def respond(task: Task, prompt: str) -> list[str]:
     """What the network writes: how a text goes on, or its translation.
 
     Raises:
         ConfigError: If the network writes no text for another, or cannot read the prompt.
     """
-    if not isinstance(task, AnswersPrompts):
-        learned = type(task).__name__
-        raise ConfigError(f"prompt goes with a language model or a translation; this run learned {learned}.")
     try:
-        return task.respond(prompt)
+        return answering(task).respond(prompt)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -40,8 +51,8 @@ def print_response(task: Task, prompt: str, console: Console) -> None:
         ConfigError: As `respond`.
     """
     for text in respond(task, prompt):
-        name = getattr(task, "response_name", "")
-        console.print(Panel(Text(text), title=name, title_align="left", border_style="cyan"))
+        title = answering(task).response_name
+        console.print(Panel(Text(text), title=title, title_align="left", border_style="cyan"))
 
 
 def set_options(config: DictConfig, given: DictConfig) -> None:

@@ -13,7 +13,7 @@ from epochal.config.instantiate import make_model
 from epochal.config.validate import wrong_roles
 from epochal.core.errors import ConfigError
 from epochal.core.program import command_line
-from epochal.core.specs import Inputs, Outputs, from_plain
+from epochal.core.specs import Inputs, Outputs, class_count, from_plain
 from epochal.tasks import Task
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
 from epochal.training.factories import make_task
@@ -42,7 +42,12 @@ class SavedRun:
 
     def task(self) -> Task:
         """The objective around the network, with the weights of the checkpoint."""
-        task = make_task(self.config, make_model(self.config, self.inputs, self.outputs), total_steps=1)
+        task = make_task(
+            self.config,
+            make_model(self.config, self.inputs, self.outputs),
+            total_steps=1,
+            classes=class_count(self.outputs),
+        )
         load_weights(task, self.checkpoint)
         return task
 

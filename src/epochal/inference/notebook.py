@@ -1,12 +1,168 @@
-"""A trained network in a notebook: predictions, texts and metrics of a run."""
+"""A trained network in a notebook: `epochal.load(folder)`."""
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from epochal.core.errors import ConfigError
+from epochal.core.format import number_text
+from epochal.core.specs import Classes, Inputs, Outputs, describe
+from epochal.inference.generate import respond, set_options
+from epochal.inference.load import SavedRun, open_run
+from epochal.training.factories import make_task, new_data
+from epochal.training.run_folder import Run
+from epochal.training.trainer import make_trainer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def load(run: str | Path):
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of N examples.
+
+    Attributes:
+        probabilities: Of each class, float (N, K), rows sum to 1.
+        names: Of the K classes.
+    """
+
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The number of the most probable class, int (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of the most probable class of each example."""
+        return [self.names[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        best = zip(self.labels, self.probabilities.max(axis=1))
+        return ", ".join(f"{label} ({probability:.0%})" for label, probability in best)
 
 
-class LoadedRun: ...
+class LoadedRun:
+    """A run's network with its best weights, in eval mode, and what it needs to read examples as in training.
+
+    Attributes:
+        folder: Of the run.
+        config: Resolved.
+        specs: Of the network's inputs and outputs.
+        model: The network, a `torch.nn.Module`.
+        data: The data module, without its rows: normalisation or tokenizer.
+    """
+
+    def __init__(self, saved: SavedRun) -> None:
+        self._saved = saved
+        self.folder: Path = saved.folder
+        self.config: DictConfig = saved.config
+        self.specs: tuple[Inputs, Outputs] = (saved.inputs, saved.outputs)
+        self.model = saved.task().model.eval()
+        self.data = new_data(saved.config, saved.data)
+        self.data.restore(*self.specs)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of what the network writes, or reads; None where there is no text."""
+        names = ("target_tokenizer", "tokenizer", "source_tokenizer")
+        return next((found for name in names if (found := getattr(self.data, name, None)) is not None), None)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """`metrics.csv`: a row for each logged step."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "metrics.csv")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`: status, last and best metrics, parameters, FLOPs, speed, versions."""
+        return Run(self.folder).summary()
+
+    @torch.no_grad()
+    def predict(self, examples: Any) -> Predictions:
+        """The classes of images or texts.
+
+        Args:
+            examples: One, or several in a list or array: images as file paths, PIL images or uint8 pixels (H, W),
+                (H, W, 3) or (C, H, W); or texts.
+
+        Raises:
+            ConfigError: If the network tells no classes apart, or an example cannot be read.
+        """
+        names = self.specs[1]
+        if not isinstance(names, Classes):
+            raise ConfigError(f"predict goes with a network that classifies; this run learned {self.config.task.name}.")
+        inputs, lengths = self.data.encode(_listed(examples))
+        logits = self.model(inputs) if lengths is None else self.model(inputs, lengths)
+        return Predictions(logits.softmax(dim=1).numpy(), names.names)
+
+    def generate(self, prompt: str, *, samples: int = 1, **options: Any) -> str | list[str]:
+        """How the text of a prompt goes on, or its translation.
+
+        Args:
+            prompt: What to go on from, or to translate.
+            samples: How many texts; with 1 the text itself is returned.
+            options: temperature, top_k, top_p, sample_length (in tokens) of a language model; beam_size of a translation.
+
+        Raises:
+            ConfigError: If the network writes no text for another, an option is wrong, or it cannot read the prompt.
+        """
+        config = OmegaConf.create(OmegaConf.to_container(self.config))
+        given = OmegaConf.create({**options, **({"samples": samples} if "samples" in config.task else {})})
+        assert isinstance(config, DictConfig)
+        set_options(config, given)
+        task = make_task(config, self.model, total_steps=1)
+        task.trainer = make_trainer(config, task, logger=False, enable_checkpointing=False)
+        task.trainer.datamodule = self.data  # type: ignore[attr-defined]  # as in a test
+        texts = respond(task.eval(), prompt)
+        return texts[0] if len(texts) == 1 else texts
+
+    def __repr__(self) -> str:
+        names = f"{self.config.model.name} on {self.config.dataset.name}, {self.config.task.name.replace('_', ' ')}"
+        return f"{names}: {self._tested()}" if self._tested() else names
+
+    def _repr_html_(self) -> str:
+        reads, gives = (describe(spec) for spec in self.specs)
+        parameters = f"{sum(p.numel() for p in self.model.parameters()):,} parameters"
+        lines = (repr(self), f"{reads} → {gives}", f"{parameters}; {self.folder}")
+        return "<br>".join(html.escape(line) for line in lines)
+
+    def _tested(self) -> str:
+        metrics = self.summary.get("metrics") or {}
+        tested = {name: value for name, value in metrics.items() if name.startswith("test/") and value is not None}
+        return ", ".join(f"{name} {number_text(name, value)}" for name, value in list(tested.items())[:3])
+
+
+def _listed(examples: Any) -> Sequence[Any]:
+    """A list of examples, also where there is one."""
+    if isinstance(examples, list | tuple):
+        return examples
+    if isinstance(examples, np.ndarray | torch.Tensor):
+        array = np.asarray(examples)
+        single = array.ndim == 2 or (array.ndim == 3 and (array.shape[2] in (3,) or array.shape[0] in (1, 3)))
+        return [array] if single else list(array)
+    return [examples]
+
+
+def load(run: str | Path) -> LoadedRun:
+    """The network of a run's folder; "latest" is the newest in `outputs`.
+
+    Raises:
+        ConfigError: If the folder is no run's, or it holds no checkpoint.
+    """
+    return LoadedRun(open_run(run))

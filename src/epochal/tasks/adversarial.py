@@ -33,6 +33,7 @@ class Adversarial(Task):
     """
 
     progress_metric: ClassVar = "generator_loss"
+    manual_optimization: ClassVar = True
     image_range: ClassVar = "symmetric"  # the generator's last layer is a tanh
 
     def __init__(self, *, label_smoothing: float = 0.0, **rest: Any) -> None:

@@ -17,7 +17,9 @@ from torchmetrics import MeanMetric, Metric
 from epochal.core.errors import ConfigError, DivergedError
 from epochal.core.metrics import METRICS
 from epochal.core.seeds import mix
+from epochal.core.specs import ImageRange
 from epochal.data.batching import Batch
+from epochal.models.common.old_names import current_names
 from epochal.tasks.artifacts import Artifacts
 
 Metrics = dict[str, Tensor]  # means over a batch (scalars), or values of its rows (B,) where `weight` counts rows
@@ -71,7 +73,10 @@ class Task(pl.LightningModule):
 
     reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
     progress_metric: ClassVar[str] = "loss"  # validation metric in the progress bar
-    image_range: ClassVar[str] = "normalised"  # pixels that the model reads: "normalised", or "symmetric": in [-1, 1]
+    manual_optimization: ClassVar[bool] = False  # steps its own optimizers, several in a batch
+    image_range: ClassVar[ImageRange] = (
+        "normalised"  # pixels that the model reads: "normalised", or "symmetric": in [-1, 1]
+    )
     explainable: ClassVar[bool] = False  # whether `epochal.tasks.visuals.explain` applies: one label for each image
     accepts_metrics: ClassVar[bool] = False  # whether `step` passes predictions and targets to `update_metrics`
     model: Any  # which protocol of `epochal.core.protocols` it fulfils depends on the task
@@ -247,6 +252,9 @@ class Task(pl.LightningModule):
         checkpoint["row"] = {"values": values, "count": self._row.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for kept in ("state_dict", "gradients", "current_model_state"):  # the last is that of an averaged model
+            if kept in checkpoint:
+                checkpoint[kept] = current_names(checkpoint[kept], self.model, prefix="model.")
         row = checkpoint["row"]  # checkpoints of older versions store sums instead: these lose the row under way
         if "values" in row:
             self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])

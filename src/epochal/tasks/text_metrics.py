@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from epochal.core.format import number_text
+
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """BLEU in [0, 100], with the settings of `scores`."""
@@ -30,7 +32,7 @@ def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[d
         lines.append(f"{name}   {score:5.2f}   {metric.get_signature()}")
     exact = [text in right for text, right in zip(texts, references, strict=True)]
     metrics["exact"] = sum(exact) / len(exact)
-    return metrics, "\n".join([*lines, f"exact  {metrics['exact']:.1%}"])
+    return metrics, "\n".join([*lines, f"exact  {number_text('exact', metrics['exact'])}"])
 
 
 def _streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:

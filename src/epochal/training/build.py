@@ -21,7 +21,7 @@ from epochal.config.instantiate import make_model
 from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
 from epochal.core.multirun import in_grid
-from epochal.core.specs import to_plain
+from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
 from epochal.models.pretrained.torchvision import load_pretrained, normalisation
 from epochal.tasks import Task
@@ -72,7 +72,7 @@ def build(
     flops = count_flops(model, data.specs(config.task.name))
     set_threads(config, model, flops)
     length = length_of(config, data, model, console)
-    task = make_task(config, model, length.steps)
+    task = make_task(config, model, length.steps, classes=class_count(data.specs(config.task.name)[1]))
     if config.compile:
         model.compile()
     check_lengths(config, data)

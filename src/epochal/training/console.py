@@ -1,4 +1,4 @@
-"""What a person reads in the terminal before and after a run."""
+"""Terminal output before and after a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from epochal.training.run_folder import Run
 if TYPE_CHECKING:
     from epochal.training.job import Job
 
-UNITS = {"Images": "images", "Frames": "films", "Series": "series", "Tokens": "texts"}  # of data, by what it yields
 LINES = 24  # of a text in the terminal
 
 
@@ -37,17 +36,16 @@ def show_panel(
     total_steps: int,
     resumed_step: int,
 ) -> None:
-    """What is about to run, in five lines."""
+    """Prints what is about to run, in five lines."""
     rows = Table.grid(padding=(0, 2))
     sizes = data.sizes()
     flops = f", {short(known['flops'])} FLOPs an example" if known["flops"] else ""
     rows.add_row("network", f"{short(known['parameters'])} parameters{flops}")
-    unit = "windows" if config.task.name == "language_modeling" else UNITS[data.yields.__name__]
     rows.add_row(
-        "data", f"{sizes['train']:,} {unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
+        "data", f"{sizes['train']:,} {data.unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )
-    if note := getattr(data, "note", ""):  # what was left out
-        rows.add_row("", note)
+    if data.note:  # what was left out
+        rows.add_row("", data.note)
     where = f", going on from step {resumed_step:,}" if resumed_step else ""
     rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
     rows.add_row("kept in", relative(run.folder))
@@ -56,7 +54,7 @@ def show_panel(
 
 
 def show_report(job: Job) -> None:
-    """How it went, as a table and as curves, and the line to type next."""
+    """Prints how the run went as a table, draws its curves, and shows the line to type next."""
     console, summary = job.console, job.run.summary()
     save_curves(job.run)
     table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
@@ -84,7 +82,7 @@ def show_report(job: Job) -> None:
 
 
 def save_curves(run: Run) -> None:
-    """Draws every metric that was both trained and validated, or validated alone, against the step."""
+    """Draws each metric of the validation by step, beside that of the training if there is one."""
 
     with run.metrics.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -99,7 +97,7 @@ def save_curves(run: Run) -> None:
 
 
 def show_examples(console: Console, task: Any) -> None:
-    """A few test images with what they are taken for, where the terminal has colours."""
+    """Prints a few test images with their predictions, where the terminal has colours."""
     examples = getattr(task, "examples", None)
     if examples is None or console.color_system is None or max(examples[0].shape[2:]) > 32:
         return
@@ -114,7 +112,7 @@ def show_examples(console: Console, task: Any) -> None:
 
 
 def show_texts(console: Console, texts: dict[str, str]) -> None:
-    """The beginning of each, up to an empty line; all of it is in a file."""
+    """Prints the beginning of each text, up to an empty line; all of it is in a file."""
     for name, text in texts.items():
         lines = text.splitlines()
         if len(lines) > LINES:
@@ -126,7 +124,7 @@ def show_texts(console: Console, texts: dict[str, str]) -> None:
 
 
 def rows_table(rows: list[tuple[str, ...]]) -> Table:
-    """A table whose first row is its head; all columns but the first and last are numbers."""
+    """A table of rows, the first of which is its head; all columns but the first and last are numbers."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for number, head in enumerate(rows[0]):
         table.add_column(head, justify="right" if 0 < number < len(rows[0]) - 1 else "left")

@@ -1,9 +1,8 @@
-"""What a run costs, and which code it ran."""
+"""FLOPs and memory of a run, and the commit of its code."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,38 +11,43 @@ from typing import Any
 import torch
 from torch import nn
 
+from epochal.core.protocols import AdversarialNetwork, EncoderDecoder
 from epochal.core.specs import Tokens
 
 
 def count_flops(model: nn.Module, specs: tuple[Any, Any]) -> int | None:
-    """Floating-point operations of one example forward, two for each multiply-add; None where torch cannot count.
+    """FLOPs of the forward pass of one example, two for each multiply-add; None where torch cannot count them.
 
-    A GAN's are those of drawing one image and judging it.
+    A GAN's are those of generating one image and discriminating it.
+
+    Args:
+        model: The network; a copy of it is counted, on the meta device.
+        specs: Of its inputs and outputs.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    shadow: Any = copy.deepcopy(model).to("meta").eval()
+    network: Any = copy.deepcopy(model).to("meta").eval()
     inputs = specs[0]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if "target" in inspect.signature(shadow.forward).parameters:  # it also reads what it has written so far
-            shadow(_one(inputs), _one(specs[1]))
-        elif hasattr(shadow, "discriminator"):
-            shadow.discriminator(shadow.generator(shadow.sample_noise(1)))
+        if isinstance(model, EncoderDecoder):
+            network(_one(inputs), _one(specs[1]))
+        elif isinstance(model, AdversarialNetwork):
+            network.discriminator(network.generator(network.sample_noise(1)))
         else:
-            shadow(_one(inputs))
+            network(_one(inputs))
     return counter.get_total_flops() or None
 
 
-def _one(fact: Any) -> torch.Tensor:
-    """One example without content."""
-    if isinstance(fact, Tokens):
-        return torch.zeros(1, fact.length, dtype=torch.long, device="meta")
-    sizes = [getattr(fact, name) for name in ("length", "channels", "height", "width") if hasattr(fact, name)]
+def _one(spec: Any) -> torch.Tensor:
+    """One example on the meta device."""
+    if isinstance(spec, Tokens):
+        return torch.zeros(1, spec.length, dtype=torch.long, device="meta")
+    sizes = [getattr(spec, name) for name in ("length", "channels", "height", "width") if hasattr(spec, name)]
     return torch.zeros(1, *sizes, device="meta")
 
 
 def git_commit() -> str | None:
-    """Of the code that runs, with a plus where it was changed since; None outside a repository."""
+    """The commit of the code that runs, with a plus if files differ from it; None outside a repository."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(
@@ -56,7 +60,7 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that was in use: the GPU's if there is one, else this process's; None where unknown."""
+    """Peak memory in MB: allocated on the GPU if there is one, else resident of this process; None where unknown."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     try:

@@ -1,4 +1,4 @@
-"""The parts of a run, each made of its group of the config: data, task, trainer, callbacks."""
+"""The parts of a run, each built from its group of the config: data, task, loggers, callbacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from epochal.config.compose import plain
-from epochal.config.instantiate import instantiate, resolve
+from epochal.config.instantiate import instantiate, resolve, target_class
 from epochal.config.schema import NOT_ARGUMENTS
 from epochal.core.errors import ConfigError
 from epochal.data import DataModule
@@ -21,29 +21,52 @@ from epochal.training.run_folder import Run
 
 
 def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataModule:
-    """The data, ready to tell its facts; `state` is what another run's data remembered.
+    """The data, prepared; see `new_data`.
 
     Raises:
         ConfigError: If the source is missing or wrong.
     """
-    arguments = {k: v for k, v in plain(config.dataset).items() if k != "_target_"}
-    data: DataModule = resolve(config.dataset._target_)(**arguments, seed=config.seed)
-    data.task = config.task.name
-    if state:
-        data.load_state(state)
+    data = new_data(config, state)
     data.prepare()
-    if config.task.name == "adversarial":
-        data.use_image_range("symmetric")  # images from -1 to 1, as the generator draws them
     return data
 
 
-def make_task(config: DictConfig, model: nn.Module, total_steps: int) -> Task:
-    """The objective around the model."""
+def new_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataModule:
+    """The data, before it is prepared.
+
+    Args:
+        config: Resolved.
+        state: Of the data of another run, whose normalisation or tokenizer is used; None fits its own.
+    """
+    arguments = {k: v for k, v in plain(config.dataset).items() if k != "_target_"}
+    data: DataModule = resolve(config.dataset._target_)(**arguments, seed=config.seed)
+    data.task = config.task.name
+    data.use_image_range(target_class(config.task._target_).image_range)
+    if state:
+        data.load_state(state)
+    return data
+
+
+def make_task(config: DictConfig, model: nn.Module, total_steps: int, classes: int | None = None) -> Task:
+    """The objective around the model.
+
+    Args:
+        config: Resolved.
+        model: The network.
+        total_steps: Optimiser steps of the training.
+        classes: Given to metrics of the config as `num_classes`.
+
+    Raises:
+        ConfigError: If an option is wrong, or a metric cannot be made.
+    """
     makers = {}
     for group in ("optimizer", "scheduler"):
         arguments = {k: v for k, v in plain(config[group]).items() if k not in NOT_ARGUMENTS}
         makers[group] = partial(resolve(config[group]._target_), **arguments)
-    options = {k: v for k, v in config.task.items() if k not in NOT_ARGUMENTS}
+    options = {k: v for k, v in config.task.items() if k not in (*NOT_ARGUMENTS, "metrics")}
+    if metrics := config.task.get("metrics"):
+        context = {"num_classes": classes, "num_labels": classes}
+        options["metrics"] = {name: instantiate(node, **context) for name, node in metrics.items()}
     try:
         return resolve(config.task._target_)(
             model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options

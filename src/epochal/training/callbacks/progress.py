@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from epochal.config.duration import Length
-from epochal.core.format import duration_text
+from epochal.core.format import duration_text, number_text
 
 REFRESH = 0.3  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
@@ -83,9 +83,9 @@ class Progress(pl.Callback):
             return
         values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
         shown = "val/" + pl_module.progress_metric
-        self._validated = f"{shown} {values[shown]:.4f}" if shown in values else ""
+        self._validated = f"{shown} {number_text(shown, values[shown])}" if shown in values else ""
         if self._bar is None:
-            metrics = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+            metrics = "  ".join(f"{name} {number_text(name, value)}" for name, value in values.items())
             epoch = trainer.global_step / self.steps_per_epoch
             self.console.print(f"step {trainer.global_step:,} of {self.total_steps:,}, epoch {epoch:.2f}:  {metrics}")
 
