@@ -1,9 +1,10 @@
 # make train: LeNet-5 on real digits.   make test: everything that can be checked offline.
+# make wheel: the package as it is installed elsewhere, in an environment of its own.
 # Each sets up its own virtual environment first; PYTHON=python3.12 make train chooses another Python.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint types bench clean
+.PHONY: train test lint types bench wheel clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -14,6 +15,7 @@ test: .venv/ready-dev lint types
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: .venv/ready-dev
 	$(BIN)/mypy
@@ -23,6 +25,9 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/decoding.py
+
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,4 +39,4 @@ bench: .venv/ready-dev
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
