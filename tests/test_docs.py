@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import shlex
 import sys
@@ -196,6 +197,19 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     rooms = "|".join(path.name for path in PACKAGE.iterdir() if path.is_dir())
     for file in set(re.findall(rf"`((?:{rooms})/[\w/]+\.py)`", text)):  # of the package
         assert (PACKAGE / file).is_file(), file
+
+
+def test_the_notebook_api_of_the_readme_exists() -> None:
+    import epochal
+    from epochal.inference.notebook import LoadedRun
+
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    compile(code, "README.md", "exec")
+    used = re.findall(r"\b(epochal|run)\.(\w+)", re.sub(r"#.*|\"[^\"]*\"", "", code))
+    assert len(used) > 5
+    attributes = re.findall(r"self\.(\w+)", inspect.getsource(LoadedRun.__init__))
+    for owner, name in used:
+        assert hasattr(epochal if owner == "epochal" else LoadedRun, name) or name in attributes, f"{owner}.{name}"
 
 
 def test_the_floors_of_contributing_are_those_of_the_package() -> None:
