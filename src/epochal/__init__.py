@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from epochal.core.errors import EpochalError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,7 +28,7 @@ try:
 except PackageNotFoundError:  # the source tree alone, on the path
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "compare", "load", "train"]
+__all__ = ["EpochalError", "__version__", "compare", "load", "train"]
 
 
 def train(overrides: Sequence[str] = ()) -> Any:

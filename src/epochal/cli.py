@@ -197,7 +197,7 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     use_folders(folders)
     flags = [argument for argument in others if argument in MANY]
     if flags and name != "train":
-        raise ConfigError(f"{name}.py looks at one run at a time; leave out {flags[0]}.")
+        raise ConfigError(f"{command_line(name)} looks at one run at a time; leave out {flags[0]}.")
     if refused := [key for argument in others if (key := argument.partition("=")[0]) in REFUSED]:
         raise ConfigError(f"{refused[0]} is no option here; your own configs are added by --config-dir <folder>.")
     overrides = [quoted(argument) for argument in others if argument not in MANY]

@@ -36,8 +36,8 @@ from epochal.training.factories import make_data, make_loggers, make_task, optio
 from epochal.training.job import Job
 from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import wandb_id
-from epochal.training.resume import new_run, resumed
-from epochal.training.run_folder import Run, rank
+from epochal.training.resume import new_run, rank, resumed
+from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, load_matching_weights, parent_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from epochal.config.allowlist import ALLOWED, check_targets
@@ -15,7 +16,6 @@ from epochal.training.run_folder import (
     Run,
     newest_finished,
     newest_unfinished,
-    rank,
     run_name,
     runs_folder,
 )
@@ -74,3 +74,8 @@ def new_run(config: DictConfig, overrides: Sequence[str]) -> Run:
     OmegaConf.save(config, run.folder / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / "overrides.yaml")
     return run
+
+
+def rank() -> int:
+    """This process's rank, 0 if it trains alone; known before the process group exists."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)

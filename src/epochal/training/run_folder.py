@@ -1,4 +1,4 @@
-"""The run folder: its format, and how the runs of one config are found again."""
+"""The run folder: its format, and how the runs of one config are found again. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.allowlist import check_resolved
 from epochal.config.compose import plain
@@ -194,11 +193,6 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     requested = keys.pop("requested", {})  # as typed, before it was resolved: duration=10minutes, task=auto
     keys = {key: requested.get(key, value) for key, value in keys.items() if key not in VOLATILE}
     return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
-
-
-def rank() -> int:
-    """This process's rank, 0 if it trains alone; known before the process group exists."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _finite(value: Any) -> Any:

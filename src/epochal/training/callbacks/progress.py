@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from statistics import median
 from typing import Any
@@ -25,8 +26,57 @@ REFRESH = 0.3  # seconds
 LONG = 3600  # seconds on a CPU, above which to say how to be quicker
 
 
+class TerminalBar:
+    """Rich's progress bar, drawn only when it is told to.
+
+    Args:
+        console: Where to draw.
+        total: Steps of the training.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("[cyan]{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,  # a thread that draws would slow the step that it interrupts
+        )
+        self._task = self._bar.add_task("", total=total, epoch="", metrics="")
+        self._bar.start()
+
+    def show(self, step: int, epoch: str, metrics: str) -> None:
+        self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics, refresh=True)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+class NotebookBar:
+    """A progress bar below a notebook's cell, as HTML that is replaced; it needs no widgets.
+
+    Args:
+        total: Steps of the training.
+    """
+
+    def __init__(self, total: int) -> None:
+        from IPython.display import HTML, display
+
+        self._total, self._html = total, HTML
+        self._handle: Any = display(HTML(""), display_id=True)
+
+    def show(self, step: int, epoch: str, metrics: str) -> None:
+        words = f"step {step:,} of {self._total:,}, epoch {epoch} &nbsp; {html.escape(metrics)}"
+        self._handle.update(self._html(f'<progress value="{step}" max="{self._total}"></progress> {words}'))
+
+    def stop(self) -> None:
+        """What was shown last stays."""
+
+
 class Progress(pl.Callback):
-    """One bar for the whole run in a terminal; a line a validation where the output is a file or a pipe.
+    """One bar for the whole run in a terminal or notebook; a line for each validation in a file or pipe.
 
     Args:
         console: Where to print.
@@ -35,7 +85,7 @@ class Progress(pl.Callback):
 
     def __init__(self, console: Console, length: Length) -> None:
         self.console, (self.total_steps, self.steps_per_epoch) = console, length
-        self._bar: Bar | None = None
+        self._bar: TerminalBar | NotebookBar | None = None
         self._next = 0.0  # when to look again, so that a step costs next to nothing
         self._ends: list[float] | None = []  # when the first steps ended; None once the time was estimated
         self._validated = ""
@@ -43,21 +93,12 @@ class Progress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        if self.console.is_terminal:
-            self._bar = Bar(
-                TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("[cyan]{task.fields[metrics]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                auto_refresh=False,  # a thread that draws would take its time from the step it comes in the middle of
-                transient=False,
-            )
-            self._task = self._bar.add_task(
-                "", total=self.total_steps, completed=trainer.global_step, epoch="", metrics=""
-            )
-            self._bar.start()
+        if self.console.is_jupyter:
+            self._bar = NotebookBar(self.total_steps)
+        elif self.console.is_terminal:
+            self._bar = TerminalBar(self.console, self.total_steps)
+        if self._bar is not None:
+            self._bar.show(trainer.global_step, "", "")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         now = time.perf_counter()
@@ -76,7 +117,7 @@ class Progress(pl.Callback):
             loss = trainer.callback_metrics.get("train/loss")
             metrics = f"loss {loss:.3f} {self._validated}" if loss is not None else self._validated
             epoch = f"{step / self.steps_per_epoch:.1f}/{self.total_steps / self.steps_per_epoch:.1f}"
-            self._bar.update(self._task, completed=step, epoch=epoch, metrics=metrics, refresh=True)
+            self._bar.show(step, epoch, metrics)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
@@ -92,7 +133,7 @@ class Progress(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._bar is not None:
             epochs = f"{trainer.global_step / self.steps_per_epoch:.1f}"
-            self._bar.update(self._task, completed=trainer.global_step, epoch=epochs, metrics=self._validated)
+            self._bar.show(trainer.global_step, epochs, self._validated)
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:

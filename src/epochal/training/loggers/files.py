@@ -132,6 +132,7 @@ class RunLogger(ArtifactLogger):
 def save_artifacts(artifacts: Artifacts, folder: Path, stem: str) -> list[Path]:
     """Writes pictures, texts and profiles under their names put into `stem`, and tells the files."""
     files = []
+    folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it since
     for name, picture in artifacts.pictures.items():
         files.append(folder / f"{stem.format(name)}.png")
         picture.save(files[-1])

@@ -1,0 +1,89 @@
+"""Run folders of version 0.1 still open: other names of parameters, one logger by its name, `asked` for `requested`.
+
+`tests/old_runs` holds two runs that commit 1eff7bf left, a Transformer's encoder of 648 parameters on dataset=copy: `finished`,
+and `stopped`, which a SIGKILL ended after step 4 of 8.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import epochal
+from conftest import ROOT
+from epochal.models.common.old_names import current_names
+from epochal.training.checkpoint_io import read_checkpoint
+from helpers.training import train
+
+SMALL = (
+    *(
+        "model=transformer_encoder",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=2",
+        "model.feedforward_dim=8",
+    ),
+    *("dataset=copy", "dataset.train_size=32", "dataset.batch_size=8", "dataset.validation=8", "dataset.test=8"),
+    *("duration=8steps", "log_every=2", "callbacks.checkpoint_every=2"),
+)
+
+
+@pytest.fixture
+def old(home: Path) -> Path:
+    """The two runs, in `outputs/runs` of the current folder."""
+    for name, folder in (("finished", "finished"), ("stopped", "2026-11-26_15-14-46_transformer_encoder_copy_s1")):
+        shutil.copytree(ROOT / "tests" / "old_runs" / name, home / "outputs" / "runs" / folder)
+    return home / "outputs" / "runs"
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(command, old):
+    line = (*SMALL, "seed=1", "logger=none")
+    outcome = command("train", *line, "resume=auto")
+    assert outcome.status == 0, outcome.error
+    (resumed,) = old.glob("*_s1")
+    assert json.loads((resumed / "summary.json").read_text())["status"] == "finished"
+    whole = train(*line, f"output_dir={old.parent.parent / 'whole'}")
+    ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (resumed, whole.run.folder))
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
+
+
+def test_a_finished_run_is_evaluated_as_then(command, old):
+    outcome = command("evaluate", f"run={old / 'finished'}")
+    assert outcome.status == 0, outcome.error
+    then = json.loads((old / "finished" / "summary.json").read_text())["metrics"]
+    now = json.loads((old / "finished" / "evaluation" / "copy" / "metrics.json").read_text())
+    assert now == pytest.approx({name: value for name, value in then.items() if name.startswith("test/")})
+
+
+def test_a_finished_run_is_not_trained_again(command, old):
+    shutil.move(old / "finished", old / "2026-11-26_15-14-48_transformer_encoder_copy_s2")
+    outcome = command("train", *SMALL[:-1], "seed=2", "logger=none", "resume=auto")
+    assert "Finished before" in outcome.out
+
+
+def test_another_run_begins_with_its_weights(command, old):
+    outcome = command("train", *SMALL, "seed=3", "logger=none", f"init_from={old / 'finished'}")
+    assert outcome.status == 0, outcome.error
+    assert "Weights: those of" in outcome.out
+    assert "afresh" not in outcome.out
+
+
+def test_its_network_is_loaded_in_a_notebook(old):
+    run = epochal.load(old / "finished")
+    saved = current_names(
+        read_checkpoint(old / "finished" / "checkpoints" / "best.ckpt")["state_dict"], run.model, prefix="model."
+    )
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, saved[f"model.{name}"]), name
+
+
+def test_its_runs_are_compared(command, old):
+    outcome = command("compare")
+    assert outcome.status == 0, outcome.error
+    assert "2 runs" in outcome.out
