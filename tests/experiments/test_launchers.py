@@ -60,7 +60,7 @@ def test_slurm_without_slurm_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_launcher_whose_package_is_missing_names_it() -> None:
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
-    assert explain(error, [], "train", CONF).endswith("is not installed: pip install 'epochal[cluster]'")
+    assert explain(error, [], "train").endswith("is not installed: pip install 'epochal[cluster]'")
 
 
 def test_one_run_is_not_quietly_started_here() -> None:
@@ -88,22 +88,19 @@ def test_a_killed_run_ends_in_a_sentence_and_a_bug_in_its_traceback() -> None:
 
 # ---- joblib ----
 
-THREADS = f"""
+THREADS = """
 import sys
-from pathlib import Path
-from omegaconf import DictConfig
+from epochal import cli
 from epochal.experiments import grid
-from epochal.cli import application
 from epochal.core.errors import EpochalError
 
 grid.check = lambda *_: None  # loads Lightning, and takes longer than all the rest
 
-@application("train", Path({str(CONF)!r}))
-def main(config: DictConfig):
+def tell(config):
     import torch
-    raise EpochalError(f"{{torch.get_num_threads()}} threads")
+    raise EpochalError(f"{torch.get_num_threads()} threads")
 
-main()
+cli.run("train", tell, sys.argv[1:])
 """
 
 
