@@ -1,4 +1,4 @@
-"""Optimisers of a module and schedules of an optimiser, as the configs choose them."""
+"""Optimisers and learning-rate schedules, by the names of the configs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def adamw(
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
-    """The learning rate as it is."""
+    """A constant learning rate."""
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: int | float, final: float) -> LRScheduler:
-    """A linear rise, then half a cosine down.
+    """Linear warm-up, then cosine decay.
 
     Args:
         warmup: Steps of the rise, or a fraction of all.
@@ -53,7 +53,7 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: int | float, final
 
 
 def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, warmup: int | float) -> LRScheduler:
-    """A linear rise, then down with 1 / sqrt(step) (Vaswani et al. 2017, arXiv 1706.03762, equation 3).
+    """Linear warm-up, then decay with 1 / sqrt(step) (Vaswani et al. 2017, arXiv 1706.03762, equation 3).
 
     The paper's highest learning rate follows from the width of the network and the warm-up; here it is the optimiser's.
 
@@ -65,14 +65,14 @@ def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, warmup: int | float)
 
 
 def multistep(optimizer: Optimizer, total_steps: int, *, milestones: list[int | float], gamma: float) -> LRScheduler:
-    """Multiplies by gamma at each milestone: a step, or a fraction of all."""
+    """Multiplies the learning rate by gamma at each milestone: a step, or a fraction of all steps."""
     return MultiStepLR(optimizer, [steps_of(m, total_steps) for m in milestones], gamma)
 
 
 def one_cycle(
     optimizer: Optimizer, total_steps: int, *, warmup: float, initial: float, final: float, cycle_momentum: bool
 ) -> LRScheduler:
-    """Up and down once (Smith & Topin 2017, arXiv 1708.07120).
+    """One-cycle policy (Smith & Topin 2017, arXiv 1708.07120).
 
     Args:
         warmup: Fraction of the steps that rise.
@@ -98,5 +98,5 @@ def one_cycle(
 
 
 def steps_of(part: int | float, total_steps: int) -> int:
-    """A number of steps, given as such or as a fraction of all."""
+    """A number of steps, given as an integer or as a fraction of all steps."""
     return round(part * total_steps) if isinstance(part, float) and part < 1 else int(part)

@@ -42,10 +42,10 @@ def check_targets(config: Any, allowed: tuple[str, ...] = ALLOWED, trusted: Sequ
         if not isinstance(target, str) or any(part.startswith("_") for part in target.split(".")):
             raise refusal
         if not _inside(target, (*allowed, *FACES)):
-            raise refusal  # before anything of it is imported
+            raise refusal  # before it is imported
         found = resolve(target)
         owner = getattr(found, "__self__", found) if inspect.ismethod(found) else found
-        # a class, a method that makes one, or a function of those whose purpose is to make something
+        # a class, a classmethod, or a function of the modules that hold factories
         makers = ("epochal.optim", *(p for p in allowed if p not in ALLOWED))
         if not inspect.isclass(owner) and not (inspect.isfunction(owner) and _inside(owner.__module__, makers)):
             raise refusal

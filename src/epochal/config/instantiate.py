@@ -12,7 +12,7 @@ from epochal.core.errors import ConfigError
 
 
 def target_class(target: str) -> Any:
-    """The class that a `_target_` names, itself or by one of its classmethods."""
+    """The class that a `_target_` names, directly or by a classmethod."""
     found = resolve(target)
     return getattr(found, "__self__", found) if not inspect.isclass(found) else found
 
@@ -73,7 +73,7 @@ def instantiate(node: Any, /, **context: Any) -> Any:
     taken = parameters(node["_target_"])
     further = {k: v for k, v in context.items() if (taken is None or k in taken) and node.get(k) is None}
     try:
-        partial = make({**node, "_partial_": True}, _convert_="all")  # OmegaConf cannot hold what the context has
+        partial = make({**node, "_partial_": True}, _convert_="all")  # OmegaConf cannot hold the objects of the context
         return partial(**further)
     except (HydraException, TypeError, ValueError, ImportError) as error:
         cause = error.__cause__ or error
@@ -84,10 +84,10 @@ def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
     """The network, sized by the data.
 
     Raises:
-        ConfigError: If its arguments, or they and the data, do not go together.
+        ConfigError: If an argument is wrong, or does not fit the data.
     """
     arguments: Any = OmegaConf.to_container(config.model, resolve=True)
-    arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_", "pretrained")}  # that is build's
+    arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_", "pretrained")}  # loaded by build
     try:
         return resolve(config.model._target_)(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Files and their names, for code that must start fast: nothing here imports torch."""
+"""Files and their names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from epochal.core.errors import ConfigError
 
 AXES = ("step", "epoch", "examples", "seconds")  # of learning curves: the first columns of a run's metrics.csv
 WINDOWS = os.name == "nt"
-PATIENCE = 0.5  # seconds that a reader on Windows may keep a file from being replaced
+PATIENCE = 0.5  # seconds to wait for a reader that on Windows keeps a file from being replaced
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The whole file or none of it, also if the machine stops."""
+    """Writes a file whole or not at all, also if the machine stops."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with part.open("wb") as stream:
@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _replace(part: Path, path: Path) -> None:
-    """Waits for who reads the old file, which on Windows keeps it in its place."""
+    """Replaces a file; on Windows it waits for readers of the old one."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
@@ -42,10 +42,10 @@ def _replace(part: Path, path: Path) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """With the home folder for `~`.
+    """The path with the home folder in place of `~`.
 
     Raises:
-        ConfigError: If it is the home folder of nobody.
+        ConfigError: If it names the home folder of a user who does not exist.
     """
     try:
         return Path(path).expanduser()
@@ -54,11 +54,11 @@ def expanded(path: str | Path) -> Path:
 
 
 def relative(path: Path) -> str:
-    """As short as it can be typed from here."""
+    """The path relative to the current folder if it lies below it."""
     here = Path.cwd()
     return str(path.absolute().relative_to(here)) if path.absolute().is_relative_to(here) else str(path)
 
 
 def slug(text: str) -> str:
-    """A name that is fit for a folder."""
+    """The text as the name of a folder: other characters than letters, digits, `.`, `_` and `-` become `-`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-") or "run"

@@ -1,4 +1,4 @@
-"""Whether this process runs one of several runs, and what it knows of the others."""
+"""What one of several runs knows of the grid that it belongs to."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-# in the environment of the runs of a grid: the process that they belong to, and the keys in which they differ
+# environment variable of the runs of a grid: the grid's process and the keys in which the runs differ, as JSON
 GRID = "EPOCHAL_GRID"
 
 
 @contextmanager
 def family(config: DictConfig, varying: Sequence[str]) -> Iterator[None]:
-    """Runs started in here know, wherever they run, the process that they belong to, and in which keys they differ."""
+    """Runs started within it find the grid's process and the keys in which they differ in their environment."""
     told = json.dumps({"process": os.getpid(), "varying": list(varying)})
-    overrides = config.hydra.overrides.hydra  # from which Hydra makes the config of each run
+    overrides = config.hydra.overrides.hydra  # part of the config of each run
     overrides.append(f"+hydra.job.env_set.{GRID}='{told}'")
     try:
         yield
@@ -28,23 +28,23 @@ def family(config: DictConfig, varying: Sequence[str]) -> Iterator[None]:
 
 
 def in_grid() -> bool:
-    """Whether this process runs one of several runs."""
+    """Whether this process runs one of several runs of a grid."""
     return GRID in os.environ
 
 
 def end_with_parent() -> None:
-    """Ends this process when the grid's is killed: nobody would wait for it, and it would keep its run from being resumed.
+    """Ends this process when the grid's process is killed, so that its run can be resumed.
 
-    Not on Windows, which does not tell a process that its parent ended.
+    Not on Windows, where a process does not learn that its parent ended.
     """
     parent = json.loads(os.environ.get(GRID, "{}")).get("process")
-    if parent in (None, os.getpid()):  # no grid's, or joblib runs one at a time, here
+    if parent in (None, os.getpid()):  # not in a grid, or joblib runs one at a time in this process
         return
 
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(1)  # checkpoints and summaries are written whole or not at all
+        os._exit(1)  # safe at any time: files are written whole or not at all
 
     if not any(thread.name == "end_with_parent" for thread in threading.enumerate()):
         threading.Thread(target=look, name="end_with_parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Many runs at once: all looked at before the first starts, a line for each that ended, and what they show together."""
+"""Many runs: all are checked before the first starts, each prints a line when it ends, then they are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from epochal.experiments.outcome import Outcome, ended, split
 def run(
     config: DictConfig, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig], launch: Callable[[], Any]
 ) -> Any:
-    """Runs a grid and says how it went.
+    """Runs a grid and prints how it went.
 
     Args:
         config: Of the grid, the `hydra` node included.
@@ -53,7 +53,7 @@ def run(
 
 
 def check(configs: Sequence[DictConfig], names: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
-    """Raises ConfigError with what is wrong with any of the configs; fetches and decodes their data, each set once."""
+    """Raises ConfigError with everything that is wrong with any of the configs; loads each data set once."""
     from epochal.compare.claims import load_claim
     from epochal.config.schema import check_values
     from epochal.training.preflight import check as check_run
@@ -86,7 +86,7 @@ def _few(names: list[str], count: int) -> str:
 
 
 def finish(config: DictConfig, outcomes: Sequence[Outcome], names: Sequence[str], console: Console) -> None:
-    """What the runs show together, and those that failed, by their names.
+    """Prints the comparison of the runs, then names those that failed.
 
     Raises:
         EpochalError: If there are any of these.
@@ -115,7 +115,7 @@ def _varies(name: str, jobs: Sequence[Sequence[str]]) -> bool:
 
 
 def jobs_at_once(config: DictConfig) -> int:
-    """How many runs the launcher starts together; 1 where it does not say."""
+    """How many runs the launcher starts at once; 1 if it has no such option."""
     from joblib import effective_n_jobs
 
     count = OmegaConf.select(config, "hydra.launcher.n_jobs")
@@ -123,7 +123,7 @@ def jobs_at_once(config: DictConfig) -> int:
 
 
 def watch(config: DictConfig) -> str:
-    """The command that shows these runs as they go on."""
+    """The command that shows these runs live."""
     where = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
     if config.get("claim") is not None:
         budget = f" budget={config.budget}" if config.budget is not None else ""

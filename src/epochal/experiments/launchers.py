@@ -1,4 +1,4 @@
-"""The launchers that hand runs to other processes and machines: what they need, and how they lose a run."""
+"""Launchers, which start runs in other processes or on other machines: what they need, and errors when a run's process dies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from epochal.core.errors import ConfigError, EpochalError
 
 HERE = ("basic", "joblib")
-NAMES = {"submitit_slurm": "slurm"}  # where conf/launcher calls Hydra's otherwise
-# what submitit, Ray and joblib raise when a run's process died before it could tell an outcome
+NAMES = {"submitit_slurm": "slurm"}  # names in conf/launcher for those of Hydra
+# raised by submitit, Ray and joblib when a run's process died before it returned an outcome
 LOST = (
     "UncompletedJobError",
     *("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError"),
@@ -23,18 +23,18 @@ LOST = (
 
 
 def launcher(config: DictConfig) -> str:
-    """What was chosen: basic, joblib, slurm, submitit_local, ray."""
+    """The chosen launcher: basic, joblib, slurm, submitit_local or ray."""
     chosen = str(config.hydra.runtime.choices["hydra/launcher"])
     return NAMES.get(chosen, chosen)
 
 
 def elsewhere(config: DictConfig) -> bool:
-    """Whether the runs may start where another machine's GPUs, and no terminal, are."""
+    """Whether the runs may start on another machine, which may have GPUs and has no terminal."""
     return launcher(config) not in HERE
 
 
 def check(config: DictConfig) -> None:
-    """Finds the cluster that the launcher needs.
+    """Checks that the cluster of the launcher can be reached.
 
     Raises:
         ConfigError: If there is none.
@@ -49,8 +49,8 @@ def check(config: DictConfig) -> None:
 
 
 def _connect(config: DictConfig) -> None:
-    """To the Ray cluster, which the launcher then finds connected."""
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray takes the lines of runs for one line with other numbers
+    """Connects this process to the Ray cluster; the launcher uses the connection."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would take the lines of the runs for repetitions of one line
     import ray
 
     settings = OmegaConf.to_container(config.hydra.launcher.ray.init, resolve=True)
@@ -69,7 +69,7 @@ def _connect(config: DictConfig) -> None:
 
 
 def check_alone(chosen: str) -> None:
-    """Raises ConfigError for a run that is no grid's: it would start here, whatever Hydra's launcher."""
+    """Raises ConfigError for a single run with a launcher of grids, which Hydra would ignore."""
     if chosen not in HERE:
         name = NAMES.get(chosen, chosen)
         raise ConfigError(f"launcher={name} starts the runs of a grid: add -m, also for a grid of one run.")
@@ -77,7 +77,7 @@ def check_alone(chosen: str) -> None:
 
 @contextmanager
 def lost_runs(config: DictConfig) -> Iterator[None]:
-    """Around a launch: runs that SLURM does not take, or whose process is killed, end it in a sentence.
+    """Turns errors of a launch into sentences: SLURM refused the runs, or a run's process was killed.
 
     Raises:
         ConfigError: If SLURM took none.

@@ -23,7 +23,7 @@ SIGNS = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yell
 
 
 class Outcome(TypedDict):
-    """What a run tells the grid it belongs to."""
+    """What a run returns to its grid."""
 
     overrides: list[str]
     status: str  # finished, already, failed, pruned
@@ -33,7 +33,7 @@ class Outcome(TypedDict):
     summary: dict[str, Any]
 
 
-ended: list[Outcome] = []  # the runs of the newest grid of this process
+ended: list[Outcome] = []  # the runs of this process's newest grid
 
 
 def tell(outcome: Outcome, seconds: float) -> None:
@@ -52,7 +52,7 @@ def line(outcome: Outcome, seconds: float) -> str:
     best = outcome["summary"].get("best", {})
     if metrics.get("train/loss") is not None:
         words.append(f"train/loss [bold]{number_text('train/loss', metrics['train/loss'])}[/]")
-    if best.get("value") is not None:  # the table after the grid has the last one
+    if best.get("value") is not None:  # the last value is in the table after the grid
         words.append(f"best {best['metric']} [bold]{number_text(best['metric'], best['value'])}[/]")
     if outcome["status"] == "already":
         words.append("[dim]finished before[/]")
@@ -70,7 +70,7 @@ def split(override: str) -> tuple[str, str]:
 
 
 def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overrides: list[str]) -> Any:
-    """Runs a job of a grid; tells how it ended in one line and in its outcome."""
+    """Runs one run of a grid; prints a line about it and returns its outcome instead of raising."""
     from hydra.core.hydra_config import HydraConfig
 
     print_anything()
@@ -89,7 +89,7 @@ def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overr
         run, before = function(config)
         outcome["folder"], outcome["summary"] = str(run.folder), run.summary()
         outcome["status"] = "already" if before else outcome["summary"].get("status", "failed")
-    except Exception as error:  # told in the outcome, and with its traceback where it is a bug: the other runs go on
+    except Exception as error:  # in the outcome, and a bug's traceback is printed: the other runs go on
         if not isinstance(error, EpochalError | OmegaConfBaseException):
             traceback.print_exception(error)
         outcome["error"] = sentence(error)

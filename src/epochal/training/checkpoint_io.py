@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running anything in them."""
+"""Checkpoint files: written whole or not at all, read without executing anything in them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The tensors and plain containers in a checkpoint file; nothing in it is run.
+    """The tensors and plain containers in a checkpoint file; no code in it is executed.
 
     Raises:
         ConfigError: If the file is missing, damaged, or no checkpoint of Epochal.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch reads on where a bit of a weight was flipped
+            if archive.testzip() is not None:  # torch does not notice a flipped bit in a weight
                 raise ValueError("a checksum is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
         ours = content["epochal"]

@@ -57,15 +57,15 @@ def measure_steps(
 
     clock = Clock()
     task = make_task(config, copy.deepcopy(model), total_steps=10**6)
-    task.validation_artifacts = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not what is measured
+    task.validation_artifacts = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not measured
     trainer = make_trainer(config, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
     trainer.fit(task, datamodule=data)
     started = time.perf_counter()
     trainer.validate(task, datamodule=data, verbose=False)
     a_validation = time.perf_counter() - started
-    # the first batches warm up; the usual one has no validation in it
+    # the first batches warm up; the median batch has no validation in it
     a_batch = median(end - start for start, end in zip(clock.ends[2:], clock.ends[3:], strict=False))
     every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
     between = every / batches if isinstance(every, int) else max(1, every * steps_per_epoch)
-    pl.seed_everything(config.seed, verbose=False)  # as if nothing had been measured
+    pl.seed_everything(config.seed, verbose=False)  # the state from before the measurement
     return max(1, int((seconds - a_validation) / (a_batch * batches + a_validation / between)))

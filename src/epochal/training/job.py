@@ -26,7 +26,7 @@ from epochal.training.run_folder import Run
 
 @dataclass
 class Job:
-    """All that a run needs."""
+    """A run that is ready to go: its parts, and what to do with them in which order."""
 
     config: DictConfig
     run: Run
@@ -35,26 +35,26 @@ class Job:
     trainer: pl.Trainer
     record: Record
     console: Console
-    checkpoint: Path | None  # to go on from
+    checkpoint: Path | None  # to resume from
 
     def fit(self) -> None:
-        """Trains to the end, or on from the checkpoint.
+        """Trains to the end, from the checkpoint if there is one.
 
         Raises:
-            EpochalError: If the loss is lost.
+            EpochalError: If the loss or a weight is not finite.
         """
         with self._interruptible():
             self.trainer.fit(self.task, datamodule=self.data, ckpt_path=self.checkpoint, weights_only=True)
 
     def test(self) -> None:
-        """Tests the best weights, once, on data that nothing before has seen."""
+        """Tests the best weights, once, on the test part."""
         load_weights(self.task, read_checkpoint(self.run.best))
         with self._interruptible():
             self.trainer.test(self.task, datamodule=self.data, verbose=False)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Lightning makes an exit of Ctrl-C; whoever called shall see what it was."""
+        """Raises KeyboardInterrupt where Lightning turned a Ctrl-C into a SystemExit."""
         try:
             yield
         except SystemExit as end:
@@ -63,7 +63,7 @@ class Job:
             raise
 
     def report(self) -> None:
-        """Says that the run is finished, to the summary and to the person."""
+        """Marks the run as finished in its summary, and prints the results."""
         self.record.write(self.trainer, "finished")
         if self.trainer.is_global_zero:
             show_report(self)
@@ -72,9 +72,9 @@ class Job:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
-        """Lets go of the run's folder and its W&B run, however it ended; tells how to go on if it did not finish.
+        """Releases the run's folder and closes its loggers; prints how to resume a run that did not finish.
 
-        A run that its search stopped early has ended well: no error leaves here.
+        A run that its search pruned is no failure: its error is not raised again.
         """
         pruned = isinstance(error, PrunedError)
         if pruned:

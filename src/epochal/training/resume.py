@@ -36,12 +36,12 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
                 raise EpochalError(f"{relative(held.folder)} is being trained by another process.")
             return config, None
         saved = run.config()
-        saved.logger = config.logger  # where it logs to is no part of what it is
+        saved.logger = config.logger  # loggers may change
         typed = [child._target_ for child in config.callbacks.values() if isinstance(child, DictConfig)]
         typed += [child._target_ for child in config.logger.values() if isinstance(child, DictConfig)]
         check_targets(saved, (*ALLOWED, *config.allow), typed)
         if "sweep" in config:
-            saved.sweep = config.sweep  # a run that another trial left belongs to this one now
+            saved.sweep = config.sweep  # an unfinished run of another trial is taken over by this one
         return saved, run
     run = Run.open(config.resume)
     saved = run.config()

@@ -1,4 +1,4 @@
-"""Lightning's trainer, and the process it runs in: threads, devices, warnings."""
+"""Lightning's Trainer, and the process it runs in: threads, devices, warnings."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.checkpoint_io import AtomicCheckpointIO
 
-SMALL = 2e8  # FLOPs of a forward step, below which one thread is about as quick as two
+SMALL = 2e8  # FLOPs of a batch's forward pass, below which one thread is about as fast as two
 
 
 NOTHING = nullcontext()
 
 
 class SilentProfiler(PassThroughProfiler):
-    """Lightning asks its profiler 40 times a step; this one answers without making a context manager each time."""
+    """Lightning calls its profiler 40 times a step; this one makes no context manager each time."""
 
     def profile(self, action_name: str) -> Any:
         return NOTHING
 
 
 def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
-    """Lightning's trainer with the arguments of the config's group."""
+    """Lightning's Trainer with the arguments of the config's group.
+
+    Raises:
+        ConfigError: If an argument is wrong.
+    """
     arguments = {k: v for k, v in plain(config.trainer).items() if k not in NOT_ARGUMENTS}
     if not task.automatic_optimization:
         task.gradient_clip_val = arguments.pop("gradient_clip_val")
-        if arguments["strategy"] == "ddp":  # each of the two backwards leaves the other's parameters out
+        if arguments["strategy"] == "ddp":  # each of the two backward passes uses the parameters of one network only
             arguments["strategy"] = "ddp_find_unused_parameters_true"
     arguments["profiler"] = arguments.get("profiler") or SilentProfiler()
     try:
@@ -59,7 +63,7 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
 
 
 def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:
-    """Small networks run on one thread: a second gains little alone, and costs much beside another busy process."""
+    """Sets torch's threads; small networks get one: a second gains little, and costs much beside another busy process."""
     there, work = available_threads(), flops or sum(p.numel() for p in model.parameters())
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
@@ -69,12 +73,12 @@ def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None
 
 @cache
 def available_threads() -> int:
-    """What torch would take: all cores, or the share that OMP_NUM_THREADS or the launcher gives this process."""
+    """Torch's own choice: all cores, or as many as OMP_NUM_THREADS or the launcher gives this process."""
     return torch.get_num_threads()
 
 
 def check_lengths(config: DictConfig, data: DataModule) -> None:
-    """Raises ConfigError where an epoch has fewer batches than lie between two validations."""
+    """Raises ConfigError if an epoch has fewer batches than there are between two validations."""
     every, batches = config.trainer.val_check_interval, data.batches_per_epoch()
     if config.trainer.check_val_every_n_epoch is not None and isinstance(every, int) and every > batches:
         raise ConfigError(
@@ -84,7 +88,7 @@ def check_lengths(config: DictConfig, data: DataModule) -> None:
 
 
 def check_world(config: DictConfig, data: DataModule, world: int) -> None:
-    """Raises ConfigError where the processes cannot share the batches out evenly."""
+    """Raises ConfigError if the batches cannot be divided evenly among the processes."""
     if config.dataset.batch_size % world:
         raise ConfigError(
             f"dataset.batch_size={config.dataset.batch_size} is that of all {world} devices together: make it a multiple."
@@ -98,9 +102,9 @@ def check_world(config: DictConfig, data: DataModule, world: int) -> None:
 
 
 def quiet() -> None:
-    """The libraries' hints are for those who write loops, not for those who watch one."""
+    """Silences the libraries' hints and warnings, which are for those who write training loops."""
     if not torch.cuda.is_available():
-        # Lightning sets it, and then every optimiser step asks the driver for GPUs again, at 0.2 ms
+        # set by Lightning; with it every optimiser step asks the driver for GPUs, which takes 0.2 ms
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

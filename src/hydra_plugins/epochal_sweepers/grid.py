@@ -1,4 +1,4 @@
-"""The sweeper behind `-m` and every experiment: looks at all runs of a grid before the first one starts."""
+"""The sweeper behind `-m` and every experiment: checks all runs of a grid before the first one starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from omegaconf import DictConfig, open_dict
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the choices, in Hydra's own grammar; those of the command line come before those of the config.
+    """Every combination of the choices, in Hydra's own grammar; the command line takes precedence over the config.
 
     Args:
         max_batch_size, params: As of Hydra's own sweeper.
-        before: Grids of their own, whose runs have ended before the others start: these may begin with their weights.
-        along: What a choice brings with it, e.g. `{model=vgg: [model.width=0.25]}`.
+        before: Further grids, whose runs end before the others start, which may start from their weights.
+        along: Overrides that a choice adds, e.g. `{model=vgg: [model.width=0.25]}`.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class GridSweeper(BasicSweeper):
 
         def launch() -> list[Any]:
             returns: list[Any] = []
-            for stage in stages:  # the second may begin with weights of the first
+            for stage in stages:  # runs of the second may start from weights of the first
                 returns += launcher.launch(stage, initial_job_idx=len(returns))
             return returns
 
         return grid.run(self.config, jobs, configs, launch)
 
     def jobs(self, choices: list[Override]) -> list[list[str]]:
-        """Every combination, with what its choices bring along unless that was chosen itself."""
+        """Every combination, with the overrides that `along` adds to its choices unless their keys were chosen themselves."""
         chosen = {override.get_key_element().lstrip("+") for override in choices}
         return [
             [*job, *(o for choice in job for o in self.along.get(choice, ()) if o.partition("=")[0] not in chosen)]
@@ -60,7 +60,7 @@ class GridSweeper(BasicSweeper):
         ]
 
     def earlier(self, arguments: list[str]) -> list[list[str]]:
-        """The runs of the grids before.
+        """The runs of the grids in `before`.
 
         Of what is typed, data set and seed concern them all; other keys only where no grid gives them a value. A grid
         of another model than the one that is typed is left out.
@@ -76,7 +76,7 @@ class GridSweeper(BasicSweeper):
         return found
 
     def choices(self, arguments: list[str], params: list[str] | None = None) -> list[Override]:
-        """One override a key, those of the command line before those of the config.
+        """One override per key; the command line takes precedence over the config.
 
         Raises:
             ConfigError: If the grid itself is to be several.
@@ -95,7 +95,7 @@ class GridSweeper(BasicSweeper):
         return list(overrides.values())
 
     def compose(self, job: Sequence[str]) -> DictConfig:
-        """The config of a run, to be looked at before it starts."""
+        """The config of a run, to be checked before it starts."""
         from epochal.experiments.launchers import elsewhere
 
         assert self.config is not None and self.hydra_context is not None
@@ -103,11 +103,11 @@ class GridSweeper(BasicSweeper):
         with open_dict(config):
             del config["hydra"]
             if elsewhere(self.config):
-                config.trainer.accelerator = "auto"  # whether there is a GPU, this machine cannot say
+                config.trainer.accelerator = "auto"  # this machine does not know whether the other has a GPU
         return config
 
     def _here(self) -> BasicLauncher:
-        """For one run: in this process, where its bar can be seen."""
+        """The launcher for a single run: in this process, so that its progress bar is shown."""
         assert self.config is not None and self.hydra_context is not None
         launcher = BasicLauncher()
         launcher.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
@@ -118,7 +118,7 @@ class GridSweeper(BasicSweeper):
         self.task_function = task_function
 
 
-# no dataclass: Hydra runs this module before it is in sys.modules, where they look themselves up
+# no dataclass, which would look itself up in sys.modules: Hydra runs this module before it is there
 GRID: dict[str, Any] = {
     "_target_": f"{__name__}.GridSweeper",
     "max_batch_size": None,

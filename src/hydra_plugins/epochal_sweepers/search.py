@@ -9,7 +9,7 @@ from hydra_plugins.epochal_sweepers.grid import GridSweeper
 
 
 class SearchSweeper(GridSweeper):
-    """Looks for good values of the keys that have a range; `sweep` in the config says how."""
+    """Searches good values of the keys that have a range, with the settings in the config's `sweep`."""
 
     def sweep(self, arguments: list[str]) -> Any:
         from epochal.core.errors import ConfigError

@@ -33,7 +33,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._saved_at = -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
-        # Where a validation follows, that saves: a run that goes on from a checkpoint before it would leave it out.
+        # If a validation follows, it saves: a run resumed from a checkpoint before it would skip it.
         if not self.every:
             return
         step = trainer.global_step
@@ -49,7 +49,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             old = self.best.get("value")
             better = (
                 old is None or not math.isfinite(old) or (value >= old if self.reports[1] == "max" else value <= old)
-            )  # the later of two equals
+            )  # of two equals the later one
         else:
             better = True
         if better:

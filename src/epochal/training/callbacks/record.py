@@ -1,4 +1,4 @@
-"""`summary.json` as the run goes on, and the pictures."""
+"""Keeps a run's summary and pictures up to date."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from epochal.training.run_folder import Run
 
 
 class Record(pl.Callback):
-    """Keeps `summary.json` true, the clock running, and stops at the last step with a validation.
+    """Writes `summary.json` and pictures, measures the time, and ends the training at its last step with a validation.
 
     Args:
-        run: Where to.
-        logger: Its metrics.
-        checkpoints: Know what was best.
+        run: The folder to write to.
+        logger: Has the newest metrics.
+        checkpoints: Has the best metric.
         known: What is known before the training: model, dataset, parameters ...
         total_steps: The training's length.
-        resumed_step: Where it goes on, 0 for a new run.
+        resumed_step: The step that training resumes at, 0 for a new run.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Record(pl.Callback):
     ) -> None:
         self.run, self.logger, self.checkpoints, self.known = run, logger, checkpoints, known
         self.total_steps, self.resumed_step = total_steps, resumed_step
-        self._mark: float | None = None  # when this stretch of training began
+        self._mark: float | None = None  # when the current stretch of training began; None during a validation
         self._marked_step = 0
         self._trained = {"seconds": 0.0, "steps": 0}  # without validations, all processes of this run together
         self._seconds = 0.0
@@ -86,7 +86,7 @@ class Record(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, PrunedError):
-            return  # no failure; the job says so
+            return  # no failure; Job.__exit__ writes the status
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
 
@@ -99,14 +99,14 @@ class Record(pl.Callback):
 
     @property
     def examples_per_second(self) -> float | None:
-        """In training, validations not counted."""
+        """Of the training, without validations."""
         seconds, steps = self._trained["seconds"], self._trained["steps"]
         if self._mark is not None:
             seconds += time.perf_counter() - self._mark
         return steps * self.logger.examples_per_step / seconds if steps and seconds else None
 
     def write(self, trainer: pl.Trainer, status: str, error: str | None = None) -> None:
-        """Writes `summary.json` as of now."""
+        """Writes `summary.json` with the current values."""
         if not trainer.is_global_zero:
             return
         step = min(trainer.global_step, self.total_steps)
@@ -127,7 +127,7 @@ class Record(pl.Callback):
         )
 
     def _open_loggers(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Opens W&B after the first step, which need not wait for it; its second is no part of the training's time."""
+        """Opens W&B after the first step, so that this need not wait; the second that it takes is not counted as training."""
         self._opened, started = True, time.perf_counter()
         for logger in trainer.loggers:
             if isinstance(logger, ArtifactLogger) and trainer.is_global_zero:

@@ -16,13 +16,14 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
+from epochal.core.metrics import direction
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import VOLATILE, Run
 
 
 class Wandb(ArtifactLogger):
-    """Lightning's WandbLogger, opened after the first step, which need not wait the second that it takes.
+    """Lightning's WandbLogger, opened after the first step, so that this need not wait the second that opening takes.
 
     Args:
         run: Its folder holds what is not sent.
@@ -47,10 +48,11 @@ class Wandb(ArtifactLogger):
     ) -> None:
         super().__init__()
         self.run, self.config, self.resuming = run, config, resuming
-        self.wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)  # an earlier one's goes on
+        self.wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)  # of a resumed run the same one
         self.project, self.entity, self.tags = project, entity, list(tags)
         self.group = group or group_of(config, run.overrides())
         self._logger: WandbLogger | None = None
+        self._defined: set[str] = set()  # metrics whose direction W&B knows
 
     def open_run(self) -> None:
         self.open()
@@ -76,7 +78,12 @@ class Wandb(ArtifactLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.open().log_metrics({**metrics, "step": step or 0}, step)
+        logger = self.open()
+        for name in metrics.keys() - self._defined:
+            if best := direction(name):  # by which W&B knows the better of two runs
+                logger.experiment.define_metric(name, step_metric="step", goal=f"{best}imize")
+            self._defined.add(name)
+        logger.log_metrics({**metrics, "step": step or 0}, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's record has the whole config from its start."""
@@ -123,7 +130,7 @@ def wandb_id(loggers: Iterable[Logger]) -> str | None:
 
 
 def group_of(config: DictConfig, overrides: Sequence[str]) -> str:
-    """The W&B group of a run: it and those that differ from it in their seed alone.
+    """The W&B group of a run, shared by runs that differ in their seed only.
 
     runs/lenet-mnist optimizer.lr=0.1
     """
@@ -131,7 +138,7 @@ def group_of(config: DictConfig, overrides: Sequence[str]) -> str:
     words = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
     others = sorted(word for key, word in words if key not in alike and key.split(".")[0] not in ("hydra", "logger"))
     name = f"{config.experiment or 'runs'}/{config.model.name}-{config.dataset.name}"
-    return " ".join([name, *others])[:128]  # W&B takes no longer one
+    return " ".join([name, *others])[:128]  # the longest that W&B accepts
 
 
 def wandb_mode(environment: Any = os.environ) -> str:
