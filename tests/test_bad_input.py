@@ -642,3 +642,29 @@ def test_a_real_process_ends_with_status_2(home):
         assert ended.returncode == 2
         assert words in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
         assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "says"),
+    [
+        ("optuna", ("sweep=lr", "model=cnn"), "A search needs Optuna: pip install 'epochal[sweep]'."),
+        (
+            "torchvision.models",
+            (
+                "model=resnet",
+                "model.depth=18",
+                "model.input=imagenet",
+                "model.pretrained=true",
+                "dataset.image_size=64",
+            ),
+            "needs torchvision: pip install 'epochal[pretrained]'",
+        ),
+        ("timm", ("model=timm",), "pip install 'epochal[timm]'"),
+        ("tensorboard", ("model=mlp", "logger=tensorboard"), "pip install 'epochal[tensorboard]'"),
+    ],
+)
+def test_a_missing_extra_is_named(refuse, monkeypatch, package, arguments, says):
+    import pytorch_lightning  # noqa: F401  # which imports torchvision by itself if it is installed
+
+    monkeypatch.setitem(sys.modules, package, None)
+    refuse("train", *arguments, says=(says,))

@@ -74,7 +74,7 @@ def test_where_no_usual_size_is_read_the_published_one_is_advised(monkeypatch: p
 
 def test_without_timm_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"timm is not installed: pip install -e '.\[timm\]'"):
+    with pytest.raises(ValueError, match=r"timm is not installed: pip install 'epochal\[timm\]'"):
         Timm.for_data(Images(3, 32, 32), TEN, network="test_vit")
 
 

@@ -114,7 +114,7 @@ def _published(network: str) -> Any:
     try:
         import timm
     except ImportError:
-        raise ValueError("timm is not installed: pip install -e '.[timm]'") from None
+        raise ValueError("timm is not installed: pip install 'epochal[timm]'") from None
     name, _, weights = str(network).partition(".")
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ class SearchSweeper(GridSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from epochal.core.errors import ConfigError
         from epochal.experiments import launchers  # only now, since Hydra imports every plugin at each start
+
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigError("A search needs Optuna: pip install 'epochal[sweep]'.")
         from epochal.experiments.sweeps.search import search
 
         if self.before or self.along:

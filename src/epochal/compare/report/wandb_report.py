@@ -40,7 +40,7 @@ def report(comparison: Comparison) -> Any:
         import wandb_workspaces.reports.v2 as wr
         from wandb_workspaces import expr
     except ModuleNotFoundError as error:
-        raise ConfigError("--publish needs W&B's package for reports: pip install -e '.[publish]'.") from error
+        raise ConfigError("--publish needs W&B's package for reports: pip install 'epochal[publish]'.") from error
 
     logged = [record for record in comparison.drawn if record.summary.get("wandb_id")]
     if not logged:

@@ -88,8 +88,17 @@ def normalisation(model: Any) -> dict[str, list[float]]:
 
 
 def _weights(model: Any) -> Any:
-    """Torchvision's newest weights for this network; nothing is downloaded yet."""
-    from torchvision.models import get_model_weights, list_models
+    """Torchvision's newest weights for this network; nothing is downloaded yet.
+
+    Raises:
+        ConfigError: If torchvision is not installed, or has no weights for this network.
+    """
+    try:
+        from torchvision.models import get_model_weights, list_models
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model.pretrained=true needs torchvision: pip install 'epochal[pretrained]', {ALTERNATIVE}"
+        ) from error
 
     name = model.torchvision_name if isinstance(model, TorchvisionWeights) else None
     if name is None:

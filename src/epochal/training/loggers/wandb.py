@@ -16,7 +16,6 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
-from epochal.core.metrics import direction
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import VOLATILE, Run
@@ -52,7 +51,6 @@ class Wandb(ArtifactLogger):
         self.project, self.entity, self.tags = project, entity, list(tags)
         self.group = group or group_of(config, run.overrides())
         self._logger: WandbLogger | None = None
-        self._defined: set[str] = set()  # metrics whose direction W&B knows
 
     def open_run(self) -> None:
         self.open()
@@ -78,12 +76,7 @@ class Wandb(ArtifactLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        logger = self.open()
-        for name in metrics.keys() - self._defined:
-            if best := direction(name):  # by which W&B knows the better of two runs
-                logger.experiment.define_metric(name, step_metric="step", goal=f"{best}imize")
-            self._defined.add(name)
-        logger.log_metrics({**metrics, "step": step or 0}, step)
+        self.open().log_metrics({**metrics, "step": step or 0}, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's record has the whole config from its start."""
