@@ -38,7 +38,7 @@ def measure(folder: str) -> None:
 
 
 def main() -> None:
-    from folders import many
+    from helpers.run_folders import many
 
     with tempfile.TemporaryDirectory() as place:
         folder = many(Path(place) / "runs", RUNS, ROWS)

@@ -23,7 +23,6 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch is imported later
 
-CONF = Path(__file__).absolute().parents[1] / "conf"
 LEAST = 4.0  # times as fast with memory
 SOURCE = 20  # tokens
 VOCABULARIES = {"transformer": 6000, "gpt": 65}
@@ -40,7 +39,7 @@ def make(name: str, tokens: int) -> Any:
 
     torch.manual_seed(0)
     text = Tokens(VOCABULARIES[name], tokens + 1)
-    return make_model(compose([f"model={name}"], "train", CONF), text, text).eval()
+    return make_model(compose([f"model={name}"]), text, text).eval()
 
 
 def transformer_ways(model: Any) -> dict[str, Way]:

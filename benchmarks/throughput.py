@@ -69,7 +69,7 @@ def make(overrides: list[str], steps: int) -> Any:
     from epochal.training.build import build
 
     overrides = [*overrides, "trainer=cpu", f"duration={steps}steps"]
-    config = compose(overrides, "train", Path(__file__).absolute().parents[1] / "conf")
+    config = compose(overrides)
     return build(config, console=Console(file=SINK, force_terminal=True, width=100))
 
 

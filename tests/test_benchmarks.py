@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import subprocess
@@ -24,3 +26,12 @@ def test_throughput_compares_the_framework_with_a_loop(case, beside, tmp_path):
     (found,) = json.loads(file.read_text())["cases"]
     assert (found["case"], found["contender"], found["beside"]) == (case, "none", beside)
     assert len(found["seconds"]) == 3 and 0.05 < found["ratio"] < 20
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.name)
+def test_what_a_benchmark_imports_of_ours_is_there(file):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("epochal", "helpers"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
