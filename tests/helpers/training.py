@@ -69,3 +69,34 @@ def in_new_process(function: Any, *arguments: Any) -> int:
     process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+# moments around the saving of a pair of checkpoints: before last.ckpt is there, before the link and before best.ckpt is
+# replaced, and after it
+SAVING = {
+    "before last": ("replace", "last.ckpt", 0),
+    "before link": ("link", "", 0),
+    "before best": ("replace", "best.ckpt", 0),
+    "after best": ("replace", "best.ckpt", 1),
+}
+
+
+def train_until_killed_saving(overrides: tuple[str, ...], moment: str, saves: int) -> None:
+    """Trains in this process, which kills itself at this moment (see `SAVING`) of its so many-th better checkpoint."""
+    import torch
+
+    torch.set_num_threads(1)
+    name, target, after = SAVING[moment]
+    real, left = getattr(os, name), [saves]
+
+    def dying(source: Any, destination: Any, *rest: Any, **named: Any) -> Any:
+        ours = Path(destination).parent.name == "checkpoints" and Path(destination).name.endswith(target)
+        left[0] -= ours
+        if after and ours:
+            real(source, destination, *rest, **named)
+        if ours and not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None if after and ours else real(source, destination, *rest, **named)
+
+    setattr(os, name, dying)
+    train(*overrides)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.training import in_new_process, train_until_killed
+from helpers.training import SAVING, in_new_process, train_until_killed, train_until_killed_saving
 
 HOOKS = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
 RUNS = {
@@ -83,9 +83,38 @@ def test_a_run_killed_ten_times_ends_in_the_same_bits(kind: str, tmp_path: Path)
         code = in_new_process(train_until_killed, (*killed, "resume=auto"), chance.randint(0, 2), where)
         assert code == -signal.SIGKILL
     assert in_new_process(train_until_killed, (*killed, "resume=auto"), None, "on_train_start") == 0
+    check_same(tmp_path / "whole", tmp_path / "killed")
 
-    runs = [next((tmp_path / name / "runs").iterdir()) for name in ("whole", "killed")]
-    assert len(list((tmp_path / "killed" / "runs").iterdir())) == 1
+
+SHORT = ("model=mlp", "dataset=digits", "dataset.train_size=320", "dataset.batch_size=32", "logger=none", "trainer=cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Outputs of runs that were not killed, by their duration."""
+    outputs = {duration: tmp_path_factory.mktemp("whole") for duration in ("1epochs", "3epochs")}
+    for duration, folder in outputs.items():
+        overrides = (*SHORT, f"duration={duration}", f"output_dir={folder}")
+        assert in_new_process(train_until_killed, overrides, None, "on_train_start") == 0
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("duration", "save", "moment"), [*(("3epochs", 2, moment) for moment in SAVING), ("1epochs", 1, "before link")]
+)
+def test_a_run_killed_while_it_saves_ends_with_the_same_pair_of_checkpoints(
+    duration: str, save: int, moment: str, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    killed = (*SHORT, f"duration={duration}", f"output_dir={tmp_path}", "resume=auto")
+    assert in_new_process(train_until_killed_saving, killed, moment, save) == -signal.SIGKILL
+    assert in_new_process(train_until_killed, killed, None, "on_train_start") == 0
+    check_same(whole[duration], tmp_path)
+
+
+def check_same(whole: Path, killed: Path) -> None:
+    """The only runs in these folders of outputs ended in the same bits."""
+    runs = [next((outputs / "runs").iterdir()) for outputs in (whole, killed)]
+    assert len(list((killed / "runs").iterdir())) == 1
     for name in ("last", "best"):
         one, other = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in runs)
         assert one["global_step"] == other["global_step"]

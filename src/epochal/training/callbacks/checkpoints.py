@@ -31,6 +31,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.run, self.every, self.reports, self.extra = run, every, reports, extra
         self.best: dict[str, Any] = {}  # metric, value, step
         self._saved_at = -1
+        self._better = False  # whether the checkpoint that is being written becomes best.ckpt
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
         # If a validation follows, it saves: a run resumed from a checkpoint before it would skip it.
@@ -65,7 +66,15 @@ class Checkpoints(pl.callbacks.Checkpoint):
             self._save(trainer, pl_module, better=not self.best or self.reports is None)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epochal"] = self.extra()
+        checkpoint["epochal"] = {**self.extra(), "is_best": self._better}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """After a kill between the writing of `last.ckpt` and the link, makes `best.ckpt` the file that it should be."""
+        known = checkpoint["epochal"].get("is_best")
+        if known is None:  # checkpoints of older versions: best was set just before it was saved
+            known = checkpoint["callbacks"].get(self.state_key, {}).get("step") == checkpoint["global_step"]
+        if known and trainer.is_global_zero:
+            self._link_best()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.best)
@@ -80,17 +89,22 @@ class Checkpoints(pl.callbacks.Checkpoint):
                     f"{name.removeprefix('model.')} is no longer finite at step {trainer.global_step:,}. "
                     "Try a smaller optimizer.lr, or trainer.gradient_clip_val=1."
                 )
+        self._better = better
         trainer.save_checkpoint(self.run.last)
         self._saved_at = trainer.global_step
         if better and trainer.is_global_zero:
-            link = self.run.best.with_name(".best.ckpt.part")
-            link.unlink(missing_ok=True)
-            try:
-                os.link(self.run.last, link)  # last.ckpt is replaced, never changed, so both may be one file
-            except OSError:
-                shutil.copyfile(self.run.last, link)
-            os.replace(link, self.run.best)
+            self._link_best()
         trainer.strategy.barrier()  # no rank looks for a checkpoint before it is there
+
+    def _link_best(self) -> None:
+        """Makes `best.ckpt` the same file as `last.ckpt`."""
+        link = self.run.best.with_name(".best.ckpt.part")
+        link.unlink(missing_ok=True)
+        try:
+            os.link(self.run.last, link)  # last.ckpt is replaced, never changed, so both may be one file
+        except OSError:
+            shutil.copyfile(self.run.last, link)
+        os.replace(link, self.run.best)
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

@@ -73,6 +73,8 @@ class RunLogger(ArtifactLogger):
         self._columns = list(reader.fieldnames or AXES)
         rows = [row for row in reader if int(row["step"]) <= step]
         self._rewrite(rows)
+        if rows:  # what is logged at its step still belongs to it
+            self._row = {**rows[-1], "step": int(rows[-1]["step"])}
         for row in rows:
             self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}
 
