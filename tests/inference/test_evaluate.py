@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.samples import pixels
+from helpers.samples import image_folder, pixels
 from helpers.training import train
 
 
@@ -77,3 +77,88 @@ def test_every_test_image_counts_the_same_in_batches_of_unlike_size(home):
     assert len(labels) == 359, "350 and 9"
     share = (prediction == labels).float().mean().item()
     assert job.run.summary()["metrics"]["test/accuracy"] == pytest.approx(share, abs=1e-6)
+
+
+WORDS = {"bad": "awful dull boring", "good": "great fine lovely", "so": "middling average usual"}
+TEXTS = ("model=gru", "model.hidden_size=16", "dataset=sentences", "duration=60steps", "logger=none")
+
+
+def sentences(file, classes, *, stored_as=None, rows=120):
+    """Texts whose words tell their class; of a ClassLabel where the names are `stored_as`, else plain labels."""
+    import datasets
+
+    order = classes if stored_as is None else stored_as
+    words = [list(WORDS.values())[i % len(classes)] for i in range(rows)]
+    labels = [classes[i % len(classes)] for i in range(rows)]
+    table = datasets.Dataset.from_dict({"text": [f"{w} number {i}" for i, w in enumerate(words)], "label": labels})
+    if isinstance(classes[0], str):
+        table = table.cast_column("label", datasets.ClassLabel(names=list(order)))
+    table.to_parquet(str(file))
+    return file
+
+
+@pytest.fixture
+def reader(home):
+    """A run that knows bad, good and so."""
+    file = sentences(home / "own.parquet", ("bad", "good", "so"))
+    job = train(*TEXTS, f"dataset.path={file}", "dataset.batch_size=16", "optimizer.lr=0.02")
+    assert job.run.summary()["metrics"]["test/accuracy"] == 1
+    return job
+
+
+def test_classes_of_other_data_are_matched_by_name(reader, command, home):
+    for classes, order, says in [
+        (("bad", "good", "so"), None, ""),
+        (("bad", "good", "so"), ("so", "bad", "good"), "matched by name"),
+        ((0, 1, 2), None, "matched by position (0 is bad, 1 is good, 2 is so)"),
+        ((-1, 0, 1), None, "matched by position (-1 is bad, 0 is good, 1 is so)"),
+    ]:
+        other = sentences(home / "other.parquet", classes, stored_as=order)
+        outcome = command("evaluate", f"run={reader.run.folder}", "dataset=sentences", f"dataset.path={other}")
+        assert outcome.status == 0, outcome.error
+        assert says in outcome.out
+        assert ("matched" in outcome.out) == bool(says)
+        written = reader.run.folder / "evaluation" / "sentences"
+        assert json.loads((written / "metrics.json").read_text())["test/accuracy"] == 1, (classes, order)
+        with (written / "per_class.csv").open() as stream:
+            assert [row["class"] for row in csv.DictReader(stream)] == list(map(str, classes))
+
+
+def test_classes_that_the_model_does_not_know_are_refused_by_name(reader, refuse, home):
+    for classes, says in [
+        (("bad", "fine", "so"), ("does not know fine", "lacks good")),
+        (("aardvark", "bison", "crow"), ("aardvark, bison, crow", "bad, good, so")),
+        (("bad", "good"), ("3 classes", "has 2")),
+        ((0, 1), ("3 classes", "has 2")),
+    ]:
+        other = sentences(home / "other.parquet", classes)
+        refuse("evaluate", f"run={reader.run.folder}", "dataset=sentences", f"dataset.path={other}", says=says)
+
+
+def test_images_in_another_order_of_classes_are_matched_by_name(home, command):
+    folder = image_folder(home / "pets", each=30)
+    job = train(*("model=mlp", "model.hidden=[8]", "dataset=images", f"dataset.path={folder}", "logger=none"),
+                *("dataset.batch_size=16", "duration=60steps"))  # fmt: skip
+    from epochal.core.specs import Classes
+    from epochal.inference.evaluate import match_classes, renumber
+    from epochal.inference.load import open_run
+
+    saved, before = open_run(job.run.folder), job.data.rows("test")[0].labels.clone()
+    assert match_classes(saved, job.data, Classes(("dog", "cat"))) != []
+    assert torch.equal(job.data.rows("test")[0].labels, 1 - before)
+    renumber(job.data, torch.tensor([1, 0]))
+    assert torch.equal(job.data.rows("test")[0].labels, before)
+
+
+def test_a_run_is_not_tested_on_its_own_data_after_they_changed(reader, refuse, command, home):
+    run, own = f"run={reader.run.folder}", home / "own.parquet"
+    unchanged = own.read_bytes()
+    says = ("dataset=sentences changed", "dataset=sentences dataset.path=")
+    sentences(own, ("bad", "good", "so"), rows=240)
+    refuse("evaluate", run, says=says)
+    refuse("evaluate", f"checkpoint={reader.run.last}", says=says)
+    assert command("evaluate", run, "dataset=sentences", f"dataset.path={own}").status == 0, "chosen as other data"
+    own.write_bytes(unchanged)
+    assert command("evaluate", run).status == 0
+    sentences(own, ("bad", "fine", "so"))
+    refuse("evaluate", run, says=says)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from torch import Tensor
 
 from epochal.config.instantiate import target_class
 from epochal.config.schema import wrong_numbers
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative, slug, write_atomically
 from epochal.core.format import number_text
-from epochal.core.specs import Classes, describe
+from epochal.core.specs import Classes, Inputs, Outputs, StepLabels, describe
 from epochal.data import DataModule
+from epochal.data.datamodule import SPLITS
 from epochal.inference.generate import print_response, set_options
 from epochal.inference.load import SavedRun, open_run, read_run
 from epochal.tasks import Task
@@ -28,21 +32,29 @@ from epochal.tasks.visuals import explain
 from epochal.training.console import rows_table, show_examples, show_texts
 from epochal.training.factories import make_data
 from epochal.training.loggers.files import save_artifacts
+from epochal.training.run_folder import Run
 from epochal.training.trainer import make_trainer
 
 # settings of the data that stay as in training when the run is tested on other data: windows, order of pixels, parts
 KEPT = ("context_length", "max_length", "eval_batch_size", "permuted", "split_seed")
+SHOWN = 5  # classes in a message
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # the name of a class that has none
 
 
 @dataclass
 class Rebuilt:
-    """A run's task with its best weights, the data to test it on, and the folder for what is found."""
+    """A run's task with its best weights, the data to test it on, and the folder for what is found.
+
+    Attributes:
+        notes: Sentences that the user should read beside the result, such as how the classes were matched.
+    """
 
     config: DictConfig
     task: Task
     data: DataModule
     trainer: pl.Trainer
     folder: Path
+    notes: list[str]
 
 
 def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, float]:
@@ -64,6 +76,8 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     console = console or Console()
     rebuilt = rebuild(config)
     task, data = rebuilt.task, rebuilt.data
+    for note in rebuilt.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if config.prompt is not None:
         task.trainer, rebuilt.trainer.datamodule = rebuilt.trainer, data  # type: ignore[attr-defined]  # as in a test
         task.to(rebuilt.trainer.strategy.root_device).eval()
@@ -120,7 +134,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     """The run that `run` or `checkpoint` names, with its own data or the `dataset` that was chosen.
 
     Raises:
-        ConfigError: If the folder or file is no run's, or the other data does not fit its model.
+        ConfigError: If the folder or file is no run's, its data changed, or the other data does not fit its model.
     """
     allow = tuple(config.allow)
     if config.checkpoint is not None:
@@ -131,13 +145,18 @@ def rebuild(config: DictConfig) -> Rebuilt:
         saved = open_run(config.run, allow, config.output_dir)
     saved.config.trainer = config.trainer
     set_options(saved.config, config)
-    if config.get("dataset") is not None:
+    other = config.get("dataset") is not None
+    if other:
         choose_data(saved, config)
     data = make_data(saved.config, saved.data)  # pixels are normalised and text is tokenized as in training
-    check_specs(saved, data)
+    inputs, outputs = data.specs(saved.config.task.name)
+    if not other and config.prompt is None:  # a text goes on without the data
+        check_unchanged(saved, data, outputs)
+    check_specs(saved, inputs, outputs)
+    notes = match_classes(saved, data, outputs) if other else []
     task = saved.task()
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
-    return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)))
+    return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)
 
 
 def choose_data(saved: SavedRun, config: DictConfig) -> None:
@@ -159,15 +178,79 @@ def choose_data(saved: SavedRun, config: DictConfig) -> None:
     saved.config.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
 
 
-def check_specs(saved: SavedRun, data: DataModule) -> None:
-    """Raises ConfigError where the data is of other sizes than the model reads, or has another number of classes."""
-    inputs, outputs = data.specs(saved.config.task.name)
+def check_unchanged(saved: SavedRun, data: DataModule, outputs: Outputs) -> None:
+    """Raises ConfigError where the run's own data changed since: rows that it learned from could be in the test part."""
+    known = Run(saved.folder).summary().get("data_fingerprint")
+    same_classes = not isinstance(outputs, Classes | StepLabels) or outputs == saved.outputs
+    if known in (None, data.fingerprint) and same_classes:
+        return
+    name = saved.config.dataset.name
+    path = " dataset.path=<file or folder>" if saved.config.dataset.get("path") else ""
+    raise ConfigError(
+        f"The data of dataset={name} changed since {saved.folder.name} began, so its test part may hold what the run "
+        f"learned from. Put the old data back, or test the run on data that it never saw, with dataset={name}{path}."
+    )
+
+
+def check_specs(saved: SavedRun, inputs: Inputs, outputs: Outputs) -> None:
+    """Raises ConfigError where data is of other sizes than the model reads, or has another number of classes."""
     name = saved.config.dataset.name
     if inputs != saved.inputs:
         raise ConfigError(f"The model reads {describe(saved.inputs)}, but dataset={name} yields {describe(inputs)}.")
-    trained = saved.outputs
-    if isinstance(trained, Classes) and isinstance(outputs, Classes) and outputs.count != trained.count:
-        raise ConfigError(f"The model tells {trained.count} classes apart, but dataset={name} has {outputs.count}.")
+    if type(outputs) is not type(saved.outputs):
+        raise ConfigError(f"The model gives {describe(saved.outputs)}, but dataset={name} has {describe(outputs)}.")
+
+
+def match_classes(saved: SavedRun, data: DataModule, outputs: Outputs) -> list[str]:
+    """Numbers the classes of other data as the run does: by their names, or by position where one has no names.
+
+    Returns:
+        What the user should know of it, if anything.
+
+    Raises:
+        ConfigError: If they are not the same classes.
+    """
+    trained, name = saved.outputs, saved.config.dataset.name
+    if not isinstance(trained, Classes | StepLabels) or not isinstance(outputs, Classes | StepLabels):
+        return []
+    ours, theirs = trained.names, outputs.names
+    unnamed = any(all(map(NUMBER.fullmatch, names)) for names in (ours, theirs))
+    if len(theirs) != len(ours) and (unnamed or set(theirs) < set(ours)):
+        raise ConfigError(f"The model tells {len(ours)} classes apart, but dataset={name} has {len(theirs)}.")
+    if theirs == ours:
+        return ["The classes have no names, only numbers: they are matched by number."] if unnamed else []
+    if len(set(ours)) == len(ours) and set(theirs) == set(ours):
+        renumber(data, torch.tensor([ours.index(word) for word in theirs]))
+        data.classes = trained  # type: ignore[attr-defined]  # pictures and tables take names from it
+        return ["The classes of the data are in another order than the run's: they are matched by name."]
+    if unnamed:
+        pairs = ", ".join(f"{there} is {here}" for here, there in zip(ours[:SHOWN], theirs))
+        more = f" and {len(ours) - SHOWN} more" if len(ours) > SHOWN else ""
+        return [f"Not all classes have names: those of dataset={name} are matched by position ({pairs}{more})."]
+    unknown, missing = (_some([w for w in a if w not in b]) for a, b in ((theirs, ours), (ours, theirs)))
+    lacks = f", and it lacks {missing}" if missing else ""
+    raise ConfigError(
+        f"The classes of dataset={name} are not those of the model: it does not know {unknown}{lacks}. Give data with "
+        "the classes that it learned."
+    )
+
+
+def renumber(data: DataModule, numbers: Tensor) -> None:
+    """Replaces each label by its entry in numbers (K,), in every split.
+
+    Raises:
+        ConfigError: If the data keeps no labels that can be replaced.
+    """
+    for split in SPLITS:
+        rows = data.rows(split)[0]
+        if not isinstance(getattr(rows, "labels", None), Tensor):
+            raise ConfigError(f"dataset={data.name} has the model's classes in another order; give them in the same.")
+        rows.labels = numbers[rows.labels]  # type: ignore[attr-defined]
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
 
 
 def images_to_explain(config: DictConfig, task: Task, data: DataModule) -> list[int]:
