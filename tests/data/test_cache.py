@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -138,3 +140,82 @@ def test_the_platform_has_a_folder_where_none_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_root().name == "epochal" and tmp_path in cache.cache_root().parents
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def emptied(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def zeroed(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(file.stat().st_size - 800)
+        stream.write(bytes(800))
+
+
+def a_folder_in_its_place(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGE = {
+    "array cut": ("numbers.npy", cut),
+    "array empty": ("numbers.npy", emptied),
+    "array gone": ("numbers.npy", Path.unlink),
+    "array zeroed": ("numbers.npy", zeroed),
+    "array a folder": ("numbers.npy", a_folder_in_its_place),
+    "meta cut": ("meta.json", cut),
+    "meta empty": ("meta.json", emptied),
+    "meta gone": ("meta.json", Path.unlink),
+    "meta another JSON": ("meta.json", lambda file: file.write_text("[]")),
+    "meta of NUL": ("meta.json", lambda file: file.write_bytes(bytes(file.stat().st_size))),
+}
+
+
+@pytest.mark.parametrize("hashed_always", [0, cache.HASHED_ALWAYS])
+@pytest.mark.parametrize("of_version_0_1", [False, True])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_folder_is_made_again_and_said(damage, of_version_0_1, hashed_always, monkeypatch, capfd):
+    monkeypatch.setattr(cache, "HASHED_ALWAYS", hashed_always)
+    folder = cache.cached("set", {}, make)
+    before = cache.read_meta(folder)
+    if of_version_0_1:
+        (folder / "meta.json").write_text(json.dumps({k: v for k, v in before.items() if k != "files"}))
+    name, hurt = DAMAGE[damage]
+    time.sleep(0.01)  # the clock of a file system is coarse
+    hurt(folder / name)
+    assert cache.cached("set", {}, make) == folder
+    assert capfd.readouterr().err == f"The cache folder {folder} is damaged; it is made again.\n"
+    assert cache.read_array(folder / "numbers.npy").tolist() == list(range(1000))
+    assert cache.read_meta(folder)["fingerprint"] == before["fingerprint"]
+
+
+@pytest.mark.parametrize("place", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_lies_in_the_place_of_a_folder_is_replaced(place, capfd):
+    folder = cache.cached("set", {}, make)
+    shutil.rmtree(folder)
+    place(folder)
+    assert cache.read_array(cache.cached("set", {}, make) / "numbers.npy")[-1] == 999
+    assert "damaged" in capfd.readouterr().err
+
+
+def test_a_whole_folder_of_version_0_1_or_copied_is_read_and_not_made_again(capfd):
+    folder = cache.cached("set", {}, make)
+    meta = cache.read_meta(folder)
+    (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "files"}))
+    cache.cached("set", {}, pytest.fail)
+    assert cache.read_meta(folder) == meta
+    os.utime(folder / "numbers.npy", ns=(1, 1))
+    cache.cached("set", {}, pytest.fail)
+    assert cache.read_meta(folder)["files"]["numbers.npy"][1] == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_large_array_that_was_not_changed_is_not_hashed(monkeypatch):
+    monkeypatch.setattr(cache, "HASHED_ALWAYS", 0)
+    cache.cached("set", {}, make)
+    monkeypatch.setattr(cache, "_hash_arrays", pytest.fail)
+    cache.cached("set", {}, make)

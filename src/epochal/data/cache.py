@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from epochal.core.errors import ConfigError
+from epochal.core.files import write_atomically
+from epochal.core.format import say
 
 LAYOUT = 2  # version of the files; raise it when their meaning changes, so that older folders are not read
+HASHED_ALWAYS = 16_000_000  # bytes of arrays that are hashed at each start, in 20 ms
 
 
 def cache_root() -> Path:
@@ -36,7 +40,8 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
         name: Prefix of the folder's name.
         key: All that the arrays depend on; must be serialisable as JSON.
         make: Writes `.npy` files into the folder that it is given, and returns the other metadata. It is saved in
-            `meta.json` with a hash of the arrays, "fingerprint".
+            `meta.json` with a hash of the arrays, "fingerprint", and their sizes and times, "files". A folder that is
+            damaged is made again.
 
     Raises:
         ConfigError: If the cache cannot be written, or the disk is full.
@@ -46,7 +51,7 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
     text = json.dumps({**key, "layout": LAYOUT}, sort_keys=True)
     root = cache_root()
     folder = root / f"{Path(name).name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if folder.is_dir():
+    if _whole(folder):
         return folder
     building = root / f".building-{folder.name}"
     try:
@@ -55,16 +60,21 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
         raise _not_writable(root, error) from error
     try:
         with FileLock(root / f".{folder.name}.lock"):
-            if folder.is_dir():
+            if _whole(folder):
                 return folder
+            if os.path.lexists(folder):
+                say(f"The cache folder {folder} is damaged; it is made again.")
+                _remove(folder)
             shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed, as the lock was free
             building.mkdir()
             try:
                 meta = make(building)
-                meta["fingerprint"] = _hash_arrays(building)
-                (building / "meta.json").write_text(json.dumps(meta))
                 for file in building.iterdir():
                     _sync(file)
+                meta["fingerprint"] = _hash_arrays(building)
+                meta["files"] = _stamps(building)
+                (building / "meta.json").write_text(json.dumps(meta))
+                _sync(building / "meta.json")
                 os.replace(building, folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -77,6 +87,50 @@ def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]
             raise _not_writable(root, error) from error
         raise
     return folder
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the folder holds what was written into it.
+
+    Files whose size and time are those in `meta.json` are taken for unchanged, unless they are so small that hashing
+    them costs nothing. Otherwise, and for folders without these numbers, the hash of the arrays decides.
+    """
+    try:
+        meta = read_meta(folder)
+        stamps = _stamps(folder)
+        if meta.get("files") == stamps and sum(size for size, _ in stamps.values()) > HASHED_ALWAYS:
+            return True
+        if {name: size for name, (size, _) in meta.get("files", stamps).items()} != {
+            n: s for n, (s, _) in stamps.items()
+        }:
+            return False
+        if meta["fingerprint"] != _hash_arrays(folder):
+            return False
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):  # a file is missing, or meta.json is no such thing
+        return False
+    if meta.get("files") != stamps:
+        with contextlib.suppress(OSError):  # another user's cache; it is hashed again at the next start
+            write_atomically(folder / "meta.json", json.dumps({**meta, "files": stamps}))
+    return True
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of the last change in ns of each array file, by its name."""
+    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(folder.glob("*.npy"))}
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, or whatever lies in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
