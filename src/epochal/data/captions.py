@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, Images, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tokenizers
+from epochal.data import cache, ragged, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import check_count
 from epochal.data.image_decoding import common_shape, decode_all, find_image_column
@@ -137,7 +136,7 @@ class CaptionData(StoredImages):
         import datasets
 
         if source.local is not None and (listed := next((f for n in LISTS if (f := source.local / n).is_file()), None)):
-            captions = read_list(listed)
+            captions = read_list(listed, source.encoding)
             files = [{"bytes": None, "path": str(_find(listed, name))} for name in captions]
             made = datasets.Dataset.from_dict({IMAGE: files})
             return {"train": made.cast_column(IMAGE, datasets.Image(decode=False))}, {"train": list(captions.values())}
@@ -207,23 +206,33 @@ class CaptionData(StoredImages):
         return self._texts[split].texts()
 
 
-def read_list(file: Path) -> dict[str, list[str]]:
+def read_list(file: Path, encoding: str | None = None) -> dict[str, list[str]]:
     """Captions by file name, from lines `file name, caption`; the first line is a header if it names no file.
 
     Raises:
-        ConfigError: If a line has no caption, or there are no lines.
+        ConfigError: If a line has no caption, a quotation mark is not closed, or there are no lines.
     """
     captions: dict[str, list[str]] = {}
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        for number, line in enumerate(csv.reader(stream), start=1):
-            if number == 1 and not Path(line[0] if line else "").suffix:
-                continue
-            if len(line) < 2 or not line[0].strip() or not ",".join(line[1:]).strip():
-                raise ConfigError(f"Line {number:,} of {file} is not a file's name, a comma and a caption.")
-            captions.setdefault(line[0].strip(), []).append(",".join(line[1:]).strip())
+    for number, line in tables.records(tables.read_text(file, encoding), file):
+        if number == 1 and not Path(line[0]).suffix:
+            continue
+        caption = ",".join(line[1:]).strip()
+        if not line[0].strip() or not caption:
+            raise ConfigError(f"Line {number:,} of {file} is not a file's name, a comma and a caption.")
+        # the quotation mark that closes it may be that of another caption
+        if any(_names_image(file, part) for part in caption.split("\n")[1:]):
+            raise ConfigError(
+                f"Line {number:,} of {file} opens a quotation mark that is not closed before the line ends; close it."
+            )
+        captions.setdefault(line[0].strip(), []).append(caption)
     if not captions:
         raise ConfigError(f"{file} lists no images.")
     return captions
+
+
+def _names_image(listed: Path, line: str) -> bool:
+    name = line.partition(",")[0].strip()
+    return "," in line and bool(name) and any((listed.parent / folder / name).is_file() for folder in FOLDERS)
 
 
 def _find(listed: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.specs import BEGIN, END, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tokenizers
+from epochal.data import cache, ragged, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
@@ -21,7 +21,7 @@ from epochal.data.stored import StoredExamples
 from epochal.data.tokenizers import size_of
 
 TOKENIZERS = ("bpe", "word", "character", "byte")
-TABLES = (".parquet", ".csv", ".json", ".jsonl", ".arrow", ".txt")  # suffixes that are not a language
+TABLES = (*tables.DELIMITED, *tables.JSON, ".parquet", ".arrow", ".gz")  # suffixes that are not a language
 
 Pairs = tuple[list[str], list[str]]  # N texts and their N translations
 
@@ -200,7 +200,7 @@ def read(source: sources.Source, scratch: Path, first: str, second: str) -> dict
     """
     if source.local is not None and source.local.is_dir() and (languages := _languages(source.local)):
         return _read_files(source, languages, first, second)
-    splits = sources.open_splits(source, scratch)
+    splits = tables.open_splits(source, scratch)
     found = {}
     for role, rows in splits.items():
         table = rows.with_format("arrow")[:]
@@ -238,7 +238,7 @@ def _check_language(source: sources.Source, option: str, language: str, language
 def _languages(folder: Path) -> list[str]:
     """The suffixes of the files train.<language>; none if the folder holds tables."""
     files = [f for f in sorted(folder.iterdir()) if f.stem in sources.SPLIT_NAMES["train"] and f.is_file()]
-    return [f.suffix[1:] for f in files if f.suffix and f.suffix not in TABLES]
+    return [f.suffix[1:] for f in files if f.suffix and f.suffix.lower() not in TABLES]
 
 
 def _read_files(source: sources.Source, languages: list[str], first: str, second: str) -> dict[str, Pairs]:
@@ -254,7 +254,7 @@ def _read_files(source: sources.Source, languages: list[str], first: str, second
                 missing = next(file for file in files if file not in there)
                 raise ConfigError(f"{there[0]} has no {missing.name} beside it; each language needs its file.")
             if there:
-                texts = [_lines(file) for file in files]
+                texts = [_lines(file, source.encoding) for file in files]
                 if len(texts[0]) != len(texts[1]):
                     raise ConfigError(
                         f"{files[0]} has {len(texts[0]):,} lines, but {files[1].name} has {len(texts[1]):,}; line by "
@@ -265,9 +265,8 @@ def _read_files(source: sources.Source, languages: list[str], first: str, second
     return found
 
 
-def _lines(file: Path) -> list[str]:
-    # splitlines() would also split at characters that may stand within a sentence, e.g. U+2028
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").removesuffix("\n").split("\n")
+def _lines(file: Path, encoding: str | None) -> list[str]:
+    lines = tables.read_lines(file, encoding)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise ConfigError(f"Line {number:,} of {file} is empty. Write it, or leave it out in both languages.")

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import PAD, Classes, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tokenizers
+from epochal.data import cache, ragged, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
@@ -38,7 +38,7 @@ class SentenceRows(Dataset[Batch]):
 
 
 class SentenceData(StoredExamples):
-    """Texts with a class each, from the Hub, a folder or a file (CSV, JSON lines, Parquet).
+    """Texts with a class each, from the Hub, a folder or a file (CSV, TSV, JSON lines, Parquet).
 
     Held-out rows and those of a smaller `train_size` have the classes in the proportions of the training split. The
     vocabulary is learned from the rows that are trained on.
@@ -157,13 +157,14 @@ def read(
         ConfigError: If there are no such columns, a row has no text or no label, a label is not in train, or train has
             one class only.
     """
-    splits = sources.open_splits(source, scratch)
+    splits = tables.open_splits(source, scratch)
     features = splits["train"].features
     label = sources.find_label_column(source, features, label_column, LABEL_COLUMNS)
     text = _find_text_column(source, features, text_column, label)
     texts, values = {}, {}
     for role, rows in splits.items():
-        found = list(rows[label])
+        # a blank at the end of a label is invisible, and would make a class of its own
+        found = [value.strip() or None if isinstance(value, str) else value for value in rows[label]]
         if role == "train" or any(value not in (-1, None) for value in found):
             texts[role], values[role] = list(rows[text]), found
             _check_rows(source, role, text, texts[role], label, found, features[label])
@@ -182,6 +183,11 @@ def _find_text_column(source: sources.Source, features: Any, given: str | None, 
     if text not in strings:
         raise ConfigError(
             f"The column {text} of {source.path} holds no text; name the one that does by dataset.text_column."
+        )
+    if text == label:
+        raise ConfigError(
+            f"dataset.text_column and dataset.label_column are both {text}, so the text would give the class away; "
+            f"name two columns. There are: {', '.join(features)}."
         )
     return text
 

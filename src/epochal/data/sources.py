@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class Source:
     config: str | None
     revision: str | None
     local: Path | None  # the file or folder; None: on the Hub
+    encoding: str | None = None  # of its text files; None: UTF-8, or the one that their byte order mark tells
 
     def fingerprint(self) -> dict[str, Any]:
         """A key that changes with the source: names, sizes and times of its files, or its id on the Hub."""
@@ -40,16 +41,25 @@ class Source:
         files = [self.local] if self.local.is_file() else sorted(f for f in self.local.rglob("*") if f.is_file())
         listing = [(str(f.relative_to(self.local)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         part = {"config": self.config} if self.config else {}
+        part |= {"encoding": self.encoding} if self.encoding else {}
         return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest(), **part}
 
 
-def locate(dataset: str, path: str | None, *, config: str | None = None, revision: str | None = None) -> Source:
+def locate(
+    dataset: str,
+    path: str | None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    encoding: str | None = None,
+) -> Source:
     """Finds a data set: first a copy in the folder `EPOCHAL_DATA`, then a file or folder of that name, then the Hub.
 
     Args:
         dataset: The choice in conf/dataset, for messages.
         path: Local file or folder, or id on the Hub.
         config, revision: Of a data set on the Hub, see `StoredData`.
+        encoding: Of its text files, see `StoredData`.
 
     Raises:
         ConfigError: If the path can be none of them, or the folder is empty.
@@ -73,7 +83,7 @@ def locate(dataset: str, path: str | None, *, config: str | None = None, revisio
         raise ConfigError(
             f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
-    return Source(dataset=dataset, path=path, config=config, revision=revision, local=local)
+    return Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
 
 
 def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
@@ -102,6 +112,15 @@ def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             raise cause from error  # `cache.cached` says that the disk is full
         raise _not_readable(source, error, cause, online) from error
+    return by_role(source, found)
+
+
+def by_role(source: Source, found: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The splits by the names "train", "validation" and "test"; a single one is train, whatever its name.
+
+    Raises:
+        ConfigError: If none is train, or it has no rows.
+    """
     splits = {}
     for role, names in SPLIT_NAMES.items():
         if name := next((name for name in names if name in found), None):

@@ -21,6 +21,7 @@ class StoredData(DataModule):
         path: Local file or folder, or id on the Hub.
         config: Configuration (subset) of a data set on the Hub.
         revision: Git revision of a data set on the Hub.
+        encoding: Of local text files, by its name in Python; None: UTF-8, or the one that their byte order mark tells.
         validation: What to hold out for validation: a fraction in (0, 1) of the training split, or a count. Unused if
             the source has a validation split.
         test: The same for the test.
@@ -34,6 +35,7 @@ class StoredData(DataModule):
         path: str | None,
         config: str | None = None,
         revision: str | None = None,
+        encoding: str | None = None,
         validation: int | float = 0.1,
         test: int | float = 0.1,
         train_size: int | float | None = None,
@@ -41,6 +43,7 @@ class StoredData(DataModule):
     ) -> None:
         super().__init__(**options)
         self.path, self.config, self.revision = None if path is None else str(path), config, revision
+        self.encoding = encoding
         self.validation, self.test, self.train_size = validation, test, train_size
 
     def locate(self) -> sources.Source:
@@ -49,7 +52,7 @@ class StoredData(DataModule):
         Raises:
             ConfigError: If they name none.
         """
-        return sources.locate(self.name, self.path, config=self.config, revision=self.revision)
+        return sources.locate(self.name, self.path, config=self.config, revision=self.revision, encoding=self.encoding)
 
 
 class StoredExamples(StoredData):

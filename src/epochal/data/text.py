@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Inputs, Outputs, Tokens
-from epochal.data import cache, sources, tokenizers
+from epochal.data import cache, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import smallest
 from epochal.data.stored import StoredData, count_of
 from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
 
+COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
 TOKENIZERS = ("character", "byte", "bpe")
 
 
@@ -119,18 +120,26 @@ class TextData(StoredData):
     def _read(self, source: sources.Source, building: Path) -> dict[str, str]:
         if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
             raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
-        if source.local is not None and source.local.suffix == ".txt":
-            return {"train": source.local.read_text(encoding="utf-8", errors="replace")}
+        if source.local is not None and source.local.is_file() and tables.suffix(source.local) not in COLUMNS:
+            return {"train": tables.read_running(source.local, source.encoding)}
         scratch = building / "scratch"
-        splits = sources.open_splits(source, scratch)
+        splits = tables.open_splits(source, scratch, running=True)
         columns = splits["train"].column_names
         column = self.column or next((c for c in ("text", "content", "code", "sentence") if c in columns), columns[0])
         sources.check_column(source, "column", column, columns)
-        if not isinstance(splits["train"][0][column], str):
+        if getattr(splits["train"].features[column], "dtype", None) not in ("string", "large_string"):
             raise ConfigError(
                 f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
             )
-        texts = {split: _joined(list(rows[column])) for split, rows in splits.items()}
+        texts = {}
+        for split, rows in splits.items():
+            found = list(rows[column])
+            if None in found:
+                raise ConfigError(
+                    f"Row {found.index(None)} of {source.path}, split {split}, has no {column}. Write one or leave the "
+                    "row out."
+                )
+            texts[split] = _joined(found)
         shutil.rmtree(scratch, ignore_errors=True)
         return texts
 

@@ -1,0 +1,289 @@
+"""Reads text files and tables of texts (CSV, TSV, JSON) strictly: no guess about encodings, quotes or missing values.
+
+`pandas`, which `datasets` reads tables with, takes the first column for an index where rows are longer than the head,
+fills short rows, and takes the words NA, None and null for missing values.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.core.errors import ConfigError
+from epochal.data import sources
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DELIMITED = (".csv", ".tsv", ".txt")
+JSON = (".json", ".jsonl", ".ndjson")
+BYTE_ORDER_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+INTEGER = re.compile(r"\s*[+-]?(?:0|[1-9][0-9]{0,17})\s*", re.ASCII)
+NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def suffix(file: Path) -> str:
+    """The suffix in lower case, without that of the compression: ".csv" of reviews.CSV.gz."""
+    name = file.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def read_text(file: Path, encoding: str | None = None) -> str:
+    """The text of a file, which may be compressed (.gz). Each end of a line is read as a newline as it stands: \\r too.
+
+    Args:
+        file: UTF-8, or UTF-8, UTF-16 or UTF-32 with a byte order mark, which is left out.
+        encoding: Another one, by its name in Python.
+
+    Raises:
+        ConfigError: If the file cannot be decoded, or holds NUL characters; it says in which line.
+    """
+    raw = file.read_bytes()
+    if file.suffix.lower() == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigError(f"{file} cannot be decompressed: {error}.") from error
+    used = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), None) or encoding or "utf-8"
+    try:
+        text = raw.decode(used)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].decode(used, "ignore").count("\n") + 1
+        named = "UTF-8" if used.startswith("utf-8") else used
+        raise ConfigError(
+            f"Line {line:,} of {file} is not text in {named}. Name the encoding that the file has, e.g. "
+            "dataset.encoding=cp949, or save it as UTF-8."
+        ) from error
+    except (LookupError, UnicodeError) as error:
+        raise ConfigError(f"dataset.encoding={encoding} is no encoding of text, such as cp949 or latin-1.") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ConfigError(
+            f"Line {line:,} of {file} has a NUL character, so the file is damaged, or it is not {used}: then name its "
+            "encoding, e.g. dataset.encoding=utf-16-le."
+        )
+    return text
+
+
+def read_running(file: Path, encoding: str | None = None) -> str:
+    """The text of a file, see `read_text`, with \n at the end of each line."""
+    return read_text(file, encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(file: Path, encoding: str | None = None) -> list[str]:
+    """The lines of a file without their ends, see `read_text`; a newline at its end makes no line.
+
+    Raises:
+        ConfigError: If there is a carriage return within a line, which some programs take for its end.
+    """
+    # splitlines() would also split at characters that may stand within a sentence, e.g. U+2028
+    text = _newlines(read_text(file, encoding)).replace("\r\n", "\n")
+    lines = text.removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:
+            raise ConfigError(
+                f"Line {number:,} of {file} has a carriage return within it, so its end is not clear; remove it."
+            )
+    return lines
+
+
+def records(text: str, file: Path, delimiter: str = ",", quoting: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """The number of its first line, and the cells, of each record that is not blank; quoted as in RFC 4180.
+
+    Raises:
+        ConfigError: If a quotation mark is not closed, or a line ends in a lone carriage return.
+    """
+    csv.field_size_limit(2**31 - 1)  # a text may be a whole book
+    rows = csv.reader(
+        io.StringIO(_newlines(text), newline="\n"),
+        delimiter=delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+    )
+    while True:
+        line = rows.line_num + 1
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            if "new-line" in str(error):
+                raise ConfigError(
+                    f"Line {rows.line_num:,} of {file} has a carriage return within it, so its end is not clear; "
+                    "remove it, or put the text in quotation marks."
+                ) from error
+            raise ConfigError(
+                f"Line {line:,} of {file} opens a quotation mark that is not closed before the end of the cell. Close "
+                'it, or write it twice ("") where it belongs to the text.'
+            ) from error
+        if cells is None:
+            return
+        if len(cells) > 1 or (cells and cells[0].strip()):
+            yield line, cells
+
+
+def read_table(file: Path, encoding: str | None = None, running: bool = False) -> dict[str, list[Any]]:
+    """The columns of a table with a head: CSV (commas, or semicolons or tabs), TSV, or JSON (lines, or one list).
+
+    All cells of CSV and TSV are text, as they are written; an empty cell is None. A .txt file is a table if its first
+    line has tabs; else, or if it is known to be running text, its lines are the column "text".
+
+    Raises:
+        ConfigError: If it cannot be read, a row is longer or shorter than the head, or two columns have one name.
+    """
+    text = read_text(file, encoding)
+    if suffix(file) in JSON:
+        return _read_json(text, file)
+    if (running and suffix(file) == ".txt") or not _has_head(text, file):
+        return {"text": read_running(file, encoding).removesuffix("\n").split("\n")}
+    head = text.split("\n", 1)[0]
+    delimiter = "\t" if suffix(file) in (".tsv", ".txt") else next((d for d in ",;\t" if d in head), ",")
+    found = records(text, file, delimiter, quoting=delimiter != "\t" or not _quotes_are_text(text, file))
+    _, names = next(found, (1, []))
+    # the index that pandas writes has no name
+    names = [name if name.strip() else f"Unnamed: {number}" for number, name in enumerate(names)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{file} has two columns called {twice}; give each a name of its own.")
+    rows = []
+    for line, cells in found:
+        if len(cells) != len(names):
+            what = {",": "comma", ";": "semicolon", "\t": "tab"}[delimiter]
+            raise ConfigError(
+                f"Line {line:,} of {file} has {_cells(len(cells))}, but the head has {len(names)}: {', '.join(names)}. "
+                f"Put texts with a {what} in quotation marks."
+            )
+        rows.append(cells)
+    columns = zip(*rows) if rows else [()] * len(names)
+    return {name: [cell if cell else None for cell in column] for name, column in zip(names, columns)}
+
+
+def open_splits(source: sources.Source, scratch: Path, running: bool = False) -> dict[str, Dataset]:
+    """As `sources.open_splits`; local CSV, TSV, JSON and .txt files are read by `read_table`.
+
+    Columns of CSV and TSV whose cells are all whole numbers, or all numbers, in all files are such; others are text.
+
+    Raises:
+        ConfigError: See there and `read_table`.
+    """
+    files = _table_files(source)
+    if files is None:
+        return sources.open_splits(source, scratch)
+    import datasets
+
+    tables: dict[str, dict[str, list[Any]]] = {}
+    for name, parts in files.items():
+        for part in parts:
+            table = read_table(part, source.encoding, running)
+            if set(tables.setdefault(name, table)) != set(table):
+                raise ConfigError(
+                    f"{part} has the columns {', '.join(table)}, but {parts[0]} has {', '.join(tables[name])}."
+                )
+            if tables[name] is not table:
+                for column, cells in table.items():
+                    tables[name][column].extend(cells)
+    if all(suffix(part) in DELIMITED for parts in files.values() for part in parts):
+        for column in {column for table in tables.values() for column in table}:
+            _convert([table for table in tables.values() if column in table], column)
+    found = {}
+    for name, table in tables.items():
+        try:
+            found[name] = datasets.Dataset.from_dict(table)
+        except (ValueError, TypeError) as error:  # those of pyarrow are among them
+            raise ConfigError(f"{source.local} holds values of several types in one column: {error}.") from error
+    return sources.by_role(source, found)
+
+
+def _newlines(text: str) -> str:
+    """The text with \\n at the end of its lines, also where they all end in \\r, as on old Macintosh computers."""
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
+def _has_head(text: str, file: Path) -> bool:
+    return suffix(file) != ".txt" or "\t" in text.split("\n", 1)[0]
+
+
+def _quotes_are_text(text: str, file: Path) -> bool:
+    """Whether a tab-separated file has quotation marks as part of its texts, as many have: without regard to them each
+    line has as many cells as the head, and a cell that begins with one does not end with it."""
+    lines = [line.rstrip("\r").split("\t") for line in _newlines(text).split("\n") if line.strip()]
+    if any(len(cells) != len(lines[0]) for cells in lines):
+        return False
+    return any(cell.startswith('"') and not QUOTED.fullmatch(cell) for cells in lines for cell in cells)
+
+
+def _read_json(text: str, file: Path) -> dict[str, list[Any]]:
+    """From a list of objects, an object of columns, or an object a line."""
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":  # which lines of objects are to it
+            raise ConfigError(f"Line {error.lineno:,} of {file} is not JSON: {error.msg}.") from error
+        whole = []
+        for line, content in enumerate(text.split("\n"), start=1):
+            try:
+                whole += [json.loads(content)] if content.strip() else []
+            except json.JSONDecodeError as wrong:
+                raise ConfigError(f"Line {line:,} of {file} is not JSON: {wrong.msg}.") from wrong
+    if isinstance(whole, dict):
+        if whole and all(isinstance(column, list) and len(column) > 1 for column in whole.values()):
+            return whole
+        whole = [whole]
+    wrong_row = next((number for number, row in enumerate(whole, start=1) if not isinstance(row, dict)), None)
+    if not isinstance(whole, list) or wrong_row:
+        raise ConfigError(f'Row {wrong_row} of {file} is no object such as {{"text": "...", "label": "..."}}.')
+    names = dict.fromkeys(name for row in whole for name in row)
+    return {name: [row.get(name) for row in whole] for name in names}
+
+
+def _convert(tables: list[dict[str, list[Any]]], column: str) -> None:
+    cells = [cell for table in tables for cell in table[column] if cell is not None]
+    kind = next((k for k, p in ((int, INTEGER), (float, NUMBER)) if cells and all(map(p.fullmatch, cells))), str)
+    for table in tables:
+        table[column] = [None if cell is None else kind(cell) for cell in table[column]]
+
+
+def _table_files(source: sources.Source) -> dict[str, list[Path]] | None:
+    """The files of each split if they are tables that `read_table` reads; None: `datasets` finds and reads them."""
+    local = source.local
+    if local is None:
+        return None
+    if local.is_file():
+        return {"train": [local]} if suffix(local) in (*DELIMITED, *JSON) else None
+    from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
+
+    in_config = bool(source.config) and (local / str(source.config)).is_dir()
+    root = local / str(source.config) if in_config else local
+    card = root / "README.md"
+    if (source.config and not in_config) or (card.is_file() and "\nconfigs:" in card.read_text(errors="ignore")):
+        return None  # configurations that the card defines
+    try:
+        patterns = get_data_patterns(str(root))
+        found = DataFilesDict.from_patterns(patterns, base_path=str(root))
+    except (EmptyDatasetError, FileNotFoundError):
+        return None
+    files = {split: [Path(name) for name in names] for split, names in found.items()}
+    if {suffix(file) for parts in files.values() for file in parts} - {*DELIMITED, *JSON, ".md", ""}:
+        return None
+    # notes in .txt may lie beside tables
+    for kinds in ((".csv", ".tsv", *JSON), (".txt",)):
+        kept = {split: [file for file in parts if suffix(file) in kinds] for split, parts in files.items()}
+        if any(kept.values()):
+            return {split: parts for split, parts in kept.items() if parts}
+    return None
