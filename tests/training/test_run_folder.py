@@ -6,6 +6,8 @@ import csv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from epochal.core.files import slug
 from epochal.training.loggers.files import RunLogger
 from epochal.training.run_folder import Run, newest_unfinished
@@ -51,6 +53,58 @@ def test_a_resumed_run_drops_rows_past_its_checkpoint_and_a_line_cut_off(tmp_pat
     assert [(r["step"], r["val/loss"]) for r in rows] == [("10", "0.2"), ("20", "0.1"), ("30", "")]
     assert float(rows[-1]["seconds"]) >= 100
     assert again.last == {"train/loss": 0.5, "val/loss": 0.1}
+
+
+ROWS = ["step,epoch,examples,seconds,train/loss", "10,2.0,320,0.1,0.5", "20,4.0,640,0.2,0.25", ""]
+BYTES = "\n".join(ROWS).encode()
+DAMAGED = {  # what became of the file: the steps that are left, and what is said
+    "one row edited": (BYTES.replace(b"0.5", b"half"), ["20"], "rows that cannot be read are dropped, 1 of"),
+    "a step edited": (BYTES.replace(b"10,2", b"ten,2"), ["20"], "rows that cannot be read are dropped, 1 of"),
+    "one cell too many": (BYTES.replace(b"0.25", b"0.25,7"), ["10"], "rows that cannot be read are dropped, 1 of"),
+    "cells missing": (BYTES.replace(b",0.2,0.25", b""), ["10"], "rows that cannot be read are dropped, 1 of"),
+    "a quotation mark": (BYTES.replace(b"10,2", b'"10,2'), ["20"], "rows that cannot be read are dropped, 1 of"),
+    "NUL at the end": (BYTES + bytes(100), ["10", "20"], ""),
+    "NUL and more rows": (BYTES + bytes(100) + b"\n", ["10", "20"], "rows that cannot be read are dropped, 1 of"),
+    "NUL alone": (bytes(300), [], "is missing or cannot be read; its rows begin after step 20."),
+    "other bytes": (BYTES.replace(b"0.5", b"\xff\xfe"), ["20"], "rows that cannot be read are dropped, 1 of"),
+    "semicolons": (BYTES.replace(b",", b";"), [], "is missing or cannot be read; its rows begin after step 20."),
+    "no head": (BYTES.partition(b"\n")[2], [], "is missing or cannot be read; its rows begin after step 20."),
+    "cut in a row of before": (BYTES[:-3], ["10"], "rows that cannot be read are dropped, 1 of"),
+    "cut in the head": (BYTES[:9], [], "is missing or cannot be read; its rows begin after step 20."),
+    "empty": (b"", [], "is missing or cannot be read; its rows begin after step 20."),
+    "Windows": (b"\xef\xbb\xbf" + BYTES.replace(b"\n", b"\r\n"), ["10", "20"], ""),
+    "blank lines": (BYTES + b"\n\n", ["10", "20"], ""),
+    "gone": (None, [], "is missing or cannot be read; its rows begin after step 20."),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_table_does_not_keep_a_run_from_going_on(damage, tmp_path, capfd):
+    content, steps, said = DAMAGED[damage]
+    logger = logger_in(tmp_path)
+    if content is not None:
+        logger.run.metrics.write_bytes(content)
+    logger.start(20, seconds_before=1.0, has_rows=True)
+    printed = capfd.readouterr().err
+    assert said in printed and bool(said) == bool(printed)
+    logger.log_metrics({"val/loss": 0.125}, 30)
+    with logger.run.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == [*steps, "30"]
+    assert rows[-1]["val/loss"] == "0.125"
+
+
+def test_what_is_logged_at_the_step_of_a_resume_goes_into_the_row_of_that_step(tmp_path):
+    logger = logger_in(tmp_path)
+    logger.run.metrics.write_bytes(BYTES)
+    logger.start(20, seconds_before=1.0)
+    logger.log_metrics({"test/loss": 0.125}, 20)
+    with logger.run.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["step"], row["train/loss"], row["test/loss"]) for row in rows] == [
+        ("10", "0.5", ""),
+        ("20", "0.25", "0.125"),
+    ]
 
 
 def test_a_run_has_one_process_at_a_time(tmp_path):

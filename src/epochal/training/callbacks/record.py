@@ -45,6 +45,7 @@ class Record(pl.Callback):
         self._trained = {"seconds": 0.0, "steps": 0}  # without validations, all processes of this run together
         self._seconds = 0.0
         self._opened = False
+        self._has_rows = False  # in metrics.csv, when the checkpoint was saved
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if trainer.world_size > 1:  # rank zero made the folder
@@ -52,7 +53,7 @@ class Record(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            self.logger.start(self.resumed_step, self._seconds)
+            self.logger.start(self.resumed_step, self._seconds, has_rows=self._has_rows)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._begin(trainer)
@@ -91,10 +92,14 @@ class Record(pl.Callback):
         self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.logger.seconds, **{f"trained_{k}": v for k, v in self._trained.items()}}
+        return {
+            "seconds": self.logger.seconds,
+            "has_rows": bool(self.logger.last),
+            **{f"trained_{k}": v for k, v in self._trained.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._seconds = state["seconds"]
+        self._seconds, self._has_rows = state["seconds"], state.get("has_rows", False)  # not in version 0.1
         self._trained = {"seconds": state["trained_seconds"], "steps": state["trained_steps"]}
 
     @property

@@ -13,7 +13,8 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from epochal.core.files import AXES, write_atomically
+from epochal.core.files import AXES, relative, write_atomically
+from epochal.core.format import say
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
@@ -63,16 +64,26 @@ class RunLogger(ArtifactLogger):
         """Seconds of training, those before a resume included."""
         return self.seconds_before + time.perf_counter() - self._started
 
-    def start(self, step: int, seconds_before: float) -> None:
-        """Begins the clock; after a resume, drops the rows that a killed process wrote past its last checkpoint."""
+    def start(self, step: int, seconds_before: float, *, has_rows: bool = False) -> None:
+        """Begins the clock; after a resume, drops the rows that a killed process wrote past its last checkpoint.
+
+        Args:
+            step: The last checkpoint's.
+            seconds_before: Of training, until then.
+            has_rows: Whether rows had been logged until then; if none can be read, this is said.
+        """
         self.seconds_before, self._started = seconds_before, time.perf_counter()
-        if not self.run.metrics.exists():
-            return
-        whole, _, _ = self.run.metrics.read_text().rpartition("\n")  # what follows the last newline, a kill cut off
-        reader = csv.DictReader(io.StringIO(whole))
-        self._columns = list(reader.fieldnames or AXES)
-        rows = [row for row in reader if int(row["step"]) <= step]
-        self._rewrite(rows)
+        rows: list[dict[str, str]] = []
+        unreadable = 0
+        if self.run.metrics.exists():
+            self._columns, rows, unreadable = read_rows(self.run.metrics, step)
+        if has_rows and not rows:
+            say(f"{relative(self.run.metrics)} is missing or cannot be read; its rows begin after step {step:,}.")
+        elif unreadable:
+            say(f"{relative(self.run.metrics)}: rows that cannot be read are dropped, {unreadable:,} of them.")
+        rows = [row for row in rows if int(row["step"]) <= step]
+        if self.run.metrics.exists():
+            self._rewrite(rows)
         if rows:  # what is logged at its step still belongs to it
             self._row = {**rows[-1], "step": int(rows[-1]["step"])}
         for row in rows:
@@ -100,7 +111,7 @@ class RunLogger(ArtifactLogger):
             self._row = {**self.axes(step or 0), **metrics}
             start = None
         if new := [name for name in metrics if name not in self._columns]:
-            rows = self._read()[: -1 if start is not None else None]
+            rows = [row for row in self._read() if int(row["step"]) != self._row["step"]]
             self._columns += new
             self._rewrite([*rows, self._row])
             return
@@ -116,10 +127,7 @@ class RunLogger(ArtifactLogger):
         save_artifacts(artifacts, self.run.pictures, stem="test_{}" if final else "{}_" + f"{step:06}")
 
     def _read(self) -> list[dict[str, str]]:
-        if not self.run.metrics.exists():
-            return []
-        with self.run.metrics.open(newline="") as stream:
-            return list(csv.DictReader(stream))
+        return read_rows(self.run.metrics)[1] if self.run.metrics.exists() else []
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         text = io.StringIO()
@@ -129,6 +137,38 @@ class RunLogger(ArtifactLogger):
         self._row_start = len(text.getvalue().encode())
         writer.writerows(rows[-1:])
         write_atomically(self.run.metrics, text.getvalue())
+
+
+def read_rows(file: Path, step: int | None = None) -> tuple[list[str], list[dict[str, str]], int]:
+    """The columns and rows of a `metrics.csv`, which a hand or a crash may have damaged, and how many rows are unreadable.
+
+    The end of the last row, which a kill may have cut off, counts as unreadable only if it is of this step or an earlier one.
+    """
+    *lines, end = file.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n").split("\n")
+    head = _cells(lines[0]) if lines else []
+    if "step" not in head or len(set(head)) < len(head):
+        return list(AXES), [], len([line for line in lines[1:] if line])
+    cells = [_cells(line) for line in lines[1:] if line]
+    rows = [dict(zip(head, row)) for row in cells if len(row) == len(head)]
+    rows = [row for row in rows if row["step"].isdecimal() and all(not v or _is_number(v) for v in row.values())]
+    first, comma, _ = end.partition(",")
+    cut = step is not None and bool(comma) and first.isdecimal() and int(first) <= step
+    return head, rows, len(cells) - len(rows) + cut
+
+
+def _cells(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # such as a field of megabytes
+        return []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def save_artifacts(artifacts: Artifacts, folder: Path, stem: str) -> list[Path]:
