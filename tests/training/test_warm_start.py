@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from rich.console import Console
 
-from helpers.samples import pixels
+from helpers.samples import image_folder, pixels
 from helpers.training import train
 
 SMALL = ("model=cnn", "model.filters=[4]", "model.hidden=8", "dataset=digits", "duration=2steps", "logger=none")
@@ -22,13 +24,19 @@ def weights(job):
 
 def beginning(*overrides):
     """The weights before the first step."""
+    return told(*overrides)[0]
+
+
+def told(*overrides):
+    """The weights before the first step, and what was printed about them."""
     from epochal.training.build import build
     from helpers.training import composed
 
-    with build(composed(*overrides)) as job:
+    printed = io.StringIO()
+    with build(composed(*overrides), console=Console(file=printed)) as job:
         state = {name: tensor.clone() for name, tensor in weights(job).items()}
         job.run.release()
-    return state
+    return state, " ".join(printed.getvalue().split())
 
 
 def test_a_run_begins_with_the_best_weights_of_another(home):
@@ -53,6 +61,33 @@ def test_other_classes_get_a_fresh_head_and_the_pixels_are_normalised_as_before(
         torch.testing.assert_close(after[name], best[f"model.{name}"], atol=1e-6, rtol=0)
     assert torch.equal(job.data.mean, parent.data.mean)
     assert job.run.summary()["init_from"] == str(parent.run.folder)
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"),
+    [(("cat", "dog"), True), (("dog", "hen"), False), (("ant", "cat"), False)],
+    ids=["the same", "others", "one of them at another place"],
+)
+def test_a_head_is_kept_for_the_same_classes_alone(classes, kept, home):
+    own, other = image_folder(home / "own"), image_folder(home / "other", classes=classes)
+    network = ("model=cnn", "model.filters=[4]", "model.hidden=8", "dataset.batch_size=4", "duration=1steps")
+    parent = train(*network, "dataset=images", f"dataset.path={own}", "logger=none")
+    start, said = told(*network, *("dataset=images", f"dataset.path={other}", f"init_from={parent.run.folder}"))
+    best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+    differing = {name for name, tensor in start.items() if not torch.equal(best[f"model.{name}"], tensor)}
+    assert differing == (set() if kept else {"head.4.weight", "head.4.bias"})
+    assert ("the head's too: task and classes are the same" if kept else "head.4 begins afresh") in said
+    assert kept or "the classes are others" in said
+
+
+def test_a_head_of_another_task_begins_afresh(home):
+    parent = train(*VIT, "task=masked_patch", "duration=1steps")
+    for task, says in (("next_patch", "begins afresh, as the task is another"), ("masked_patch", "the head's too")):
+        start, said = told(*VIT, f"task={task}", f"init_from={parent.run.folder}")
+        assert says in said
+        best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+        weight = next(name for name in start if name.startswith("pixels.") and name.endswith("weight"))
+        assert torch.equal(start[weight], best[f"model.{weight}"]) == (task == "masked_patch")
 
 
 def test_a_task_means_its_newest_run_of_the_same_model_data_and_seed(home):

@@ -111,7 +111,7 @@ def make_network(
     """
     model = make_model(config, *data.specs(config.task.name))
     if parent is not None:
-        console.print(load_matching_weights(model, parent, config), soft_wrap=True)
+        console.print(load_matching_weights(model, parent, config, data.specs(config.task.name)[1]), soft_wrap=True)
     if config.model.get("pretrained"):
         data.load_state(normalisation(model))
         data.prepare()

@@ -36,7 +36,7 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     with torch.device("meta"):
         model = make_model(config, *data.specs(config.task.name))
     if parent is not None:
-        load_matching_weights(model, parent, config)
+        load_matching_weights(model, parent, config, data.specs(config.task.name)[1])
     if config.model.get("pretrained"):
         normalisation(model)  # says so if there are no weights for it
     check_lengths(config, data)

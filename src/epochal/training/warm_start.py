@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from epochal.config.compose import option_file
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative
-from epochal.core.specs import from_plain
+from epochal.core.specs import Outputs, class_count, from_plain
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, runs_folder
@@ -85,8 +86,13 @@ def is_task(name: str) -> bool:
     return option_file("task", name) is not None and not Path(name).is_dir()
 
 
-def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig) -> str:
-    """Loads another run's weights into a network and returns a sentence about it; a head of another shape stays as initialised.
+def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, outputs: Outputs) -> str:
+    """Loads another run's weights into a network and returns a sentence about it.
+
+    The head is kept where task, class names and their order agree. Otherwise what depends on them stays as initialised.
+
+    Args:
+        outputs: What the network must return.
 
     Raises:
         ConfigError: If the two are not the same network up to their heads, naming what does not fit.
@@ -106,10 +112,23 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig) 
             f"init_from={config.init_from} holds weights of model={parent.checkpoint['epochal']['config']['model']['name']} that do not "
             f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
         )
+    why, others = _other_head(parent, config, outputs)
+    kept = {k: v for k, v in fitting.items() if not (k.startswith(heads) and others(v))}
     if not next(model.parameters()).is_meta:
-        model.load_state_dict(fitting, strict=False)
-    fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in fitting))
-    return f"Weights: those of {relative(parent.run.folder)}" + (f"; {fresh} begins afresh." if fresh else ".")
+        model.load_state_dict(kept, strict=False)
+    fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in kept))
+    end = f"; {fresh} begins afresh{why}." if fresh else ", the head's too: task and classes are the same."
+    return f"Weights: those of {relative(parent.run.folder)}{end}"
+
+
+def _other_head(parent: Parent, config: DictConfig, outputs: Outputs) -> tuple[str, Callable[[Tensor], bool]]:
+    """Why the head must begin afresh, for the end of a sentence, and which of its tensors; none where all agrees."""
+    known, classes = parent.checkpoint["epochal"], class_count(outputs)
+    if known["config"]["task"]["name"] != config.task.name:
+        return ", as the task is another", lambda tensor: True
+    if classes is None or outputs == from_plain(known["specs"][1]):
+        return "", lambda tensor: False
+    return ", as the classes are others", lambda tensor: tensor.ndim > 0 and len(tensor) == classes
 
 
 def _misfit(name: str, here: Tensor | None, there: Tensor | None) -> str:
