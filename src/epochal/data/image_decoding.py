@@ -6,13 +6,14 @@ stores it, a dict with "bytes" or, if they are None, "path".
 
 from __future__ import annotations
 
-import io
+import errno
 import os
 import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Images
-from epochal.data import cache, sources
+from epochal.data import cache, pictures, sources
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 
@@ -36,7 +37,7 @@ def decode_labelled(
     """Writes `<role>_images.npy`, uint8 (N, C, H, W), and `<role>_labels.npy`, int64 (N,).
 
     Returns:
-        "splits": the roles; "classes": their names; "shape": [C, H, W].
+        "splits": the roles; "classes": their names; "shape": [C, H, W]; "span": see `_survey`, if there is one.
 
     Raises:
         ConfigError: If the source is not a set of images with a label each.
@@ -83,10 +84,10 @@ def _are_labels(labels: np.ndarray, count: int) -> bool:
 
 
 def _fit(pixels: np.ndarray, side: int) -> np.ndarray:  # (C, H, W) -> (C, side, side)
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    return _channels_first(np.asarray(ImageOps.fit(image, (side, side))))
+    return _fitted(image, (side, side))
 
 
 def _channels_first(pixels: np.ndarray) -> np.ndarray:  # (H, W) or (H, W, 3) -> (C, H, W)
@@ -112,12 +113,12 @@ def _decode_splits(
         )
     labels, names = sources.encode_labels(source, features[label_column], values)
     encoded = {role: splits[role].cast_column(image_column, datasets.Image(decode=False)) for role in values}
-    size, mode = common_shape(source, encoded, image_column, image_size)
+    size, mode, span = _survey(source, encoded, image_column, image_size)
     for role, rows in encoded.items():
-        decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode)
+        decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode, span)
         cache.create_array(building / f"{role}_labels.npy", (len(rows),), np.int64)[:] = labels[role]
     shutil.rmtree(building / "scratch", ignore_errors=True)
-    return {"splits": list(encoded), "classes": names}
+    return {"splits": list(encoded), "classes": names, **({"span": span} if span else {})}
 
 
 def find_image_column(source: sources.Source, features: Any, given: str | None) -> str:
@@ -151,30 +152,57 @@ def common_shape(
     Raises:
         ConfigError: If the images have different sizes and no image_size is given.
     """
-    sizes, grey = set(), True
+    return _survey(source, splits, column, image_size)[:2]
+
+
+def _survey(
+    source: sources.Source, splits: dict[str, Any], column: str, image_size: int | None
+) -> tuple[tuple[int, int], str, tuple[float, float] | None]:
+    """What `common_shape` returns, and the values of black and white of images with more than 8 bits a channel.
+
+    These are the same for all images, so that a dark one stays darker than a bright one; such images are decoded here.
+    """
+    sizes, grey, low, high, floats = set(), True, float("inf"), -float("inf"), False
     for role, rows in splits.items():
         for number, item in enumerate(_items(rows, column)):
-            with _open(source, role, number, item) as image:
-                sizes.add(image.size)
-                grey = grey and image.mode in ("1", "L", "I;16", "I", "LA")
+            with _reading(source, role, number, item), _open(item) as image:
+                sizes.add(pictures.upright_size(image))
+                grey = grey and image.mode in pictures.GREY
+                if image.mode in pictures.DEEP:
+                    least, most = pictures.extremes(image)
+                    low, high, floats = min(low, least), max(high, most), floats or image.mode == "F"
+    span = pictures.value_range(low, high, floats) if low <= high else None
     if image_size:
-        return (image_size, image_size), "L" if grey else "RGB"
+        sizes = {(image_size, image_size)}
     if len(sizes) > 1:
         raise ConfigError(
             f"The images of {source.path} are of {len(sizes):,} different sizes, from {min(sizes)} to {max(sizes)} "
             "pixels; give them one with dataset.image_size=64."
         )
-    return sizes.pop(), "L" if grey else "RGB"
+    return sizes.pop(), "L" if grey else "RGB", span
 
 
 def decode_all(
-    source: sources.Source, role: str, rows: Any, column: str, file: Path, size: tuple[int, int], mode: str
+    source: sources.Source,
+    role: str,
+    rows: Any,
+    column: str,
+    file: Path,
+    size: tuple[int, int],
+    mode: str,
+    span: tuple[float, float] | None = None,
 ) -> None:
-    """Decodes all images of a role, with a thread for each core, into a new file of uint8 (N, C, H, W)."""
+    """Decodes all images of a role, with a thread for each core, into a new file of uint8 (N, C, H, W).
+
+    Args:
+        size, mode: See `common_shape`.
+        span: See `pictures.plain`.
+    """
     images = cache.create_array(file, (len(rows), len(mode), size[1], size[0]), np.uint8)
 
     def load(number: int, item: dict[str, Any]) -> None:
-        images[number] = _decode(source, role, number, item, size, mode)
+        with _reading(source, role, number, item), _open(item) as image:
+            images[number] = _fitted(pictures.plain(image, mode, span), size)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(load, range(len(rows)), _items(rows, column)):
@@ -182,58 +210,45 @@ def decode_all(
     images.flush()  # type: ignore[attr-defined]  # np.memmap has it
 
 
-def _open(source: sources.Source, role: str, number: int, item: dict[str, Any]) -> Any:
-    from PIL import Image, UnidentifiedImageError
+def _open(item: dict[str, Any]) -> Any:
+    return pictures.open_picture(item["bytes"] if item["bytes"] is not None else item["path"])
 
+
+def _fitted(image: Any, size: tuple[int, int]) -> np.ndarray:
+    """A PIL image in mode "L" or "RGB" as uint8 (C, H, W), resized and cropped to size, (width, height)."""
+    from PIL import ImageOps
+
+    return _channels_first(np.asarray(image if image.size == size else ImageOps.fit(image, size)))
+
+
+@contextmanager
+def _reading(source: sources.Source, role: str, number: int, item: dict[str, Any] | None) -> Iterator[None]:
+    """Names the image in the error that reading it raises."""
     try:
-        return Image.open(io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"])
-    except (UnidentifiedImageError, OSError, TypeError) as error:
-        raise _corrupted(source, role, number, item) from error
+        yield
+    except pictures.errors() as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise  # not the file's fault
+        name = f" ({item['path']})" if item and item.get("path") else ""
+        raise ConfigError(
+            f"Image {number} of {source.path}, split {role}{name}, {pictures.fault(error)}. Repair it or leave it out."
+        ) from error
 
 
-def _decode(
-    source: sources.Source, role: str, number: int, item: dict[str, Any], size: tuple[int, int], mode: str
-) -> np.ndarray:
-    """One image as uint8 (C, H, W), resized and cropped to size."""
-    from PIL import Image, ImageOps
-
-    try:
-        with _open(source, role, number, item) as image:
-            if image.mode in ("I;16", "I"):  # 16 bits a pixel, of which convert() would keep the lower 8
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-            image = image.convert(mode)
-            if image.size != size:
-                image = ImageOps.fit(image, size)
-            return _channels_first(np.asarray(image))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _corrupted(source, role, number, item) from error
-
-
-def _corrupted(source: sources.Source, role: str, number: int, item: dict[str, Any]) -> ConfigError:
-    name = f" ({item['path']})" if item.get("path") else ""
-    return ConfigError(
-        f"Image {number} of {source.path}, split {role}{name}, cannot be decoded. Repair it or leave it out."
-    )
-
-
-def to_pixels(example: Any, spec: Images) -> np.ndarray:
+def to_pixels(example: Any, spec: Images, span: tuple[float, float] | None = None) -> np.ndarray:
     """One image as pixels of the size that a network reads, uint8 (C, H, W); another size is resized and cropped.
 
     Args:
         example: The path of a file, a PIL image, or uint8 pixels (H, W), (H, W, 3) or (C, H, W).
         spec: Of the network's inputs.
+        span: See `pictures.plain`; that of the images that the network was trained on.
 
     Raises:
         ConfigError: If the example is no image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
-    if isinstance(example, str | os.PathLike):
-        try:
-            example = Image.open(example)
-        except (UnidentifiedImageError, OSError) as error:
-            raise ConfigError(f"{example} is no image that can be read.") from error
-    if not isinstance(example, Image.Image):
+    if not isinstance(example, Image.Image | str | os.PathLike):
         pixels = np.asarray(example)
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
             raise ConfigError(
@@ -242,7 +257,9 @@ def to_pixels(example: Any, spec: Images) -> np.ndarray:
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
             pixels = pixels.transpose(1, 2, 0)
         example = Image.fromarray(pixels.squeeze())
-    image = example.convert("L" if spec.channels == 1 else "RGB")
-    if image.size != (spec.width, spec.height):
-        image = ImageOps.fit(image, (spec.width, spec.height))
-    return _channels_first(np.asarray(image))
+    try:
+        image = example if isinstance(example, Image.Image) else pictures.open_picture(example)
+        plain = pictures.plain(image, "L" if spec.channels == 1 else "RGB", span)
+    except pictures.errors() as error:
+        raise ConfigError(f"{example} is no image that can be read: it {pictures.fault(error)}.") from error
+    return _fitted(plain, (spec.width, spec.height))

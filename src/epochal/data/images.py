@@ -149,12 +149,14 @@ class ImageData(StoredImages):
     ) -> None:
         super().__init__(test=test, **options)
         self.label_column, self.permuted = label_column, permuted
+        self.span: tuple[float, float] | None = None  # black and white of images with more than 8 bits a channel
 
     def prepare(self) -> None:
         folder = self._decoded()
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
         self.inputs = Images(*meta["shape"])
+        self.span = tuple(meta["span"]) if "span" in meta else None
         self.classes = Classes(tuple(meta["classes"]))
         arrays = {
             role: (cache.read_array(folder / f"{role}_images.npy"), cache.read_array(folder / f"{role}_labels.npy"))
@@ -198,6 +200,13 @@ class ImageData(StoredImages):
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, self.classes if task == "classification" else self.inputs
 
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), **({"span": self.span} if self.span else {})}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.span = state.get("span")
+
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         super().restore(inputs, outputs)
         if isinstance(outputs, Classes):
@@ -205,7 +214,7 @@ class ImageData(StoredImages):
         self._draw_order()
 
     def encode(self, examples: Sequence[Any]) -> tuple[Tensor, None]:
-        images = [to_pixels(example, self.inputs) for example in examples]
+        images = [to_pixels(example, self.inputs, self.span) for example in examples]
         return self.normalise(torch.from_numpy(np.stack(images))), None
 
     def rows(self, split: str) -> tuple[ImageRows, int]:

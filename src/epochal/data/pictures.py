@@ -1,0 +1,160 @@
+"""One encoded picture of any kind to plain pixels: upright, on white, 8 bits a channel, grey or RGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of one channel with more than 8 bits
+GREY = (*DEEP, "1", "L", "LA", "La")
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners; stored in 16 bits, the upper ones are 0
+ORIENTATION = 0x0112  # EXIF tag
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_NOTES = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profile and texts, which the pixels do not need
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What Pillow raises on a file that is damaged or larger than its bound."""
+    from PIL import Image
+
+    damaged = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
+    return (*damaged, zlib.error, Image.DecompressionBombError)
+
+
+def fault(error: BaseException) -> str:
+    """What is wrong with the file, for a sentence that begins with its name."""
+    from PIL import Image
+
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that an image may have"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return f"cannot be read ({error.strerror})"
+    return "cannot be decoded"
+
+
+def open_picture(content: Any) -> Any:
+    """A PIL image, not decoded yet.
+
+    Args:
+        content: Path, or the encoded bytes.
+
+    Raises:
+        errors(): If it is no picture, damaged, or above Pillow's bound of pixels.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():  # of pictures that are large, but read
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+        except ValueError:  # a colour profile or text that unpacks to more than Pillow's bound
+            content = _bytes(content)
+            if not content.startswith(PNG):
+                raise
+            return Image.open(io.BytesIO(_without_notes(content)))
+        if image.format == "TIFF" and not isinstance(content, bytes) and image.getexif().get(ORIENTATION, 1) > 4:
+            # Pillow scrambles the pixels of one that lies on its side when it maps the file into memory
+            image.close()
+            return Image.open(io.BytesIO(_bytes(content)))
+        return image
+
+
+def _bytes(content: Any) -> bytes:
+    return content if isinstance(content, bytes) else Path(content).read_bytes()
+
+
+def _without_notes(png: bytes) -> bytes:
+    """The PNG file without its colour profile and texts."""
+    parts, start = [PNG], len(PNG)
+    while start + 8 <= len(png):
+        (length,) = struct.unpack(">I", png[start : start + 4])
+        end = start + 12 + length  # length, type, content, checksum
+        if png[start + 4 : start + 8] not in PNG_NOTES:
+            parts.append(png[start:end])
+        start = end
+    return b"".join(parts)
+
+
+def _orientation(image: Any) -> int:
+    """EXIF's orientation, 1 to 8. Not of TIFF files, which Pillow turns by itself."""
+    if image.format == "TIFF" or not {"exif", "xmp", "XML:com.adobe.xmp"} & set(image.info):
+        return 1
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except errors():  # damaged notes do not make the pixels wrong
+        return 1
+
+
+def upright_size(image: Any) -> tuple[int, int]:
+    """(width, height) as the picture is shown."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def extremes(image: Any) -> tuple[float, float]:
+    """Least and greatest value of a picture of one of the modes `DEEP`.
+
+    Raises:
+        ValueError: If it has values that are no numbers.
+    """
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are no numbers")
+    return float(values.min()), float(values.max())
+
+
+def value_range(low: float, high: float, floats: bool) -> tuple[float, float]:
+    """The values of black and white in a set of pictures whose values go from low to high.
+
+    Integers: the least usual depth that holds them; floats: [0, 1] or [0, 255]; low and high where that does not fit.
+    """
+    usual = (1.0, 255.0) if floats else tuple(2.0**bits - 1 for bits in BIT_DEPTHS)
+    white = next((white for white in usual if high <= white), None) if low >= 0 else None
+    return (low, high) if white is None else (0.0, white)
+
+
+def _to_8_bits(image: Any, span: tuple[float, float]) -> Any:
+    """A picture of one of the modes `DEEP` in mode "L"; span is black and white."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    low, high = span
+    if low == 0 and (int(high) + 1).bit_length() - 1 in BIT_DEPTHS and image.mode != "F":
+        shift = (int(high) + 1).bit_length() - 9  # the upper 8 bits
+        scaled = values.astype(np.int64).clip(0, int(high)) >> shift
+    else:
+        scaled = ((values.astype(np.float64) - low) * (255 / max(high - low, 1e-12))).round().clip(0, 255)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def plain(image: Any, mode: str, span: tuple[float, float] | None = None) -> Any:
+    """The picture upright, on white where it is transparent, in mode "L" or "RGB".
+
+    Args:
+        span: The values of black and white in pictures with more than 8 bits, see `value_range`; None: as they are
+            in this picture alone.
+
+    Raises:
+        errors(): If it is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    turned = _orientation(image) != 1
+    if image.mode in DEEP:
+        low, high = extremes(image)
+        exif = image.info.get("exif")
+        image = _to_8_bits(image, span or value_range(low, high, image.mode == "F"))
+        if turned and exif:
+            image.info["exif"] = exif
+    if turned:
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)

@@ -1,0 +1,196 @@
+"""Images as people have them: turned, transparent, deep, damaged; linked folders, and folders with unlucky names."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from epochal.core.errors import ConfigError
+from epochal.core.specs import Images
+from epochal.data import ImageData
+from epochal.data.image_decoding import to_pixels
+from helpers.samples import pixels
+
+
+def prepared(path: Path | str, **options: Any) -> ImageData:
+    data = ImageData(name="images", path=str(path), **{"batch_size": 2, **options})
+    data.prepare()
+    return data
+
+
+def arrays(data: ImageData) -> np.ndarray:
+    """All images of train, uint8 (N, C, H, W), in the order of the files."""
+    return data.rows("train")[0].images.numpy()
+
+
+def folder_of(folder: Path, images: list[Any], suffix: str, **options: Any) -> Path:
+    """The images in two class folders, five times each, in their order."""
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(images * 5):
+            image.save(folder / name / f"{number:02d}{suffix}", **options)
+    return folder
+
+
+# -- pixels ---------------------------------------------------------------------------------------------------------
+
+UPRIGHT = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40  # 2 rows, 3 columns
+STORED = {  # how a picture that is UPRIGHT is stored, by EXIF orientation
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.T,
+    6: np.rot90(UPRIGHT),
+    7: UPRIGHT[::-1, ::-1].T,
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+def oriented(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+@pytest.mark.parametrize("number", STORED)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_picture_is_upright(tmp_path, number, suffix):
+    options = {"exif": oriented(number), **({"lossless": True} if suffix == ".webp" else {})}
+    image = Image.fromarray(np.ascontiguousarray(STORED[number]))
+    data = prepared(folder_of(tmp_path / "x", [image], suffix, **options))
+    assert (data.inputs.height, data.inputs.width) == (2, 3)
+    assert (arrays(data) == UPRIGHT).all()
+    assert (to_pixels(tmp_path / "x" / "a" / f"00{suffix}", data.inputs) == UPRIGHT).all()
+
+
+def test_damaged_exif_does_not_hide_the_picture(tmp_path):
+    data = prepared(folder_of(tmp_path / "x", [Image.fromarray(UPRIGHT)], ".png", exif=b"Exif\0\0II*\0\xff\xff"))
+    assert (arrays(data) == UPRIGHT).all()
+
+
+def palette() -> Image.Image:
+    image = Image.fromarray(np.array([[0, 1, 1, 1]], np.uint8), "P")
+    image.putpalette([9, 9, 9, 80, 80, 80])
+    image.info["transparency"] = 0
+    return image
+
+
+@pytest.mark.parametrize(
+    "image, channels, right",
+    [
+        (Image.fromarray(np.array([[[0, 0], [0, 255], [100, 255], [0, 128]]], np.uint8), "LA"), 1, [255, 0, 100, 127]),
+        (Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [7, 7, 7, 255]]], np.uint8)), 3, [255, 0, 7]),
+        (palette(), 3, [255, 80, 80, 80]),
+    ],
+    ids=["grey", "colour", "palette"],
+)
+def test_what_is_transparent_is_white(tmp_path, image, channels, right):
+    data = prepared(folder_of(tmp_path / "x", [image], ".png"))
+    assert data.inputs.channels == channels
+    assert (arrays(data) == np.array(right)).all()
+    assert (data.encode([image])[0] == data.encode([tmp_path / "x" / "a" / "00.png"])[0]).all()
+
+
+STEPS = np.arange(16).reshape(4, 4)  # times 17: 0 to 255
+
+
+@pytest.mark.parametrize(
+    "values, suffix",
+    [
+        ((STEPS * 4369).astype(np.uint16), ".png"),
+        ((STEPS * 4369).astype(np.uint16), ".tif"),
+        ((STEPS * 273).astype(np.uint16), ".png"),
+        ((STEPS * 273).astype(np.uint16), ".tif"),
+        ((STEPS * 68.2).astype(np.uint16), ".png"),
+        ((STEPS * 17).astype(np.uint16), ".png"),
+        ((STEPS * 4369).astype(">u2"), ".tif"),
+        ((STEPS * 273).astype(">u2"), ".tif"),
+        ((STEPS * 4369).astype(np.int32), ".tif"),
+        ((STEPS * 1_000_000).astype(np.int32), ".tif"),
+        ((STEPS - 7).astype(np.int32), ".tif"),
+        ((STEPS / 15).astype(np.float32), ".tif"),
+        ((STEPS * 17).astype(np.float32), ".tif"),
+        ((STEPS * 300 - 1000).astype(np.float32), ".tif"),
+    ],
+)
+def test_deep_images_keep_their_range(tmp_path, values, suffix):
+    image = Image.frombytes("I;16B", (4, 4), values.tobytes()) if values.dtype == ">u2" else Image.fromarray(values)
+    data = prepared(folder_of(tmp_path / "x", [image], suffix))
+    assert data.inputs == Images(1, 4, 4)
+    assert (arrays(data) == STEPS * 17).all()
+
+
+def test_the_range_is_that_of_the_set_and_not_of_each_image(tmp_path):
+    dark, bright = (Image.fromarray((STEPS * step).astype(np.uint16)) for step in (17, 273))
+    data = prepared(folder_of(tmp_path / "x", [dark, bright], ".png"))
+    assert arrays(data)[0].max() == 15 and arrays(data)[1].max() == 255
+    again = ImageData(name="images", path=None, batch_size=2)
+    again.load_state(data.state())
+    again.restore(*data.specs("classification"))
+    for loaded in (data, again):
+        assert (
+            loaded.pixels(loaded.encode([tmp_path / "x" / "a" / "00.png"])[0]) == data.rows("train")[0].images[0]
+        ).all()
+
+
+# -- damaged and huge files -----------------------------------------------------------------------------------------
+
+
+def png_with(kind: bytes, content: bytes, image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    data = stream.getvalue()
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return data[:33] + chunk + data[33:]  # behind the header
+
+
+@pytest.mark.parametrize(
+    "kind, content",
+    [
+        (b"iCCP", b"huge\0\0" + zlib.compress(bytes(3_000_000))),
+        (b"iCCP", b"broken\0\0no zlib stream"),
+        (b"zTXt", b"huge\0\0" + zlib.compress(bytes(3_000_000))),
+    ],
+)
+def test_profiles_and_texts_do_not_hide_the_picture(tmp_path, kind, content):
+    (image,) = pixels(1, 4, 4, 3)
+    data = folder_of(tmp_path / "x", [Image.fromarray(image)], ".png")
+    (data / "a" / "03.png").write_bytes(png_with(kind, content, image))
+    found = prepared(data)
+    assert len(arrays(found)) == 10
+    assert (arrays(found) == image.transpose(2, 0, 1)).all()
+    assert (to_pixels(str(data / "a" / "03.png"), found.inputs) == image.transpose(2, 0, 1)).all()
+
+
+def huge() -> bytes:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    data = png_with(b"tEXt", b"a\0b", np.zeros((1, 1), np.uint8))
+    return data[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + data[33:]
+
+
+def cut(suffix: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels(1, 40, 40, 3)[0]).save(stream, suffix)
+    return stream.getvalue()[:-900]
+
+
+BROKEN = [(b"", "cannot be decoded"), (b"<html>", "cannot be decoded"), (cut("PNG"), "cannot be decoded")]
+BROKEN += [(cut("JPEG"), "cannot be decoded"), (huge(), "has more than the 178,956,970 pixels")]
+
+
+@pytest.mark.parametrize("content, fault", BROKEN, ids=["empty", "html", "cut png", "cut jpeg", "huge"])
+def test_a_damaged_file_is_named(tmp_path, content, fault):
+    data = folder_of(tmp_path / "x", [Image.fromarray(pixels(1, 4, 4, 3)[0])], ".png")
+    (data / "b" / "03.png").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"/b/03\.png\), {fault}"):
+        prepared(data, image_size=4)
+    with pytest.raises(ConfigError, match=rf"/b/03\.png is no image that can be read: it {fault}"):
+        to_pixels(data / "b" / "03.png", Images(3, 4, 4))
