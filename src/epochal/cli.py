@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -24,6 +23,7 @@ from epochal.config.compose import conf_folder, use_folders
 from epochal.config.messages import explain
 from epochal.config.schema import check_values
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
+from epochal.core.files import expanded
 from epochal.core.format import print_anything, say
 from epochal.core.program import command_line
 from epochal.experiments.launchers import check_alone
@@ -41,6 +41,10 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
 """
 MANY = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
+# keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
+PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint")
+PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
+SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
 REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 
 
@@ -186,7 +190,7 @@ def _arguments(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def prepared(arguments: Sequence[str], name: str) -> list[str]:
-    """The arguments as Hydra takes them: flags first, prompts quoted, the user's own folders of configs apart.
+    """The arguments as Hydra takes them: flags first, prompts and paths quoted, the user's own folders of configs apart.
 
     A key of the task is added where the task is still to be chosen (`task: auto` has no keys).
 
@@ -200,7 +204,8 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
         raise ConfigError(f"{command_line(name)} looks at one run at a time; leave out {flags[0]}.")
     if refused := [key for argument in others if (key := argument.partition("=")[0]) in REFUSED]:
         raise ConfigError(f"{refused[0]} is no option here; your own configs are added by --config-dir <folder>.")
-    overrides = [quoted(argument) for argument in others if argument not in MANY]
+    many = bool(flags) or any(argument.startswith(("experiment=", "sweep=")) for argument in others)
+    overrides = [quoted(argument, many=many) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
     return [*flags, *overrides]
@@ -237,19 +242,47 @@ def absolute(folder: str) -> str:
     schema, separator, place = folder.rpartition("://")
     if separator and schema != "file":
         return folder
-    path = Path(place).expanduser().absolute()
+    path = expanded(place).absolute()
     if not path.is_dir():
         raise ConfigError(f"There is no folder {place} of configs, which --config-dir or hydra.searchpath names.")
     return f"file://{path}"
 
 
-def quoted(argument: str) -> str:
-    """A prompt in quotes: its commas, brackets and umlauts are text, not Hydra's grammar."""
+def quoted(argument: str, *, many: bool = False) -> str:
+    """A prompt or a path in quotes, its home folder in place of `~`: blanks, commas, brackets are text, not Hydra's grammar.
+
+    Args:
+        argument: As typed.
+        many: With `-m` a comma separates the paths of several runs, unless there is a file or folder with it in its name.
+    """
     key, _, text = argument.partition("=")
-    if key != "prompt" or text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
+    if text in ("", "null"):
         return argument
+    if key.lstrip("+") in PATHS:
+        return f"{key}={_quoted_path(text, many)}"
+    return f"{key}={_in_quotes(text)}" if key == "prompt" and not _has_quotes(text) else argument
+
+
+def _quoted_path(text: str, many: bool) -> str:
+    if _has_quotes(text) and not os.path.exists(text):  # quotes for Hydra
+        text = text[1:-1].replace("\\" + text[0], text[0])
+    elif many and not os.path.exists(text):
+        if SWEEP.match(text):
+            return text
+        if "," in text:
+            return ",".join(_quoted_path(part.strip(), many=False) for part in text.split(","))
+    path = str(expanded(text)) if text.startswith("~") else text
+    return path if PLAIN_PATH.fullmatch(path) else _in_quotes(path)
+
+
+def _has_quotes(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def _in_quotes(text: str) -> str:
+    """The text as a string of Hydra's grammar."""
     text = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
-    return f'{key}="{text}"'
+    return f'"{text}"'
 
 
 def given() -> list[str]:

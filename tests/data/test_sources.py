@@ -14,7 +14,7 @@ from epochal.data import ImageData, TextData, sources
 from helpers.samples import image_folder, image_npz, text_parquet
 
 
-def test_the_copy_in_epochal_data_comes_first(tmp_path, monkeypatch):
+def test_a_path_here_comes_before_the_copy_in_epochal_data(tmp_path, monkeypatch):
     copies, here = tmp_path / "copies", tmp_path / "here"
     for parent in (copies, here):
         (parent / "poems").mkdir(parents=True)
@@ -22,7 +22,7 @@ def test_the_copy_in_epochal_data_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     assert sources.locate("text", "poems").local == here / "poems"
     monkeypatch.setenv("EPOCHAL_DATA", str(copies))
-    assert sources.locate("text", "poems").local == copies / "poems"
+    assert sources.locate("text", "poems").local == here / "poems"
     assert sources.locate("text", "somebody/poems").local == copies / "poems"
     assert sources.locate("text", "somebody/songs").local is None  # the Hub's
 

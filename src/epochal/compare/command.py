@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from epochal.compare import table
 from epochal.compare.comparison import Comparison
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import print_anything
+from epochal.core.format import print_anything, verbatim
 from epochal.core.program import command_line
 from epochal.plots.vega import save
 
@@ -168,10 +168,8 @@ def compare_runs(folders: Sequence[Path], console: Console) -> None:
     console.print()
     table.show(comparison, console)
     parents = sorted({relative(folder.parent) for folder in folders})
-    console.print(
-        f"\n[dim]Figures and a page of these and others:  {command_line('compare', escape(' '.join(parents)))}[/]",
-        soft_wrap=True,
-    )
+    line = command_line("compare", shlex.join(parents))
+    console.print(verbatim((f"\nFigures and a page of these and others:  {line}", "dim")), soft_wrap=True)
 
 
 def report(comparison: Comparison, console: Console) -> None:
@@ -194,7 +192,7 @@ def report(comparison: Comparison, console: Console) -> None:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with to=<folder>.") from error
     console.print()
     for what, path in (("page", written), *(("figure", path) for path in pictures if path.suffix == ".png")):
-        console.print(f"{what:8}{escape(relative(path))}", soft_wrap=True, highlight=False)
+        console.print(verbatim(f"{what:8}{relative(path)}"), soft_wrap=True)
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

@@ -6,9 +6,10 @@ import copy
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from epochal.config.compose import load_option
+from epochal.config.compose import choices, load_option
 from epochal.config.instantiate import parameters, target_class
 from epochal.config.schema import NOT_ARGUMENTS
+from epochal.core.files import absolute_if_there, expanded
 
 
 def finalize(config: DictConfig) -> DictConfig:
@@ -34,10 +35,20 @@ def finalize(config: DictConfig) -> DictConfig:
             config.requested.setdefault("optimizer", copy.deepcopy(config.optimizer))
             config.optimizer.fused = False  # Lightning clips no fused optimiser's gradients in mixed precision
     OmegaConf.resolve(config)
+    make_paths_absolute(config)
     with open_dict(config):
         for key in ("claim", "budgets"):  # the experiment's, not the run's
             config.pop(key, None)
     return config
+
+
+def make_paths_absolute(config: DictConfig) -> None:
+    """Makes the paths of a resolved config absolute, so that the run can be resumed and tested from any folder."""
+    config.output_dir = str(expanded(config.output_dir).absolute())
+    if "path" in config.dataset:
+        config.dataset.path = absolute_if_there(config.dataset.path)
+    if config.get("init_from") not in choices().get("task", []):
+        config.init_from = absolute_if_there(config.get("init_from"))
 
 
 def task_config(config: DictConfig) -> DictConfig:

@@ -17,6 +17,7 @@ from epochal.config.finalize import task_config
 from epochal.config.instantiate import make_model, resolve, target_class
 from epochal.config.schema import missing_values, unknown_arguments, unknown_children, wrong_numbers
 from epochal.core.errors import ConfigError
+from epochal.core.files import expanded
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
 
@@ -69,7 +70,7 @@ def _run_options(config: DictConfig) -> Iterator[str]:
     if config.get("init_from") is not None and config.model.get("pretrained"):
         yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
     if config.output_dir is not None:
-        folder = Path(str(config.output_dir)).absolute()
+        folder = expanded(str(config.output_dir)).absolute()
         parent = next(p for p in (folder, *folder.parents) if p.exists())
         if not parent.is_dir():
             yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 from epochal.core.errors import ConfigError
 
@@ -51,6 +52,14 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path} is in the home folder of a user who is not there; ./{path} is one here.") from error
+
+
+def absolute_if_there(path: Any) -> Any:
+    """The absolute path of a file or folder that exists; anything else, such as the id of a data set on the Hub, as it is."""
+    if not isinstance(path, str) or not path:
+        return path
+    found = Path(os.path.expanduser(path))
+    return str(found.absolute()) if os.path.exists(found) else path  # os.path: false, not an error, for a name too long
 
 
 def relative(path: Path) -> str:

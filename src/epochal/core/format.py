@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from epochal.core.metrics import find
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def number_text(name: str, value: float | None) -> str:
@@ -86,6 +90,17 @@ def _places(value: float) -> int:
 
 def _digits(value: float, places: int) -> str:
     return f"{value:,.{places}f}" if places >= 0 else f"{value:.3g}"
+
+
+def verbatim(*parts: object) -> Text:
+    """What rich prints as it stands: nothing in a name, label or path is markup, such as `[red]`, `[/INST]` or `:cat:`.
+
+    Args:
+        parts: Joined; one in a style of its own is a pair (text, style).
+    """
+    from rich.text import Text
+
+    return Text.assemble(*(part if isinstance(part, tuple) else str(part) for part in parts))
 
 
 def print_anything() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 SCRIPTS = ("train.py", "evaluate.py", "compare.py")
+
+
+def typed(key: str, path: object) -> str:
+    """`run=outputs/runs/x` to be pasted into a shell: in quotes if there are blanks, brackets or the like in the path."""
+    return shlex.quote(f"{key}={path}")
 
 
 def command_line(command: str, arguments: str = "") -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epochal.core.errors import ConfigError, did_you_mean
+from epochal.core.files import expanded, relative
 from epochal.core.hub import hub_is_reachable
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def locate(
     revision: str | None = None,
     encoding: str | None = None,
 ) -> Source:
-    """Finds a data set: first a copy in the folder `EPOCHAL_DATA`, then a file or folder of that name, then the Hub.
+    """Finds a data set: first a file or folder of that name, then a copy in the folder `EPOCHAL_DATA`, then the Hub.
 
     Args:
         dataset: The choice in conf/dataset, for messages.
@@ -68,15 +69,15 @@ def locate(
         raise ConfigError(
             f"dataset={dataset} needs dataset.path=<a folder, a file or the id of a data set on the Hub>."
         )
-    local = None
-    if HUB_ID.fullmatch(path) and (copies := os.environ.get("EPOCHAL_DATA")):
+    local = expanded(path).absolute() if os.path.exists(expanded(path)) else None
+    if local is None and HUB_ID.fullmatch(path) and (copies := os.environ.get("EPOCHAL_DATA")):
         root = Path(copies).expanduser().absolute()
         if not root.is_dir():
             raise ConfigError(f"EPOCHAL_DATA={copies} is no folder. Point it at your local copies, or unset it.")
         if (root / path.rpartition("/")[2]).exists():
             local = root / path.rpartition("/")[2]
-    if local is None and Path(path).expanduser().exists():
-        local = Path(path).expanduser().absolute()
+    elif local is not None and Path(path).is_absolute():
+        path = relative(local)  # for messages; it was made absolute in the run's config
     if local is None and not HUB_ID.fullmatch(path):
         raise ConfigError(f"dataset.path={path} does not exist.")
     if local is not None and local.is_dir() and not any(f.is_file() for f in local.rglob("*")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from epochal.core.errors import ConfigError, EpochalError
+from epochal.core.format import verbatim
 from epochal.core.multirun import family
-from epochal.core.program import command_line
+from epochal.core.program import command_line, typed
 from epochal.experiments.launchers import elsewhere, launcher, lost_runs
 from epochal.experiments.outcome import Outcome, ended, split
 
@@ -41,7 +43,7 @@ def run(
         how = f"{at_once} at once" if (at_once := jobs_at_once(config)) > 1 else "one after the other"
         count = f"{len(jobs)} runs" if len(jobs) > 1 else "1 run"
         console.print(f"{count}, {f'handed to {launcher(config)}' if elsewhere(config) else how}.")
-        console.print(f"[dim]To watch them: {watch(config)}[/]", soft_wrap=True)
+        console.print(verbatim((f"To watch them: {watch(config)}", "dim")), soft_wrap=True)
         with family(config, varying), lost_runs(config):
             returns = launch()
     else:
@@ -124,8 +126,8 @@ def jobs_at_once(config: DictConfig) -> int:
 
 def watch(config: DictConfig) -> str:
     """The command that shows these runs live."""
-    where = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
+    where = "" if config.output_dir == "outputs" else " " + typed("output_dir", config.output_dir)
     if config.get("claim") is not None:
         budget = f" budget={config.budget}" if config.budget is not None else ""
         return command_line("compare", f"experiment={config.experiment}{budget}{where} --live")
-    return command_line("compare", f"{Path(config.output_dir) / 'runs'} --live")
+    return command_line("compare", f"{shlex.quote(str(Path(config.output_dir) / 'runs'))} --live")

@@ -12,14 +12,14 @@ from typing import Any, TypedDict
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from epochal.config.messages import sentence
 from epochal.core.errors import EpochalError
-from epochal.core.format import print_anything
+from epochal.core.format import print_anything, verbatim
 from epochal.core.multirun import GRID, end_with_parent
 
-SIGNS = {"finished": "[green]✓[/]", "already": "[green]=[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]"}
+SIGNS = {"finished": ("✓", "green"), "already": ("=", "green"), "pruned": ("✂", "yellow"), "failed": ("✗", "red")}
 
 
 class Outcome(TypedDict):
@@ -38,29 +38,29 @@ ended: list[Outcome] = []  # the runs of this process's newest grid
 
 def tell(outcome: Outcome, seconds: float) -> None:
     """Prints the run's line."""
-    Console().print(line(outcome, seconds), soft_wrap=True, highlight=False)
+    Console().print(line(outcome, seconds), soft_wrap=True)
 
 
-def line(outcome: Outcome, seconds: float) -> str:
-    """One line for a run that has ended, with rich's markup."""
+def line(outcome: Outcome, seconds: float) -> Text:
+    """One line for a run that has ended."""
     from epochal.core.format import duration_text, number_text
 
     varying = json.loads(os.environ.get(GRID, "{}")).get("varying")
     shown = [o for o in outcome["overrides"] if varying is None or split(o)[0] in varying]
-    words = [f"{SIGNS.get(outcome['status'], SIGNS['failed'])} {escape(' '.join(shown))} "]
+    parts = [SIGNS.get(outcome["status"], SIGNS["failed"]), f" {' '.join(shown)} "]
     metrics = outcome["summary"].get("metrics", {})
     best = outcome["summary"].get("best", {})
     if metrics.get("train/loss") is not None:
-        words.append(f"train/loss [bold]{number_text('train/loss', metrics['train/loss'])}[/]")
+        parts += ["  train/loss ", (number_text("train/loss", metrics["train/loss"]), "bold")]
     if best.get("value") is not None:  # the last value is in the table after the grid
-        words.append(f"best {best['metric']} [bold]{number_text(best['metric'], best['value'])}[/]")
+        parts += [f"  best {best['metric']} ", (number_text(best["metric"], best["value"]), "bold")]
     if outcome["status"] == "already":
-        words.append("[dim]finished before[/]")
+        parts.append(("  finished before", "dim"))
     elif outcome["status"] == "failed":
-        words.append(f"[red]failed:[/] {escape(str(outcome['error']))}")
+        parts += [("  failed:", "red"), f" {outcome['error']}"]
     else:
-        words.append(f"[dim]{duration_text(seconds)}[/]")
-    return "  ".join(words)
+        parts.append((f"  {duration_text(seconds)}", "dim"))
+    return verbatim(*parts)
 
 
 def split(override: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from epochal.config.instantiate import target_class
 from epochal.config.schema import wrong_numbers
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative, slug, write_atomically
-from epochal.core.format import number_text
+from epochal.core.format import number_text, verbatim
 from epochal.core.specs import Classes, Inputs, Outputs, StepLabels, describe
 from epochal.data import DataModule
 from epochal.data.datamodule import SPLITS
@@ -91,7 +91,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     show(rebuilt, metrics, console)
     files = write(rebuilt, metrics)
     written = ", ".join(file.name for file in files)
-    console.print(f"\n{written} are in\n    {relative(rebuilt.folder)}", soft_wrap=True)
+    console.print(verbatim(f"\n{written} are in\n    {relative(rebuilt.folder)}"), soft_wrap=True)
     return metrics
 
 
@@ -100,7 +100,7 @@ def show(rebuilt: Rebuilt, metrics: Mapping[str, float], console: Console) -> No
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
         table.add_row(name, f"[bold]{number_text(name, value)}[/]")
-    title = f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}"
+    title = verbatim(f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}")
     console.print(Panel(table, title=title, title_align="left", expand=False, border_style="cyan"))
     artifacts = rebuilt.task.artifacts
     if artifacts.table:

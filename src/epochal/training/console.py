@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.core.files import relative as relative
-from epochal.core.format import duration_text, number_text, short
-from epochal.core.program import command_line
+from epochal.core.format import duration_text, number_text, short, verbatim
+from epochal.core.program import command_line, typed
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
 from epochal.plots.terminal import grid_in_terminal
@@ -45,11 +45,12 @@ def show_panel(
         "data", f"{sizes['train']:,} {data.unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )
     if data.note:  # what was left out
-        rows.add_row("", data.note)
+        rows.add_row("", verbatim(data.note))
     where = f", going on from step {resumed_step:,}" if resumed_step else ""
     rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
-    rows.add_row("kept in", relative(run.folder))
-    title = f"[bold]{config.model.name}[/] × [bold]{config.dataset.name}[/] × {config.task.name.replace('_', ' ')}"
+    rows.add_row("kept in", verbatim(relative(run.folder)))
+    names = (config.model.name, "bold"), " × ", (config.dataset.name, "bold"), " × ", config.task.name.replace("_", " ")
+    title = verbatim(*names)
     console.print(Panel(rows, title=title, title_align="left", expand=False, border_style="cyan"))
 
 
@@ -77,8 +78,8 @@ def show_report(job: Job) -> None:
     show_examples(console, job.task)
     show_texts(console, job.task.artifacts.texts)
     folder = relative(job.run.folder)
-    console.print(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:", soft_wrap=True)
-    console.print(f"    [bold]{command_line('evaluate', f'run={folder}')}[/]", soft_wrap=True)
+    console.print(verbatim(f"\nPictures are in {folder}{os.sep}pictures. More, and other data:"), soft_wrap=True)
+    console.print(verbatim("    ", (command_line("evaluate", typed("run", folder)), "bold")), soft_wrap=True)
 
 
 def save_curves(run: Run) -> None:
@@ -119,7 +120,7 @@ def show_texts(console: Console, texts: dict[str, str]) -> None:
             end = max((number for number, line in enumerate(lines[:LINES]) if not line), default=LINES)
             left = len(lines) - end
             lines = [*lines[:end], "", f"and {left:,} more lines in the file {name}.txt"]
-        panel = Panel(Text("\n".join(lines)), title=name, title_align="left", border_style="dim")
+        panel = Panel(Text("\n".join(lines)), title=verbatim(name), title_align="left", border_style="dim")
         console.print(panel)
 
 
@@ -127,7 +128,7 @@ def rows_table(rows: list[tuple[str, ...]]) -> Table:
     """A table of rows, the first of which is its head; all columns but the first and last are numbers."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for number, head in enumerate(rows[0]):
-        table.add_column(head, justify="right" if 0 < number < len(rows[0]) - 1 else "left")
+        table.add_column(verbatim(head), justify="right" if 0 < number < len(rows[0]) - 1 else "left")
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(verbatim, row))
     return table

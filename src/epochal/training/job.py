@@ -14,7 +14,8 @@ from rich.console import Console
 
 from epochal.core.errors import DivergedError, PrunedError
 from epochal.core.files import relative
-from epochal.core.program import command_line
+from epochal.core.format import verbatim
+from epochal.core.program import command_line, typed
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.record import Record
@@ -84,12 +85,11 @@ class Job:
                 self.record.write(self.trainer, "failed", error=str(error))
             if isinstance(error, DivergedError) and self.run.last.exists():
                 kept = relative(self.run.last)
-                self.console.print(f"\nThe last good checkpoint is kept: {kept}", soft_wrap=True)
+                self.console.print(verbatim(f"\nThe last good checkpoint is kept: {kept}"), soft_wrap=True)
             elif self.run.last.exists():
                 folder = relative(self.run.folder)
-                self.console.print(
-                    f"\nTo go on from the last checkpoint: {command_line('train', f'resume={folder}')}", soft_wrap=True
-                )
+                line = command_line("train", typed("resume", folder))
+                self.console.print(verbatim(f"\nTo go on from the last checkpoint: {line}"), soft_wrap=True)
         self.run.release()
         for logger in self.trainer.loggers:
             if isinstance(logger, ArtifactLogger):

@@ -11,6 +11,7 @@ from rich.console import Console
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import relative
+from epochal.core.format import verbatim
 from epochal.core.multirun import in_grid
 from epochal.training.run_folder import (
     Run,
@@ -19,6 +20,7 @@ from epochal.training.run_folder import (
     run_name,
     runs_folder,
 )
+from epochal.training.trainer import settle_rank
 
 
 def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Run | None]:
@@ -27,6 +29,8 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
     Raises:
         ConfigError: If there is nothing to resume there, or the run is another one than asked for.
     """
+    if config.resume in (None, "auto"):
+        settle_rank(config)
     if config.resume is None:
         return config, None
     if config.resume == "auto":
@@ -46,6 +50,7 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
     run = Run.open(config.resume)
     saved = run.config()
     check_targets(saved, (*ALLOWED, *config.allow))
+    settle_rank(saved)
     others = [o for o in overrides if not o.startswith(("resume=", "allow=", "hydra."))]
     if others:
         raise ConfigError(f"resume={config.resume} goes on with that run as it was; leave out {' '.join(others)}.")
@@ -60,7 +65,7 @@ def finished_before(config: DictConfig) -> Run | None:
     """With `resume=auto`, the finished run of the same config; else None."""
     run = newest_finished(runs_folder(config), config) if config.resume == "auto" else None
     if run is not None:
-        Console(quiet=in_grid()).print(f"Finished before: {relative(run.folder)}", soft_wrap=True)
+        Console(quiet=in_grid()).print(verbatim(f"Finished before: {relative(run.folder)}"), soft_wrap=True)
     return run
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from epochal.config.allowlist import check_resolved
 from epochal.config.compose import plain
 from epochal.core.errors import ConfigError
-from epochal.core.files import slug, write_atomically
+from epochal.core.files import absolute_if_there, expanded, slug, write_atomically
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 ENDED = ("finished", "pruned")
@@ -72,7 +72,7 @@ class Run:
         Raises:
             ConfigError: If the path is no run folder.
         """
-        folder = Path(str(path)).expanduser().absolute()
+        folder = expanded(str(path)).absolute()
         if not folder.is_dir():
             raise ConfigError(f"There is no run folder {path}.")
         if not (folder / "config.yaml").is_file():
@@ -192,6 +192,8 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     keys = plain(config)
     requested = keys.pop("requested", {})  # as typed, before it was resolved: duration=10minutes, task=auto
     keys = {key: requested.get(key, value) for key, value in keys.items() if key not in VOLATILE}
+    keys["init_from"] = absolute_if_there(keys.get("init_from"))  # version 0.1 kept relative paths
+    keys["dataset"] = {k: absolute_if_there(v) if k == "path" else v for k, v in keys["dataset"].items()}
     return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
 
 
@@ -206,10 +208,10 @@ def _finite(value: Any) -> Any:
 
 def runs_folder(config: DictConfig) -> Path:
     """Where the runs of this experiment are."""
-    return sweep_folder(config) or Path(config.output_dir).absolute() / slug(config.experiment or "runs")
+    return sweep_folder(config) or expanded(config.output_dir).absolute() / slug(config.experiment or "runs")
 
 
 def sweep_folder(config: DictConfig) -> Path | None:
     """The folder of a search's study and runs, `outputs/sweeps/<study>`; None for a run outside of a search."""
     sweep = config.get("sweep")
-    return Path(config.output_dir).absolute() / "sweeps" / slug(str(sweep.study)) if sweep else None
+    return expanded(config.output_dir).absolute() / "sweeps" / slug(str(sweep.study)) if sweep else None

@@ -12,7 +12,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from epochal.config.compose import plain
@@ -46,13 +48,17 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
         task.gradient_clip_val = arguments.pop("gradient_clip_val")
         if arguments["strategy"] == "ddp":  # each of the two backward passes uses the parameters of one network only
             arguments["strategy"] = "ddp_find_unused_parameters_true"
+    settle_rank(config)
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if on_one_device(config) and os.environ.get("SLURM_NTASKS", "1") != "1":
+        plugins.append(LightningEnvironment())  # SLURM's other tasks are runs of their own
     arguments["profiler"] = arguments.get("profiler") or SilentProfiler()
     try:
         return pl.Trainer(
             **arguments,
             **rest,
             max_epochs=-1,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_progress_bar=False,
@@ -60,6 +66,28 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
         )
     except (pl.utilities.exceptions.MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer={config.trainer.name}: {str(error).splitlines()[0]}") from error
+
+
+def settle_rank(config: DictConfig) -> None:
+    """Makes this process rank zero where one device trains, whatever rank a launcher gave it for something else.
+
+    Lightning takes `RANK`, `LOCAL_RANK` or `SLURM_PROCID` for its own, also where `srun` started unrelated runs.
+
+    Raises:
+        ConfigError: If torchrun started several processes to train together, and one device is set.
+    """
+    if not on_one_device(config):
+        return
+    world = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and world != "1":
+        raise ConfigError(
+            f"torchrun started {world} processes for trainer.devices=1; add trainer=ddp trainer.devices={world}."
+        )
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+
+
+def on_one_device(config: DictConfig) -> bool:
+    return config.trainer.devices in (1, "1") and config.trainer.num_nodes in (1, "1")
 
 
 def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:

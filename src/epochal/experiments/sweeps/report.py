@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 import warnings
 from collections.abc import Sequence
 
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import number_text
+from epochal.core.format import number_text, verbatim
 from epochal.core.metrics import find
-from epochal.core.program import command_line
+from epochal.core.program import command_line, typed
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective
 from epochal.experiments.sweeps.space import value_text
@@ -44,22 +44,20 @@ def report(study: Study, console: Console) -> None:
     console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".", highlight=False)
     for trial in study.trials(TrialState.FAIL):
         values = " ".join(f"{name}={value_text(value)}" for name, value in trial.params.items())
-        console.print(
-            f"[red]✗[/] trial {trial.number}  {escape(values)}  {escape(str(trial.user_attrs.get('error')))}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        words = f" trial {trial.number}  {values}  {trial.user_attrs.get('error')}"
+        console.print(verbatim(("✗", "red"), words), soft_wrap=True)
     write_atomically(study.folder / "trials.csv", as_csv(study, trials))
     pictures = draw(study)
     folder = relative(study.folder)
     if pictures:
-        console.print(f"\nPictures of the search: {folder}/{', '.join(pictures)} (.png, .svg).", soft_wrap=True)
+        where = f"\nPictures of the search: {folder}/{', '.join(pictures)} (.png, .svg)."
+        console.print(verbatim(where), soft_wrap=True)
     if best and (run := best[0].user_attrs.get("run")):
-        console.print(
-            f"The best run:  [bold]{command_line('evaluate', f'run={relative(study.folder / run)}')}[/]", soft_wrap=True
-        )
-    console.print(f"All of them:   [bold]{command_line('compare', str(folder))}[/]", soft_wrap=True)
-    console.print(f"In a browser:  [bold]optuna-dashboard {folder}/{JOURNAL}[/]", soft_wrap=True)
+        line = command_line("evaluate", typed("run", relative(study.folder / run)))
+        console.print(verbatim("The best run:  ", (line, "bold")), soft_wrap=True)
+    lines = command_line("compare", shlex.quote(folder)), f"optuna-dashboard {shlex.quote(f'{folder}/{JOURNAL}')}"
+    console.print(verbatim("All of them:   ", (lines[0], "bold")), soft_wrap=True)
+    console.print(verbatim("In a browser:  ", (lines[1], "bold")), soft_wrap=True)
 
 
 def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
@@ -72,10 +70,10 @@ def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
         made.add_column(objective.name, justify="right")
     names = [parameter.name for parameter in study.space]
     for name in names:
-        made.add_column(name, justify="right")
+        made.add_column(verbatim(name), justify="right")
     for trial in trials:
         values = [number_text(o.name, value) for o, value in zip(study.objectives, trial.values, strict=True)]
-        made.add_row(str(trial.number), *values, *(value_text(trial.params[name]) for name in names))
+        made.add_row(str(trial.number), *values, *(verbatim(value_text(trial.params[name])) for name in names))
     return made
 
 

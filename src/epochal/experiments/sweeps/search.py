@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from epochal.config.instantiate import target_class
 from epochal.config.schema import check_values
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import relative
+from epochal.core.format import verbatim
 from epochal.core.multirun import family
 from epochal.core.program import command_line
 from epochal.experiments.grid import jobs_at_once
@@ -58,11 +60,12 @@ def search(
     study = Study(folder, space, objectives, settings, shared)
     at_once = settings.n_jobs or jobs_at_once(config)
     ended = len(study.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    console.print(f"{settings.n_trials} trials in {relative(folder)}, {ended} of them ended before.", highlight=False)
+    console.print(verbatim(f"{settings.n_trials} trials in {relative(folder)}, {ended} of them ended before."))
     if ended >= settings.n_trials:
         console.print(f"There is nothing left to try; more: sweep.n_trials={2 * ended}.", highlight=False)
     else:
-        console.print(f"[dim]To watch them: {command_line('compare', f'{relative(folder)} --live')}[/]", soft_wrap=True)
+        line = command_line("compare", f"{shlex.quote(relative(folder))} --live")
+        console.print(verbatim((f"To watch them: {line}", "dim")), soft_wrap=True)
 
     returns: list[Any] = []
     with family(config, [parameter.name for parameter in space]), lost_runs(config):

@@ -1,0 +1,134 @@
+"""Names and paths with blanks, brackets, quotes and other scripts in them arrive as they were typed, and print as they are."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from epochal.cli import quoted
+from epochal.core.format import verbatim
+from epochal.data.sources import locate
+from helpers.samples import image_folder, text_file
+
+AWKWARD = [
+    "사진",
+    "O'Brien",
+    "a=b",
+    "x (1)",
+    "[2024]",
+    "a, b",
+    'say "hi"',
+    "2024",
+    "007",
+    "1e3",
+    "true",
+    "{x}",
+    "a\\",
+    "#1",
+    "$x:y",
+]
+IMAGES = ("model=mlp", "dataset=images", "dataset.batch_size=2", "duration=2steps", "logger=none")
+
+
+@pytest.mark.parametrize(
+    "key", ["dataset.path", "output_dir", "resume", "init_from", "run", "checkpoint", "++output_dir"]
+)
+@pytest.mark.parametrize("text", AWKWARD)
+def test_a_path_arrives_as_it_was_typed(key, text):
+    assert OverridesParser.create().parse_override(quoted(f"{key}={text}")).value() == text
+
+
+@pytest.mark.parametrize("typed", ["~/x y", '"~/x y"', "'~/x y'"])
+def test_the_home_folder_stands_for_a_tilde(typed, monkeypatch):
+    monkeypatch.setenv("HOME", "/some/where")
+    assert OverridesParser.create().parse_override(quoted(f"output_dir={typed}")).value() == "/some/where/x y"
+
+
+@pytest.mark.parametrize(
+    "argument", ["output_dir=null", "output_dir=", "resume=auto", "run=latest", "init_from=masked_patch", "run=a/b-1.c"]
+)
+def test_plain_values_stay(argument):
+    assert quoted(argument) == argument
+
+
+def test_commas_of_a_grid_are_between_paths_unless_there_is_such_a_file(home):
+    assert quoted("dataset.path=a b,c", many=True) == 'dataset.path="a b",c'
+    assert quoted("dataset.path=choice(a,b)", many=True) == "dataset.path=choice(a,b)"
+    (home / "a b,c").mkdir()
+    assert quoted("dataset.path=a b,c", many=True) == 'dataset.path="a b,c"'
+
+
+def test_no_such_user(refuse):
+    refuse("train", "output_dir=~nobody-of-this-name/x", says=("home folder of a user who is not there",))
+    refuse("train", "--config-dir", "~nobody-of-this-name", says=("home folder of a user who is not there",))
+
+
+def test_a_run_in_awkward_folders_is_found_again_from_anywhere(command, home, monkeypatch):
+    image_folder(home / "O'Brien 사진, (1)", classes=("[red]cat", "[bold]dog"))
+    out = "[red] a=b [2024]"
+    done = command("train", *IMAGES, "dataset.path=O'Brien 사진, (1)", f"output_dir={out}")
+    assert done.status == 0, done.error
+    run = next((home / out / "runs").iterdir())
+    assert f"run={out}" in done.out
+    pasted = shlex.split(done.out.strip().splitlines()[-1])
+    assert pasted[-1] == f"run={out}/runs/{run.name}"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["dataset"]["path"] == str(home / "O'Brien 사진, (1)")
+    assert config["output_dir"] == str(home / out)
+    (home / "else where").mkdir()
+    monkeypatch.chdir(home / "else where")
+    tested = command("evaluate", f"run=../{out}/runs/{run.name}")
+    assert tested.status == 0, tested.error
+    assert "[red]cat" in tested.out and "[bold]dog" in tested.out
+
+
+def test_resume_auto_finds_a_run_that_kept_a_relative_path(command, photos, home):
+    arguments = (*IMAGES, "dataset.path=photos", "resume=auto")
+    assert command("train", *arguments).status == 0
+    file = next(home.glob("outputs/runs/*/config.yaml"))
+    file.write_text(file.read_text().replace(str(home / "photos"), "photos"))
+    assert "Finished before" in command("train", *arguments).out
+
+
+def test_a_path_here_comes_before_a_copy_of_that_name(home, monkeypatch):
+    for place in ("copies", "mine"):
+        image_folder(home / place / "photos")
+        text_file(home / place / "book.txt")
+    monkeypatch.setenv("EPOCHAL_DATA", str(home / "copies"))
+    text_file(home / "book.txt")
+    assert locate("images", "mine/photos").local == home / "mine" / "photos"
+    assert locate("text", "book.txt").local == home / "book.txt"
+    assert locate("images", "somebody/photos").local == home / "copies" / "photos"
+
+
+@pytest.mark.parametrize("text", ["[/INST]", "[red]곰", ":cat:", "a\\", "[bold]x[/]", "[link=x]", "[1]"])
+def test_a_name_prints_as_it_is(text, capsys):
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    table.add_row(verbatim(text))
+    for shown in (verbatim(text, (text, "bold")), table, Panel("", title=verbatim(text))):
+        Console(width=60).print(shown)
+        assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variables", ["RANK=1", "SLURM_PROCID=3 SLURM_NTASKS=4 SLURM_JOB_ID=5", "LOCAL_RANK=2"])
+def test_one_device_trains_whatever_rank_a_launcher_gave_it(command, home, monkeypatch, variables):
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as on import with these variables
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    done = command("train", "model=mlp", "duration=2steps", "logger=none")
+    assert done.status == 0 and next(home.glob("outputs/runs/*/summary.json")), done.error
+
+
+def test_torchrun_with_one_device(refuse, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    refuse("train", "model=mlp", says=("torchrun started 4 processes", "trainer=ddp trainer.devices=4"))
