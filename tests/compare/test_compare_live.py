@@ -108,6 +108,12 @@ def test_nothing_but_what_the_page_shows_is_served(server, path):
     assert b"not for the page" not in content
 
 
+@pytest.mark.parametrize("path", ["http://[", "//[", "http://[::1", "//[x]/"])
+def test_what_is_no_address_is_answered_without_a_traceback(server, path, capsys):
+    assert get(server, path)[0] in (400, 404)
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_name_that_was_rebound_to_this_machine_is_refused(server):
     assert get(server, "/data.json", host="evil.example")[0] == 403
     assert get(server, "/data.json", host="localhost")[0] == 200

@@ -7,6 +7,7 @@ import hashlib
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,40 @@ def test_what_a_run_says_never_becomes_html(tmp_path):
     assert {"img", "b"}.isdisjoint(found)
     (data,) = read(written)["runs"]
     assert (data["name"], data["error"]) == ("<b>run", EVIL)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["pictures/notes_000040.txt", "pictures/test_notes.txt", "pictures/test_notes.png", "evaluation/mlp/explain_x.png"],
+)
+@pytest.mark.parametrize("kind", ["link", "link to a link", "folder that is a link"])
+def test_a_file_outside_the_run_folder_is_never_read(tmp_path, place, kind):
+    run, outside = run_folder(tmp_path / "runs", "run"), tmp_path / "outside"
+    file, name = run / place, place.rpartition("/")[2]
+    outside.mkdir()
+    if name.endswith(".png"):
+        Image.new("RGB", (8, 8)).save(outside / name)
+    else:
+        (outside / name).write_text("a secret")
+    if kind == "folder that is a link":
+        shutil.rmtree(file.parent, ignore_errors=True)
+        file.parent.parent.mkdir(exist_ok=True)
+        file.parent.symlink_to(outside)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        between = run / "between"
+        between.symlink_to(outside / name)
+        file.symlink_to(between if kind == "link to a link" else outside / name)
+    written = page.write(compare(tmp_path / "runs"), tmp_path / "report.html")
+    assert read(written)["shown"] == []
+    assert "a secret" not in written.read_text()
+
+
+def test_a_link_within_the_run_folder_is_shown(tmp_path):
+    run = run_folder(tmp_path / "runs", "run")
+    (run / "notes.txt").write_text("its own")
+    (run / "pictures" / "test_notes.txt").symlink_to(run / "notes.txt")
+    assert "its own" in page.write(compare(tmp_path / "runs"), tmp_path / "report.html").read_text()
 
 
 def test_only_the_pages_own_scripts_may_run_and_nothing_is_fetched_from_elsewhere(tmp_path):

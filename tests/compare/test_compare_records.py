@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epochal.compare.command import compare
 from epochal.compare.records import read_columns
 from epochal.compare.scan import read
 from epochal.core.errors import ConfigError
@@ -196,3 +197,28 @@ def test_what_evaluate_explained_is_among_the_pictures(tmp_path):
         ("explain_filters", None, "evaluation/mnist/explain_filters.png"),
         ("explain_filters on fashion_mnist", None, "evaluation/fashion_mnist/explain_filters.png"),
     ]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json", "metrics.csv", "overrides.yaml"])
+def test_a_run_whose_file_is_a_link_to_elsewhere_is_refused(tmp_path, name):
+    folder = run_folder(tmp_path / "runs", "a")
+    (folder / name).unlink(missing_ok=True)
+    (tmp_path / "elsewhere").write_text("model: {name: secret}\ndataset: {name: secret}\n")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    records, [skipped] = read([folder])
+    assert records == []
+    assert skipped.reason == f"refused: its {name} is no file in this folder"
+
+
+def test_what_a_run_says_does_not_command_the_terminal(tmp_path, capsys):
+    red, title = "\x1b[31m", "\x9b2J\x1b]0;owned\x07"
+    run_folder(tmp_path / "runs", "a", model=f"m{red}", metrics={f"test/{red}": 1.0, "val/loss": 1.0})
+    run_folder(tmp_path / "runs", f"b{red}", status="failed", error=f"because{title}", config={f"model.k{red}": title})
+    (tmp_path / "runs" / f"c{red}").mkdir()
+    compare(tmp_path / "runs", to=tmp_path / "report")
+    shown = capsys.readouterr().out
+    assert "because\N{REPLACEMENT CHARACTER}2J" in shown
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown)
+    with pytest.raises(ConfigError) as error:
+        compare(tmp_path / "runs" / f"c{red}", to=tmp_path / "report")
+    assert "is not a run folder" in str(error.value)

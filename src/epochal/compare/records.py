@@ -18,6 +18,7 @@ from epochal.core.metrics import COSTS
 
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 LARGEST = 1e100  # larger values are no measurements, and their squares overflow
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 SILENT = 600  # seconds without a written file after which a "running" run counts as silent
 STEP_FILE = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
 
@@ -73,7 +74,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return str(printable(self.folder.name))
 
     @property
     def seed(self) -> Value:
@@ -133,7 +134,8 @@ class Record:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """metrics.csv as (rows,) arrays, NaN where nothing was logged; {} if it is missing or cannot be read."""
-        return read_columns(self.folder / "metrics.csv")
+        file = self.folder / "metrics.csv"
+        return read_columns(file) if own_file(file, self.folder) else {}
 
     def curve(self, metric: str, x: str = "step") -> Curve | None:
         """The learning curve of a metric: two (n,) arrays, the axis and the finite values; None if there is none."""
@@ -199,14 +201,29 @@ class Record:
 
     @cached_property
     def _explained(self) -> list[Path]:
-        return sorted((self.folder / "evaluation").glob("*/explain_*.png"))
+        return [
+            path for path in sorted((self.folder / "evaluation").glob("*/explain_*.png")) if own_file(path, self.folder)
+        ]
 
     @cached_property
     def _files(self) -> list[Path]:
         try:
-            return sorted((self.folder / "pictures").iterdir())
+            return [path for path in sorted((self.folder / "pictures").iterdir()) if own_file(path, self.folder)]
         except OSError:
             return []
+
+
+def own_file(path: Path, folder: Path) -> bool:
+    """Whether a path is a regular file of a run's folder, or is not there.
+
+    A link to a file elsewhere is none: the page is made to be shared, and a stranger's run could show any file in it. Nor
+    are pipes and devices, whose reading never ends.
+    """
+    try:
+        real = path.resolve()
+        return real.is_relative_to(folder.resolve()) and (real.is_file() or not real.exists())
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
@@ -220,7 +237,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     try:
         data = path.read_bytes()
         data = data[: data.rindex(b"\n") + 1]
-        names = data[: data.index(b"\n")].decode().rstrip("\r").split(",")
+        names = printable(data[: data.index(b"\n")].decode().rstrip("\r")).split(",")
         table = csv.read_csv(
             pa.BufferReader(data),
             csv.ReadOptions(use_threads=False, block_size=max(len(data), 1), column_names=names, skip_rows=1),
@@ -247,3 +264,12 @@ def _numpy(array: Any) -> np.ndarray:
 def usable_number(value: Any) -> float | int | None:
     """The value if it is a number that can be computed with, or None."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST else None
+
+
+def printable(value: Any) -> Any:
+    """The value, and all within it, without control characters: a stranger's run must not command the terminal."""
+    if isinstance(value, str):
+        return CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from epochal.compare.claims import grid_keys, has_own_settings, load_claim
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
 from epochal.compare.groups import varying
 from epochal.compare.labels import value_text
-from epochal.compare.records import Record, Skipped
+from epochal.compare.records import Record, Skipped, printable
 from epochal.compare.scan import read
 from epochal.compare.statistics import Verdict, judge
 from epochal.core.errors import ConfigError, did_you_mean
@@ -215,8 +215,8 @@ def _why(skipped: Sequence[Skipped]) -> str:
     if not skipped:
         return ""
     if len(skipped) == 1:
-        return f": {skipped[0].path.name} is {skipped[0].reason}"
-    return f": {skipped[0].path.name} is {skipped[0].reason}; and {len(skipped) - 1} more"
+        return f": {printable(skipped[0].path.name)} is {skipped[0].reason}"
+    return f": {printable(skipped[0].path.name)} is {skipped[0].reason}; and {len(skipped) - 1} more"
 
 
 def _present(records: Sequence[Record], keys: Sequence[str]) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
-from epochal.compare.records import STATUSES, Record, Skipped, Value, usable_number
+from epochal.compare.records import STATUSES, Record, Skipped, Value, own_file, printable, usable_number
 from epochal.config.compose import flat
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
+
+READ = ("config.yaml", "summary.json", "metrics.csv", "overrides.yaml")  # the files of a run, beside its pictures
 
 
 def read(paths: Iterable[str | Path], known: Iterable[Record] = ()) -> tuple[list[Record], list[Skipped]]:
@@ -106,6 +108,9 @@ def _record(folder: Path, known: Record | None) -> Record | str:
     if not _is_run(folder):
         next(folder.iterdir(), None)  # raises if the folder cannot be opened
         return "not a run folder: neither it nor a folder in it has a config.yaml"
+    for name in READ:
+        if not own_file(folder / name, folder):
+            return f"refused: its {name} is no file in this folder"
     times = [_modified(folder / name) for name in ("config.yaml", "summary.json", "metrics.csv")]
     stamp = (*times, *map(_modified, sorted((folder / "evaluation").glob("*"))))
     if known is not None and known.stamp == stamp:
@@ -134,7 +139,7 @@ def _config(path: Path) -> dict[str, Value] | str:
         if not isinstance(config, dict) or not all(isinstance(config.get(g), dict) for g in ("model", "dataset")):
             return "not a run of Epochal: its config.yaml has no model and dataset"
         config.pop("claim", None)  # the same in all runs of an experiment
-        return {key: _value(value) for key, value in flat(config).items()}
+        return {printable(key): _value(value) for key, value in flat(config).items()}
     except Exception:  # PyYAML raises whatever its tags come upon, and a YAML that contains itself recurses for ever
         return "broken: its config.yaml cannot be read"
 
@@ -142,7 +147,7 @@ def _config(path: Path) -> dict[str, Value] | str:
 def _summary(path: Path) -> dict[str, Any] | str:
     """A summary.json, or what is wrong with it."""
     try:
-        summary = json.loads(path.read_bytes())
+        summary = printable(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return "half-finished: it has no summary.json; the run ended before it began"
     except (OSError, ValueError, RecursionError):
@@ -155,6 +160,7 @@ def _summary(path: Path) -> dict[str, Any] | str:
 
 def _value(value: Any) -> Value:
     """Strings, booleans and usable numbers as they are, all else as text."""
+    value = printable(value)
     if isinstance(value, str | bool | None) or usable_number(value) is not None:
         return value
     return str(value) if isinstance(value, int | float) else json.dumps(value, default=str)

@@ -85,7 +85,12 @@ class Handler(BaseHTTPRequestHandler):
         if name not in HOSTS:
             self._answer(403, "text/plain", b"This page can be opened only on its own machine.")
             return
-        url, live = urlsplit(self.path), self.server.live
+        live = self.server.live
+        try:
+            url = urlsplit(self.path)
+        except ValueError:  # http://[
+            self._answer(400, "text/plain", b"This is no address.")
+            return
         try:
             if url.path == "/":
                 self._answer(200, "text/html; charset=utf-8", document(live.data()).encode())
