@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
@@ -22,7 +21,7 @@ from epochal.compare.labels import key_text, label, run_label, value_text
 from epochal.compare.records import Record, Value, printable
 from epochal.compare.text_plot import text_plot
 from epochal.core.files import relative
-from epochal.core.format import count_text, number_text, spread_text
+from epochal.core.format import count_text, number_text, spread_text, verbatim
 from epochal.core.metrics import MEASURED_COSTS, SPLITS, find
 
 COST_COLUMNS = ("parameters", "flops", "examples_per_second", "seconds")
@@ -160,10 +159,10 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     chosen = [*keys, *metrics[:1], counts, *optional]
     result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in chosen:
-        result.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
+        result.add_column(verbatim(column.head), justify="right" if column.right else "left", no_wrap=True)
     for number, cells in enumerate(zip(*(column.cells for column in chosen))):
         done = listed[number].finished > 0
-        result.add_row(*map(escape, cells), style="bold green" if number == 0 and done else "" if done else "dim")
+        result.add_row(*map(verbatim, cells), style="bold green" if number == 0 and done else "" if done else "dim")
     return result
 
 
