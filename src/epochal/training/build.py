@@ -20,6 +20,7 @@ from epochal.config.finalize import finalize
 from epochal.config.instantiate import make_model
 from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
+from epochal.core.format import verbatim
 from epochal.core.multirun import in_grid
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
@@ -28,7 +29,6 @@ from epochal.tasks import Task
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
-from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.console import show_panel
 from epochal.training.cost import count_flops, git_commit
 from epochal.training.duration import length_of
@@ -36,7 +36,7 @@ from epochal.training.factories import make_data, make_loggers, make_task, optio
 from epochal.training.job import Job
 from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import wandb_id
-from epochal.training.resume import new_run, rank, resumed
+from epochal.training.resume import last_checkpoint, new_run, rank, resumed
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, load_matching_weights, parent_of
@@ -62,7 +62,7 @@ def build(
     console = console or Console(quiet=in_grid())  # one of many runs prints a line at its end
     quiet()
     config, run = resumed(config, overrides)
-    checkpoint = read_checkpoint(run.last) if run is not None and run.last.exists() else None
+    checkpoint = last_checkpoint(run) if run is not None else None
     validate(config)
     config = finalize(config)
     parent = parent_of(config) if checkpoint is None else None
@@ -111,7 +111,9 @@ def make_network(
     """
     model = make_model(config, *data.specs(config.task.name))
     if parent is not None:
-        console.print(load_matching_weights(model, parent, config, data.specs(config.task.name)[1]), soft_wrap=True)
+        console.print(
+            verbatim(load_matching_weights(model, parent, config, data.specs(config.task.name)[1])), soft_wrap=True
+        )
     if config.model.get("pretrained"):
         data.load_state(normalisation(model))
         data.prepare()

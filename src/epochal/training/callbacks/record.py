@@ -38,7 +38,8 @@ class Record(pl.Callback):
         total_steps: int,
         resumed_step: int = 0,
     ) -> None:
-        self.run, self.logger, self.checkpoints, self.known = run, logger, checkpoints, known
+        self.run, self.logger, self.checkpoints = run, logger, checkpoints
+        self.known = {**known, "code": code_by_steps(run.summary(), known, resumed_step)}
         self.total_steps, self.resumed_step = total_steps, resumed_step
         self._mark: float | None = None  # when the current stretch of training began; None during a validation
         self._marked_step = 0
@@ -151,3 +152,19 @@ class Record(pl.Callback):
             self._trained["seconds"] += time.perf_counter() - self._mark
             self._trained["steps"] += trainer.global_step - self._marked_step
             self._mark = None
+
+
+def code_by_steps(summary: dict[str, Any], known: dict[str, Any], step: int) -> list[dict[str, Any]]:
+    """Commit and versions of the code by the step from which it trained.
+
+    Args:
+        summary: As the process before left it; empty for a new run.
+        known: With those of this process.
+        step: That this process begins at.
+    """
+    code = {key: known.get(key) for key in ("git_commit", "versions")}
+    first = {"from_step": 0, **{key: summary.get(key) for key in code}}  # version 0.1 kept no list
+    earlier = [entry for entry in summary.get("code", [first]) if entry["from_step"] < step]
+    if earlier and all(earlier[-1][key] == value for key, value in code.items()):
+        return earlier
+    return [*earlier, {"from_step": step, **code}]

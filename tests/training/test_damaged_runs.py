@@ -1,0 +1,98 @@
+"""Bad days of a run: files edited, cut or deleted, and full disks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from epochal.core.errors import ConfigError
+from epochal.training.callbacks.record import code_by_steps
+from epochal.training.resume import trained_config
+from epochal.training.run_folder import Run
+from helpers.training import train
+
+SMALL = ("model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.train_size=320", "dataset.batch_size=32")
+SMALL = (*SMALL, "logger=none", "trainer=cpu", "duration=2epochs")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped after its last checkpoint."""
+    run = train(*SMALL, f"output_dir={tmp_path_factory.mktemp('runs')}").run
+    run.write_summary({**run.summary(), "status": "stopped"})
+    return run.folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """A copy of it."""
+    return Run(Path(shutil.copytree(trained, tmp_path / "outputs" / "runs" / trained.name)))
+
+
+EDITED = {
+    "a value": ("optimizer.lr", 0.5, "optimizer.lr=0.5 (trained with 0.003)"),
+    "a size": ("model.hidden", [99], "model.hidden=[99] (trained with [16])"),
+    "a key of nobody": ("optimizer.invented", 1, "optimizer.invented=1 (trained with None)"),
+    "a value emptied": ("dataset.train_size", None, "dataset.train_size=None (trained with 320)"),
+    "what may change": ("threads", 1, ""),
+}
+
+
+@pytest.mark.parametrize("edit", EDITED)
+def test_an_edited_config_does_not_change_what_a_run_goes_on_with(edit, run, capfd):
+    key, value, said = EDITED[edit]
+    before = run.config()
+    OmegaConf.update(changed := run.config(), key, value)
+    OmegaConf.save(changed, run.folder / "config.yaml")
+    found = trained_config(run)
+    printed = capfd.readouterr().err
+    assert (said in printed and "goes on as it was trained" in printed) if said else not printed
+    assert found == (before if said else changed)
+
+
+def test_a_run_is_resumed_with_the_config_that_it_was_trained_with(run, capfd):
+    (run.folder / "config.yaml").write_text((run.folder / "config.yaml").read_text().replace("lr: 0.003", "lr: 0.5"))
+    job = train(f"resume={run.folder}")
+    assert job.config.optimizer.lr == 0.003
+    assert "optimizer.lr=0.5 (trained with 0.003)" in capfd.readouterr().err
+
+
+def test_a_run_whose_file_was_edited_is_not_taken_for_the_one_typed(run):
+    (run.folder / "config.yaml").write_text((run.folder / "config.yaml").read_text().replace("lr: 0.003", "lr: 0.5"))
+    with pytest.raises(ConfigError, match="was trained with another config"):
+        train(*SMALL, "optimizer.lr=0.5", f"output_dir={run.folder.parents[1]}", "resume=auto")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", bytes(1000)])
+@pytest.mark.parametrize("best", [True, False])
+def test_a_damaged_last_checkpoint_says_what_to_do(best, content, run):
+    if not best:
+        run.best.unlink()
+    run.last.unlink()
+    run.last.write_bytes(content)
+    remedy = (
+        "is whole: copied over .* goes on from step 20" if best else "delete .*last.ckpt to train this run from step 0"
+    )
+    with pytest.raises(ConfigError, match=remedy):
+        trained_config(run)
+
+
+OLD, NEW = {"git_commit": "a", "versions": {"torch": "1"}}, {"git_commit": "b", "versions": {"torch": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("summary", "known", "step", "code"),
+    [
+        ({}, NEW, 0, [(0, "b")]),
+        (OLD, OLD, 50, [(0, "a")]),
+        (OLD, NEW, 50, [(0, "a"), (50, "b")]),
+        (OLD, NEW, 0, [(0, "b")]),
+        ({"code": [{"from_step": 0, **OLD}, {"from_step": 50, **NEW}]}, OLD, 50, [(0, "a")]),
+        ({"code": [{"from_step": 0, **OLD}, {"from_step": 50, **NEW}]}, OLD, 60, [(0, "a"), (50, "b"), (60, "a")]),
+    ],
+)
+def test_commit_and_versions_are_kept_by_step(summary, known, step, code):
+    assert [(entry["from_step"], entry["git_commit"]) for entry in code_by_steps(summary, known, step)] == code
