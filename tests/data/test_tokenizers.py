@@ -10,6 +10,7 @@ import pytest
 import epochal.data.tokenizers
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN
+from epochal.data import tokenizers
 from epochal.data.tokenizers import REPLACEMENT, RESERVED, BytePairs, Bytes, Characters, Words, learn, restore
 
 VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
@@ -108,7 +109,7 @@ def test_bytes_are_those_of_utf8():
         ("it 's good , is n't it ?", "it 's good , is n't it ?"),  # as the treebank writes
         ("well-made: 3.5/5 \n(really)", "well - made : 3 . 5 / 5 ( really )"),
         ("'quoted' rock'n'roll can't", "' quoted ' rock ' n ' roll ca n't"),
-        ("Ärger über 漢字 🙂", "ärger über 漢字 🙂"),
+        ("Ärger über 漢字 🙂", "ärger über 漢 字 🙂"),
     ],
 )
 def test_words_and_punctuation_are_tokens(text, words):
@@ -157,3 +158,74 @@ def test_the_library_is_only_imported_by_byte_pairs(monkeypatch):
         assert len(module["learn"](kind, LINES, vocab_size=300).encode("the cat")) in (2, 7)
     with pytest.raises(ImportError):
         module["learn"]("bpe", LINES, vocab_size=300)
+
+
+# -- words of all scripts -------------------------------------------------------------------------------------------
+
+
+def words_of(text: str, learned_from: str | None = None) -> list[str]:
+    words = tokenizers.Words.learn([learned_from or text], vocab_size=1000, min_count=1)
+    return words.as_decoded(text).split(" ")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("यह फिल्म बुरी है।", ["यह", "फिल्म", "बुरी", "है", "।"]),
+        ("فِيلْمٌ جَمِيل", ["فِيلْمٌ", "جَمِيل"]),
+        ("Cafe\u0301 du\u0308nn", ["cafe\u0301", "du\u0308nn"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("İyi", ["i\u0307yi"]),
+        ("너무 좋다!", ["너무", "좋다", "!"]),
+        ("שלום עולם", ["שלום", "עולם"]),
+        ("👩\u200d🔬👍🏽 ❤\ufe0f", ["👩\u200d🔬", "👍🏽", "❤\ufe0f"]),
+        ("很好看 it isn't", ["很", "好", "看", "it", "is", "n't"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),
+    ],
+)
+def test_words_follow_unicode(text, words):
+    assert words_of(text) == words
+
+
+@pytest.mark.parametrize("text", ["Don't stop: it's 3.5, o'clock_x!", "Grüße aus Köln, naïve ñandú", "Привет, мир"])
+def test_texts_without_marks_keep_their_vocabulary_and_words(text):
+    words = tokenizers.Words.learn([text], vocab_size=1000, min_count=1)
+    assert sorted(words.vocabulary.split("\n")) == sorted(set(tokenizers.WORD.findall(text.lower())))
+    assert words_of(text) == words_of(text, learned_from=text + " 好") == tokenizers.WORD.findall(text.lower())
+
+
+def test_an_old_vocabulary_splits_as_when_it_was_learned():
+    words = tokenizers.restore("word", "फ\nि\nल", tokenizers.RESERVED)
+    assert words.encode("फिल").tolist() == [4, 5, 6]
+
+
+def test_a_new_vocabulary_is_restored_with_its_rules():
+    made = tokenizers.Words.learn(["यह फिल्म"], vocab_size=1000, min_count=1)
+    again = tokenizers.restore("word", made.vocabulary, tokenizers.RESERVED)
+    assert len(again) == len(made) == 6 and again.decode(again.encode("फिल्म यह")) == "फिल्म यह"
+
+
+@pytest.mark.parametrize(
+    "texts, kind",
+    [
+        (["这部电影太无聊了", "很好看"], "bpe"),
+        (["この映画はとても面白い"], "bpe"),
+        (["ภาพยนตร์ดีมาก"], "bpe"),
+        (["너무 지루한 영화"], "word"),
+        (["यह फिल्म"], "word"),
+        (["a good film 很"], "word"),
+    ],
+)
+def test_byte_pairs_take_the_place_of_words_where_there_are_no_spaces(texts, kind):
+    made = tokenizers.learn_or_restore("word", None, texts, vocab_size=1000)
+    assert made.kind == kind and (UNKNOWN not in made.encode(texts[0]))
+    note = tokenizers.note("word", made, [made.encode(texts[0])])
+    assert ("dataset.tokenizer=bpe takes the place of word" in note) == (kind == "bpe")
+
+
+def test_many_unknown_tokens_are_told_with_their_share():
+    words = tokenizers.Words.learn(["good good film"], vocab_size=1000, min_count=2)
+    assert tokenizers.note("word", words, [words.encode("good good film x")]).startswith(
+        "50% of the tokens are unknown"
+    )
+    assert tokenizers.note("word", words, [words.encode("good " * 19 + "x")]) == ""  # 5 %

@@ -53,7 +53,7 @@ class CaptionData(StoredImages):
 
     Args:
         caption_columns: Columns that hold a caption or a list of captions; None: guessed from their names.
-        tokenizer: "word" (lower-case words), "bpe", "character" or "byte".
+        tokenizer: "word" (lower-case words; "bpe" is used where they have no spaces between them), "bpe", "character" or "byte".
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training captions have less often is unknown.
         max_length: Longest caption in tokens, BEGIN and END included; longer ones are cut.
@@ -83,6 +83,7 @@ class CaptionData(StoredImages):
         self.caption_columns = None if caption_columns is None else list(caption_columns)
         self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length
         self._loaded_vocabulary: str | None = None  # see `load_state`
+        self._note = ""
 
     def prepare(self) -> None:
         source = self.locate()
@@ -92,13 +93,17 @@ class CaptionData(StoredImages):
         folder = cache.cached(self.name, key | self.split_key(), lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.target_tokenizer = tokenizers.restore(self.kind, meta["vocabulary"], tokenizers.RESERVED)
+        self.target_tokenizer = tokenizers.restore(
+            meta.get("tokenizer", self.kind), meta["vocabulary"], tokenizers.RESERVED
+        )
         self._rows, self._texts = {}, {}
         for split, role in meta["roles"].items():
             images, image = (cache.read_array(folder / f"{name}.npy") for name in (f"{role}_images", f"{split}_image"))
             self._rows[split] = CaptionRows(images, image, Ragged.read(folder, f"{split}_captions"))
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
         train = self._rows["train"]
+        ids = [rows.captions.values.numpy() for rows in self._rows.values()]
+        self._note = tokenizers.note(self.kind, self.target_tokenizer, ids)
         self.inputs = Images(*train.images.shape[1:])
         self.fit_normalisation(ImageRows(train.images, train.image, train.image.unique()))
         self.check_batch_size(len(train.image))
@@ -124,12 +129,9 @@ class CaptionData(StoredImages):
             values, lengths = ragged.cut(*tokenizer.encode_all(texts[split]), self.max_length - 2)
             values, lengths = ragged.delimit(values, lengths, begin=BEGIN, end=END)
             ragged.write(building, f"{split}_captions", values, lengths, ragged.smallest(len(tokenizer)))
-            ragged.write_texts(building, f"{split}_texts", [self._as_decoded(text) for text in texts[split]])
-        return {"vocabulary": tokenizer.vocabulary, "roles": {split: role for split, (role, _) in splits.items()}}
-
-    def _as_decoded(self, text: str) -> str:
-        """The text as a tokenizer without unknown tokens would decode it: word tokens are lower-case words."""
-        return " ".join(tokenizers.WORD.findall(text.lower())) if self.kind == "word" else text
+            ragged.write_texts(building, f"{split}_texts", [tokenizer.as_decoded(text) for text in texts[split]])
+        roles = {split: role for split, (role, _) in splits.items()}
+        return {"vocabulary": tokenizer.vocabulary, "tokenizer": tokenizer.kind, "roles": roles}
 
     def _read(self, source: sources.Source, scratch: Path) -> tuple[dict[str, Any], dict[str, list[list[str]]]]:
         """By role (train, validation, test): rows with the encoded images as IMAGE, and the captions of each."""
@@ -189,8 +191,16 @@ class CaptionData(StoredImages):
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
 
+    @property
+    def note(self) -> str:
+        return self._note
+
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "tokenizer": self.kind, "vocabulary": self.target_tokenizer.vocabulary}
+        return {
+            **super().state(),
+            "tokenizer": self.target_tokenizer.kind,
+            "vocabulary": self.target_tokenizer.vocabulary,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)

@@ -46,7 +46,7 @@ class SentenceData(StoredExamples):
     Args:
         text_column: The column with the texts; None: one of a usual name, or the first that holds strings.
         label_column: The column with the classes; None: the first of type ClassLabel, or one of a usual name.
-        tokenizer: "word", "bpe", "character" or "byte".
+        tokenizer: "word" ("bpe" is used where words have no spaces between them), "bpe", "character" or "byte".
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training texts have less often is unknown.
         max_length: Longest text in tokens; longer ones are cut.
@@ -76,6 +76,7 @@ class SentenceData(StoredExamples):
         self.text_column, self.label_column = text_column, label_column
         self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length
         self._loaded_vocabulary: str | None = None  # see `load_state`
+        self._note = ""
 
     def prepare(self) -> None:
         source = self.locate()
@@ -86,12 +87,14 @@ class SentenceData(StoredExamples):
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
         self.classes = Classes(tuple(meta["classes"]))
-        self.tokenizer = tokenizers.restore(self.kind, meta["vocabulary"], tokenizers.RESERVED)
+        self.tokenizer = tokenizers.restore(meta.get("tokenizer", self.kind), meta["vocabulary"], tokenizers.RESERVED)
         self._rows, self._texts = {}, {}
         for split in SPLITS:
             labels = cache.read_array(folder / f"{split}_labels.npy")
             self._rows[split] = SentenceRows(Ragged.read(folder, f"{split}_tokens"), labels)
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
+        ids = [rows.tokens.values.numpy() for rows in self._rows.values()]
+        self._note = tokenizers.note(self.kind, self.tokenizer, ids)
         self.check_batch_size(len(self._rows["train"].labels))
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
@@ -108,7 +111,7 @@ class SentenceData(StoredExamples):
             ragged.write(building, f"{split}_tokens", *ids, ragged.smallest(len(tokenizer)))
             ragged.write_texts(building, f"{split}_texts", chosen[split])
             cache.create_array(building / f"{split}_labels.npy", rows.shape, np.int64)[:] = labels[role][rows]
-        return {"classes": classes, "vocabulary": tokenizer.vocabulary}
+        return {"classes": classes, "vocabulary": tokenizer.vocabulary, "tokenizer": tokenizer.kind}
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
@@ -121,8 +124,12 @@ class SentenceData(StoredExamples):
     def lengths(self, split: str) -> Tensor:
         return self._rows[split].tokens.lengths
 
+    @property
+    def note(self) -> str:
+        return self._note
+
     def state(self) -> dict[str, Any]:
-        return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
+        return {"tokenizer": self.tokenizer.kind, "vocabulary": self.tokenizer.vocabulary}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]

@@ -6,8 +6,10 @@ END of `core.specs`: then `reserved` is 4, and `decode` leaves these out, except
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -19,9 +21,15 @@ from epochal.core.specs import END, UNKNOWN
 
 RESERVED = END + 1  # number of reserved ids where texts are padded
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
+MOST_UNKNOWN = 0.05  # share of unknown tokens above which the user is warned
 AT_ONCE = 10_000  # most texts that are encoded together, and most characters of a piece of a long text
 # words, punctuation marks, and English contractions as the Penn Treebank splits them: do n't, it 's
 WORD = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\w+|[^\w\s]")
+# Han, kana, Bopomofo, Thai, Lao, Burmese and Khmer, which have no spaces between words
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f\u3005-\u3007\u3040-\u312f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
 
 
 class Tokenizer:
@@ -53,6 +61,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids, without the reserved ones."""
         raise NotImplementedError
+
+    def as_decoded(self, text: str) -> str:
+        """The text as it would be decoded if all of its tokens were known."""
+        return text
 
     def missing(self, text: str) -> str:
         """The characters of a text that are not in the vocabulary, each once, in the order of the text."""
@@ -112,32 +124,45 @@ class Bytes(Tokenizer):
 
 class Words(Tokenizer):
     """One token per lower-case word or punctuation mark. Spaces and capitals are lost, and words that are not in the
-    vocabulary become UNKNOWN: for texts that a model reads rather than writes."""
+    vocabulary become UNKNOWN: for texts that a model reads rather than writes.
+
+    A vocabulary learned from texts with combining marks, or in scripts without spaces, begins with a newline: then
+    marks stay with their letters, and each letter of such a script is a token. Others, and those of version 0.1, are
+    split at marks.
+    """
 
     kind = "word"
 
     def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
         super().__init__(vocabulary, reserved)
-        self._words = vocabulary.split("\n") if vocabulary else []
+        self._pattern = _unicode_patterns()[0] if vocabulary.startswith("\n") else WORD
+        words = vocabulary.removeprefix("\n")
+        self._words = words.split("\n") if words else []
         self._ids = {word: number for number, word in enumerate(self._words, start=reserved)}
 
     @classmethod
     def learn(cls, texts: Iterable[str], *, vocab_size: int, min_count: int) -> Words:
         """Learns the most frequent of the words that occur at least min_count times."""
-        counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
+        lower = [text.lower() for text in texts]
+        needed = any(not text.isascii() and _unicode_patterns()[1].search(text) for text in lower)
+        pattern, mark = (_unicode_patterns()[0], "\n") if needed else (WORD, "")
+        counts = Counter(word for text in lower for word in pattern.findall(text))
         frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
-        return cls("\n".join(word for _, word in frequent[: max(vocab_size - RESERVED, 0)]))
+        return cls(mark + "\n".join(word for _, word in frequent[: max(vocab_size - RESERVED, 0)]))
 
     def __len__(self) -> int:
         return self.reserved + len(self._words)
 
     def encode(self, text: str) -> np.ndarray:
         known = self._ids
-        return np.array([known.get(word, UNKNOWN) for word in WORD.findall(text.lower())], np.int32)
+        return np.array([known.get(word, UNKNOWN) for word in self._pattern.findall(text.lower())], np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         first = self.reserved
         return " ".join(self._words[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
+
+    def as_decoded(self, text: str) -> str:
+        return " ".join(self._pattern.findall(text.lower()))
 
 
 class BytePairs(Tokenizer):
@@ -224,10 +249,33 @@ def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
 def learn_or_restore(
     kind: str, vocabulary: str | None, texts: Sequence[str], *, vocab_size: int, min_count: int = 1
 ) -> Tokenizer:
-    """A tokenizer for texts that are padded, with the vocabulary if there is one, else learned from the texts."""
+    """A tokenizer for texts that are padded, with the vocabulary if there is one, else learned from the texts.
+
+    Where most letters are of scripts without spaces between words, "bpe" takes the place of "word".
+    """
     if vocabulary is not None:
         return restore(kind, vocabulary, RESERVED)
+    if kind == "word" and not all(text.isascii() for text in texts):
+        unspaced, letters = re.compile(f"[{UNSPACED}]"), re.compile(r"\w")
+        if 2 * sum(len(unspaced.findall(text)) for text in texts) > sum(len(letters.findall(text)) for text in texts):
+            kind = "bpe"
     return learn(kind, texts, vocab_size=vocab_size, min_count=min_count)
+
+
+def note(asked: str, tokenizer: Tokenizer, ids: Iterable[np.ndarray]) -> str:
+    """What the user should know before a run: that there is another kind of tokenizer than was asked for, or that it
+    knows too few of the tokens; else empty."""
+    if tokenizer.kind != asked:
+        return (
+            f"most texts have no spaces between words, so dataset.tokenizer={tokenizer.kind} takes the place of {asked}"
+        )
+    counts = [(int((values == UNKNOWN).sum()), len(values)) for values in ids]
+    share = sum(unknown for unknown, _ in counts) / max(sum(total for _, total in counts), 1)
+    if share <= MOST_UNKNOWN:
+        return ""
+    return (
+        f"{share:.0%} of the tokens are unknown; dataset.tokenizer=bpe would know all, a smaller dataset.min_count more"
+    )
 
 
 def check_kind(kind: str, allowed: Sequence[str]) -> None:
@@ -247,6 +295,22 @@ def size_of(config: Mapping[str, Any], key: str, default: int) -> int:
 
 def _is_text(number: int, reserved: int) -> bool:
     return number >= reserved or number == UNKNOWN
+
+
+@functools.cache
+def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """As WORD, but with combining marks, joiners and skin tones as a part of what they follow, and with each letter of
+    an unspaced script by itself; and a pattern of the characters for which this makes a difference."""
+    codes = [*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)]
+    marks = "".join(chr(c) for c in codes if unicodedata.category(chr(c)).startswith("M"))
+    marks += "\u200c\u200d\U0001f3fb-\U0001f3ff"
+    letters = rf"(?:(?![{UNSPACED}])\w[{marks}]*)+"
+    symbol = rf"[^\w\s](?:[{marks}]|(?<=\u200d)[^\w\s])*"
+    contractions = rf"{letters}?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b"
+    return (
+        re.compile(rf"[{UNSPACED}][{marks}]*|{contractions}|{letters}|{symbol}"),
+        re.compile(rf"[{UNSPACED}{marks}]"),
+    )
 
 
 def _pieces(text: str) -> Iterator[str]:
