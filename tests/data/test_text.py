@@ -210,3 +210,19 @@ def test_python_stdlib_has_files():
     data = PythonStdlib(name="python_stdlib", path=None, tokenizer="byte")
     key, _ = data._reader()
     assert key["files"] > 300 and (Path(key["root"]) / "abc.py").is_file()
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte"])
+def test_a_text_without_a_newline_has_a_prompt_in_its_vocabulary(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text("好看" * 500, encoding="utf-8")
+    data = TextData(name="text", path=str(tmp_path / "a.txt"), tokenizer=tokenizer, context_length=8, batch_size=2)
+    data.prepare()
+    assert data.prompt == ("好" if tokenizer == "character" else "\n")
+    assert len(data.tokenizer.encode(data.prompt)) == 1
+
+
+def test_a_prompt_that_the_text_cannot_begin_with_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("ab" * 500, encoding="utf-8")
+    data = TextData(name="text", path=str(tmp_path / "a.txt"), tokenizer="character", prompt="abc", batch_size=2)
+    with pytest.raises(ConfigError, match="lacks these characters of dataset.prompt: 'c'"):
+        data.prepare()

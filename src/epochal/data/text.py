@@ -22,6 +22,7 @@ from epochal.data.ragged import smallest
 from epochal.data.stored import StoredData, count_of
 from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
 
+NEWLINE = "\n"  # the default prompt
 COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
 TOKENIZERS = ("character", "byte", "bpe")
 
@@ -58,7 +59,8 @@ class TextData(StoredData):
         vocab_size: Largest size of the vocabulary, for "bpe".
         context_length: Tokens in a window.
         validation, test: See `StoredData`; a count is one of characters.
-        prompt: The beginning of the samples that are generated.
+        prompt: The beginning of the samples that are generated; a newline gives way to the first character of the
+            vocabulary where the text has none.
         **options: See `StoredData`; a count in `train_size` is one of tokens.
 
     Raises:
@@ -78,7 +80,7 @@ class TextData(StoredData):
         context_length: int = 64,
         validation: int | float = 0.05,
         test: int | float = 0.05,
-        prompt: str = "\n",
+        prompt: str = NEWLINE,
         **options: Any,
     ) -> None:
         super().__init__(validation=validation, test=test, **options)
@@ -96,6 +98,7 @@ class TextData(StoredData):
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
         self.tokenizer = tokenizers.restore(self.kind, meta["vocabulary"])
+        self._check_prompt()
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
         self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in SPLITS}
         kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
@@ -111,6 +114,20 @@ class TextData(StoredData):
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         assert self._loaded_vocabulary is not None
         self.tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary)
+        self._check_prompt()
+
+    def _check_prompt(self) -> None:
+        """Raises ConfigError if the vocabulary lacks characters of the prompt, unless it is the default."""
+        if not (missing := self.tokenizer.missing(self.prompt)):
+            return
+        if self.prompt != NEWLINE:
+            if self._loaded_vocabulary is not None:  # of a run that trained with this prompt
+                return
+            raise ConfigError(
+                f"The text of dataset={self.name} lacks these characters of dataset.prompt: "
+                f"{' '.join(map(repr, missing))}. Give a prompt without them."
+            )
+        self.prompt = next(c for c in self.tokenizer.vocabulary if c != tokenizers.REPLACEMENT)
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         """A key that changes with the source, and a function that reads it: folder for scratch -> text by role."""
