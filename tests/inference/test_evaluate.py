@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -46,8 +48,32 @@ def test_a_checkpoint_alone_is_enough(job, command, home):
     assert (home / "evaluation" / "digits" / "metrics.json").exists()
 
 
-def test_without_a_name_the_newest_run_is_evaluated(job, command):
-    assert command("evaluate").status == 0
+def test_without_a_name_the_newest_run_that_finished_is_evaluated(copied, command, home):
+    folders = {}
+    for age, (name, status, trainer) in enumerate(
+        [
+            ("overfits", "finished", "overfit"),
+            ("debugs", "finished", "debug"),
+            ("goes_on", "running", "default"),
+            ("failed", "failed", "default"),
+            ("wanted", "finished", "default"),
+            ("older", "finished", "default"),
+        ]
+    ):
+        folders[name] = copied(f"outputs/runs/{name}", status=status)
+        file = folders[name] / "config.yaml"
+        file.write_text(file.read_text().replace("name: default", f"name: {trainer}"))
+        os.utime(folders[name] / "checkpoints" / "last.ckpt", (2e9 - age, 2e9 - age))
+    outcome = command("evaluate")
+    assert outcome.status == 0, outcome.error
+    assert "The newest finished run is outputs/runs/wanted." in outcome.out
+    assert (folders["wanted"] / "evaluation").is_dir()
+    for name in ("wanted", "older"):
+        shutil.rmtree(folders[name])
+    outcome = command("evaluate")
+    assert outcome.status == 2
+    assert "None of the runs in outputs has finished" in outcome.error
+    assert "run=<folder>" in outcome.error
 
 
 def test_other_data_of_the_same_shape_is_evaluated(job, command, home):

@@ -154,6 +154,8 @@ def rebuild(config: DictConfig) -> Rebuilt:
         check_unchanged(saved, data, outputs)
     check_specs(saved, inputs, outputs)
     notes = match_classes(saved, data, outputs) if other else []
+    if config.checkpoint is None and config.run == "latest":
+        notes.insert(0, f"The newest finished run is {relative(saved.folder)}.")
     task = saved.task()
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)

@@ -20,6 +20,8 @@ from epochal.training.factories import make_task
 from epochal.training.run_folder import Run, current_layout
 from epochal.training.trainer import quiet
 
+TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
+
 
 @dataclass
 class SavedRun:
@@ -81,7 +83,7 @@ def open_run(run: str | Path, allow: tuple[str, ...] = (), output_dir: str = "ou
     """Reads the best checkpoint of a run, or where there is none the last.
 
     Args:
-        run: Its folder; "latest" is the newest in `output_dir`.
+        run: Its folder; "latest" is the newest finished run in `output_dir`, see `latest`.
         allow: Packages of the user's whose classes its config may make.
         output_dir: The outputs folder.
 
@@ -94,12 +96,22 @@ def open_run(run: str | Path, allow: tuple[str, ...] = (), output_dir: str = "ou
 
 
 def latest(outputs: Path) -> Run:
-    """The newest run that has weights.
+    """The newest run that finished and was meant to learn: none of trainer=debug or trainer=overfit.
 
     Raises:
         ConfigError: If there is none.
     """
-    files: list[Any] = sorted(outputs.glob("*/*/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        raise ConfigError(f"There is no run in {outputs} yet; {command_line('train')} makes one.")
-    return Run.open(files[-1].parent.parent)
+    files = sorted(outputs.glob("*/*/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files:
+        run = Run(file.parent.parent)
+        try:
+            if run.summary().get("status") == "finished" and run.config().trainer.get("name") not in TRIALS:
+                return run
+        except ConfigError:  # a folder of something else
+            continue
+    if files:
+        raise ConfigError(
+            f"None of the runs in {outputs} has finished, other than with trainer=debug or trainer=overfit; name one with "
+            "run=<folder>."
+        )
+    raise ConfigError(f"There is no run in {outputs} yet; {command_line('train')} makes one.")
