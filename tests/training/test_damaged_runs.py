@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
-from epochal.core.errors import ConfigError
+from epochal.core.errors import ConfigError, EpochalError
 from epochal.training.callbacks.record import code_by_steps
 from epochal.training.resume import trained_config
 from epochal.training.run_folder import Run
@@ -96,3 +99,65 @@ OLD, NEW = {"git_commit": "a", "versions": {"torch": "1"}}, {"git_commit": "b", 
 )
 def test_commit_and_versions_are_kept_by_step(summary, known, step, code):
     assert [(entry["from_step"], entry["git_commit"]) for entry in code_by_steps(summary, known, step)] == code
+
+
+def test_a_checkpoint_is_written_beside_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    run = train(*SMALL, f"output_dir={tmp_path}").run
+    assert sorted(path.name for path in run.last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+class At(pl.Callback):
+    """Does something in the second epoch."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.do(Path(trainer.loggers[0].run.folder))
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+FULL = {
+    "a checkpoint": lambda patch, folder: (folder / "checkpoints" / ".last.ckpt.part").symlink_to("/dev/full"),
+    "every file": lambda patch, folder: patch.setattr("os.fsync", full),
+    "a row": lambda patch, folder: patch.setattr("csv.DictWriter.writerow", full),
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(what, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(EpochalError, match="disk is full"):
+        train(*SMALL, f"output_dir={tmp_path}", callbacks=(At(lambda folder: FULL[what](patch, folder)),))
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    job = train(f"resume={folder}")
+    assert job.run.summary()["status"] == "finished" and job.run.summary()["steps"] == 20
+
+
+@pytest.mark.parametrize(
+    "call", ["pathlib.Path.mkdir", "omegaconf.OmegaConf.save", "epochal.training.run_folder.write_atomically"]
+)
+def test_a_disk_that_is_full_from_the_start_leaves_no_folder(call, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    real = Path.mkdir
+
+    def mkdir(path, *rest, **named):
+        if path.name == "checkpoints":
+            full()
+        real(path, *rest, **named)
+
+    monkeypatch.setattr(call, mkdir if call.endswith("mkdir") else full)
+    with pytest.raises(EpochalError, match="No space left on device"):
+        train(*SMALL, f"output_dir={tmp_path}")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_folder_that_is_deleted_while_the_run_trains_is_a_sentence_and_not_made_again(tmp_path):
+    with pytest.raises(EpochalError, match="was deleted while the run needed it"):
+        train(*SMALL, f"output_dir={tmp_path}", callbacks=(At(shutil.rmtree),))
+    assert not list((tmp_path / "runs").iterdir())

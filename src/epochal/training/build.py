@@ -140,11 +140,14 @@ def opened(run: Run | None, config: DictConfig, overrides: Sequence[str], data: 
         )
     try:
         yield run
-    except BaseException:
+    except BaseException as error:
+        sentence = run.explained(error) if isinstance(error, OSError) else None
         if fresh and rank() == 0:
             run.discard()
         else:
             run.release()
+        if sentence is not None:
+            raise sentence from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -21,12 +22,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         part = Path(path).with_name(f".{Path(path).name}.part")
         try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-            with part.open("rb") as stream:
+            with part.open("wb") as stream:  # Lightning's own way is a copy in memory and another in $TMPDIR
+                try:
+                    torch.save(checkpoint, stream)
+                except RuntimeError as error:  # torch's, about positions in the file, after the disk's
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None
+                    raise
+                stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, path)
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,17 +56,22 @@ class Job:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Raises KeyboardInterrupt where Lightning turned a Ctrl-C into a SystemExit."""
+        """Raises KeyboardInterrupt where Lightning turned a Ctrl-C into a SystemExit, and a sentence where the disk is full."""
         try:
             yield
         except SystemExit as end:
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
+        except OSError as error:
+            if sentence := self.run.explained(error):
+                raise sentence from error
+            raise
 
     def report(self) -> None:
         """Marks the run as finished in its summary, and prints the results."""
-        self.record.write(self.trainer, "finished")
+        with self._interruptible():
+            self.record.write(self.trainer, "finished")
         if self.trainer.is_global_zero:
             show_report(self)
 
@@ -82,7 +88,8 @@ class Job:
             self.record.write(self.trainer, "pruned")
         elif error is not None and self.trainer.is_global_zero:
             if self.run.summary().get("status") == "running":
-                self.record.write(self.trainer, "failed", error=str(error))
+                with contextlib.suppress(OSError):  # of a full disk, or a folder that was deleted
+                    self.record.write(self.trainer, "failed", error=str(error))
             if isinstance(error, DivergedError) and self.run.last.exists():
                 kept = relative(self.run.last)
                 self.console.print(verbatim(f"\nThe last good checkpoint is kept: {kept}"), soft_wrap=True)
@@ -90,6 +97,10 @@ class Job:
                 folder = relative(self.run.folder)
                 line = command_line("train", typed("resume", folder))
                 self.console.print(verbatim(f"\nTo go on from the last checkpoint: {line}"), soft_wrap=True)
+            elif self.run.folder.is_dir():
+                self.console.print(
+                    "\nThe run ended before its first checkpoint: resumed, it begins at step 0.", soft_wrap=True
+                )
         self.run.release()
         for logger in self.trainer.loggers:
             if isinstance(logger, ArtifactLogger):

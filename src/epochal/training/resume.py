@@ -143,9 +143,16 @@ def new_run(config: DictConfig, overrides: Sequence[str]) -> Run:
     if rank() != 0:
         return Run(parent / "of-rank-zero")
     run = Run.create(parent, run_name(config))
-    run.claim()
-    OmegaConf.save(config, run.folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / "overrides.yaml")
+    try:
+        run.claim()
+        OmegaConf.save(config, run.folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / "overrides.yaml")
+    except OSError as error:
+        sentence = run.explained(error)
+        run.discard()
+        if sentence is not None:
+            raise sentence from error
+        raise
     return run
 
 

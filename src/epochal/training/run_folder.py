@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from epochal.config.allowlist import check_resolved
 from epochal.config.compose import plain
-from epochal.core.errors import ConfigError
-from epochal.core.files import absolute_if_there, expanded, slug, write_atomically
+from epochal.core.errors import ConfigError, EpochalError
+from epochal.core.files import absolute_if_there, expanded, relative, slug, write_atomically
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 ENDED = ("finished", "pruned")
@@ -56,8 +57,12 @@ class Run:
                 except FileExistsError:
                     continue
                 run = cls(folder)
-                run.pictures.mkdir()
-                run.best.parent.mkdir()
+                try:
+                    run.pictures.mkdir()
+                    run.best.parent.mkdir()
+                except OSError:
+                    run.discard()
+                    raise
                 return run
         except OSError as error:
             raise ConfigError(
@@ -82,7 +87,20 @@ class Run:
     def discard(self) -> None:
         """Removes the folder of a run that could not start."""
         self.release()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def explained(self, error: OSError) -> EpochalError | None:
+        """What kept a file of this run from being written, in a sentence; None for an error of another kind."""
+        folder = relative(self.folder)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return EpochalError(f"The disk is full ({error.strerror}): {folder} cannot be written. Free some space.")
+        if not self.folder.is_dir():
+            return EpochalError(
+                f"The run folder {folder} was deleted while the run needed it; nothing more is saved there."
+            )
+        if error.filename and Path(str(error.filename)).is_relative_to(self.folder):
+            return EpochalError(f"{relative(Path(error.filename))} cannot be written ({error.strerror}).")
+        return None
 
     def claim(self) -> bool:
         """Locks the run for this process; False if another living process holds it."""

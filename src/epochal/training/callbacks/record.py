@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class Record(pl.Callback):
         if isinstance(exception, PrunedError):
             return  # no failure; Job.__exit__ writes the status
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
+        with contextlib.suppress(OSError):  # of a full disk, or a folder that was deleted: `exception` says it
+            self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -124,6 +124,7 @@ class RunLogger(ArtifactLogger):
         """Nothing: config.yaml has them."""
 
     def log_artifacts(self, artifacts: Artifacts, step: int, *, final: bool) -> None:
+        self.run.folder.stat()  # raises if it was deleted: it is not made again
         save_artifacts(artifacts, self.run.pictures, stem="test_{}" if final else "{}_" + f"{step:06}")
 
     def _read(self) -> list[dict[str, str]]:
