@@ -194,3 +194,72 @@ def test_a_damaged_file_is_named(tmp_path, content, fault):
         prepared(data, image_size=4)
     with pytest.raises(ConfigError, match=rf"/b/03\.png is no image that can be read: it {fault}"):
         to_pixels(data / "b" / "03.png", Images(3, 4, 4))
+
+
+# -- folders --------------------------------------------------------------------------------------------------------
+
+
+def files(folder: Path, names: str) -> Path:
+    for seed, name in enumerate(names.split()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(1, 4, 4, seed=seed)[0]).save(folder / name)
+    return folder
+
+
+def each(*folders: str, names: str = "1 2 3 4 5 6") -> str:
+    return " ".join(f"{folder}/{name}.png" for folder in folders for name in names.split())
+
+
+@pytest.mark.parametrize(
+    "names, classes, counts",
+    [
+        (each("train", "bus", "car"), "bus car train", {"train": 18}),
+        (each("test", "val_a", "car"), "car test val_a", {"train": 18}),
+        (each("cat", "dog", names="test_1 val_2 train_3 4 5 6"), "cat dog", {"train": 12}),
+        (each("[red]", "a*b"), "[red] a*b", {"train": 12}),
+        (each("train/a", "train/b", "test/a", "test/b"), "a b", {"train": 12, "test": 12}),
+        (each("training_set/a", "training_set/b", "test_set/a"), "a b", {"train": 12, "test": 6}),
+        (each("Train/a", "Train/b", "valid/b"), "a b", {"train": 12, "validation": 6}),
+        (each("train/a", "train/b", "test"), "a b", {"train": 12}),
+        (each("pets/a", "pets/b", "__MACOSX/a", ".git/c"), "a b", {"train": 12}),
+    ],
+)
+def test_only_folders_of_splits_are_splits(tmp_path, names, classes, counts):
+    from epochal.data import sources
+
+    folder = files(tmp_path / "x", names)
+    found = sources.open_splits(sources.locate("images", str(folder)), tmp_path / "scratch")
+    assert {role: len(rows) for role, rows in found.items()} == counts
+    assert prepared(folder).classes.names == tuple(classes.split())
+
+
+@pytest.mark.parametrize(
+    "names, sentence",
+    [
+        (each("train/a", "train/b", "test/a", "test/eel"), r"labels in test that train does not have: eel\."),
+        (each("train/a", "train/b", "test/a", "spare/a"), "beside them spare: move what is no split"),
+        (each("train", "test"), "must have a folder in it for each class"),
+    ],
+)
+def test_folders_that_cannot_be_right(tmp_path, names, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        prepared(files(tmp_path / "x", names))
+
+
+@pytest.mark.parametrize("linked", [("a",), ("a", "b"), ()])
+def test_linked_folders_and_files_are_followed(tmp_path, linked):
+    real, folder = files(tmp_path / "real", each("a", "b")), tmp_path / "x"
+    folder.mkdir()
+    for name in ("a", "b"):
+        if name in linked:
+            (folder / name).symlink_to(real / name)
+        else:
+            (folder / name).mkdir()
+            for file in (real / name).iterdir():
+                (folder / name / file.name).symlink_to(file)
+    (folder / "back").symlink_to(folder)  # a circle
+    data = prepared(folder)
+    assert data.classes.names == ("a", "b") and np.array_equal(arrays(data), arrays(prepared(real)))
+    files(real, "a/7.png")
+    if "a" in linked:
+        assert len(arrays(prepared(folder))) == 13, "the old cache is not taken"

@@ -16,6 +16,7 @@ import numpy as np
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded, relative
 from epochal.core.hub import hub_is_reachable
+from epochal.data import image_folders
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,10 +40,12 @@ class Source:
         """A key that changes with the source: names, sizes and times of its files, or its id on the Hub."""
         if self.local is None:
             return {"hub": self.path, "config": self.config, "revision": self.revision}
-        files = [self.local] if self.local.is_file() else sorted(f for f in self.local.rglob("*") if f.is_file())
+        files = [self.local] if self.local.is_file() else image_folders.files_in(self.local)
         listing = [(str(f.relative_to(self.local)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        part = {"config": self.config} if self.config else {}
+        part: dict[str, Any] = {"config": self.config} if self.config else {}
         part |= {"encoding": self.encoding} if self.encoding else {}
+        if self.local.is_dir() and any(map(image_folders.is_picture, files)):
+            part["pictures"] = image_folders.VERSION
         return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest(), **part}
 
 
@@ -80,7 +83,7 @@ def locate(
         path = relative(local)  # for messages; it was made absolute in the run's config
     if local is None and not HUB_ID.fullmatch(path):
         raise ConfigError(f"dataset.path={path} does not exist.")
-    if local is not None and local.is_dir() and not any(f.is_file() for f in local.rglob("*")):
+    if local is not None and local.is_dir() and not image_folders.files_in(local):
         raise ConfigError(
             f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
@@ -146,9 +149,12 @@ def _load(source: Source, scratch: Path) -> Any:
         kind = kinds.get(source.local.suffix, "text")
         options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
         return datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
-    if source.config and (source.local / source.config).is_dir():  # as on the Hub, a folder for each configuration
-        return datasets.load_dataset(str(source.local / source.config), cache_dir=str(scratch))
-    return datasets.load_dataset(str(source.local), source.config, cache_dir=str(scratch))
+    folder, config = source.local, source.config
+    if config and (folder / config).is_dir():  # as on the Hub, a folder for each configuration
+        folder, config = folder / config, None
+    if (images := image_folders.open_folder(folder)) is not None:
+        return images
+    return datasets.load_dataset(str(folder), config, cache_dir=str(scratch))
 
 
 def _first_cause(error: BaseException) -> BaseException:
