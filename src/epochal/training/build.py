@@ -30,7 +30,7 @@ from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
 from epochal.training.console import show_panel
-from epochal.training.cost import count_flops, git_commit
+from epochal.training.cost import count_flops, git_commit, reset_peak_memory
 from epochal.training.duration import length_of
 from epochal.training.factories import make_data, make_loggers, make_task, optional_callbacks
 from epochal.training.job import Job
@@ -61,6 +61,7 @@ def build(
     """
     console = console or Console(quiet=in_grid())  # one of many runs prints a line at its end
     quiet()
+    reset_peak_memory()
     config, run = resumed(config, overrides)
     checkpoint = last_checkpoint(run) if run is not None else None
     validate(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -59,8 +60,22 @@ def git_commit() -> str | None:
     return commit + ("+" if changed else "")
 
 
+def reset_peak_memory() -> None:
+    """Lets `peak_memory_mb` begin anew, for the next run of the same process.
+
+    Where the system cannot reset the resident peak (macOS), it stays that of the whole process.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # of Linux: sets the peak to what is resident now
+
+
 def peak_memory_mb() -> float | None:
-    """Peak memory in MB: allocated on the GPU if there is one, else resident of this process; None where unknown."""
+    """Peak memory since `reset_peak_memory` in MB: allocated on the GPU if there is one, else resident of this process.
+
+    None where unknown.
+    """
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     try:
