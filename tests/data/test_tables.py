@@ -12,6 +12,7 @@ import pytest
 
 from epochal.core.errors import ConfigError
 from epochal.data import PairData, SentenceData, TextData, captions, sources, tables
+from helpers.samples import image_folder
 
 KOREAN = "영화가 좋다\n너무 지루하다\n"
 
@@ -250,3 +251,22 @@ def test_no_image_vanishes_in_an_open_quotation_mark(tmp_path, list_of_captions,
         written(tmp_path, name, b"")
     with pytest.raises(ConfigError, match=f"Line {line} of .* opens a quotation mark"):
         captions.read_list(written(tmp_path, "captions.csv", list_of_captions))
+
+
+@pytest.mark.parametrize("folders", [[""], ["train", "test"]])
+def test_listed_images_keep_the_words_of_missing_values(tmp_path, folders):
+    image_folder(tmp_path / "made")
+    for folder in folders:
+        for name in ("0.png", "1.png"):
+            written(tmp_path, f"set/{folder}/{name}", (tmp_path / "made" / "cat" / "0.png").read_bytes())
+        written(tmp_path, f"set/{folder}/metadata.csv", "file_name,label,y\n1.png,None,3\n0.png,crack,4\n")
+    found = tables.open_splits(sources.locate("images", str(tmp_path / "set")), tmp_path / "scratch")
+    assert list(found) == [folder or "train" for folder in folders]
+    for rows in found.values():
+        assert rows["label"] == ["None", "crack"] and rows["y"] == [3, 4] and rows[0]["image"].size == (8, 8)
+
+
+def test_a_listed_image_that_is_missing_is_named(tmp_path):
+    written(tmp_path, "metadata.csv", "file_name,label\nlost.png,x\n"), written(tmp_path, "0.png", b"")
+    with pytest.raises(ConfigError, match=r"metadata.csv names lost.png, but there is no such file"):
+        opened(tmp_path)

@@ -143,7 +143,7 @@ class CaptionData(StoredImages):
             made = datasets.Dataset.from_dict({IMAGE: files})
             return {"train": made.cast_column(IMAGE, datasets.Image(decode=False))}, {"train": list(captions.values())}
         images, found = {}, {}
-        for role, rows in sources.open_splits(source, scratch).items():
+        for role, rows in tables.open_splits(source, scratch).items():
             column = find_image_column(source, rows.features, self.image_column)
             found[role] = self._captions(source, role, rows.select_columns(self._caption_columns(source, rows)))
             images[role] = rows.cast_column(column, datasets.Image(decode=False))

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from epochal.core.errors import ConfigError
+from epochal.core.format import say
 from epochal.core.specs import Images
-from epochal.data import cache, pictures, sources
+from epochal.data import cache, pictures, sources, tables
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 
@@ -33,6 +34,7 @@ def decode_labelled(
     image_column: str | None,
     label_column: str | None,
     image_size: int | None,
+    skip_broken: bool = False,
 ) -> dict[str, Any]:
     """Writes `<role>_images.npy`, uint8 (N, C, H, W), and `<role>_labels.npy`, int64 (N,).
 
@@ -45,7 +47,7 @@ def decode_labelled(
     if source.local is not None and source.local.suffix == ".npz":
         meta = _decode_npz(source.local, building, image_size)
     else:
-        meta = _decode_splits(source, building, image_column, label_column, image_size)
+        meta = _decode_splits(source, building, image_column, label_column, image_size, skip_broken)
     shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
     return {**meta, "shape": list(shape)}
 
@@ -95,30 +97,77 @@ def _channels_first(pixels: np.ndarray) -> np.ndarray:  # (H, W) or (H, W, 3) ->
 
 
 def _decode_splits(
-    source: sources.Source, building: Path, image_column: str | None, label_column: str | None, image_size: int | None
+    source: sources.Source,
+    building: Path,
+    image_column: str | None,
+    label_column: str | None,
+    image_size: int | None,
+    skip_broken: bool,
 ) -> dict[str, Any]:
     import datasets
 
-    splits = sources.open_splits(source, building / "scratch")
+    splits = tables.open_splits(source, building / "scratch")
     features = splits["train"].features
     image_column = find_image_column(source, features, image_column)
     label_column = sources.find_label_column(source, features, label_column, LABEL_COLUMNS)
+    splits = {role: rows.cast_column(image_column, datasets.Image(decode=False)) for role, rows in splits.items()}
+    if skip_broken:
+        splits = {role: _readable(source, role, rows, image_column) for role, rows in splits.items()}
     values = {role: list(rows[label_column]) for role, rows in splits.items()}
     if isinstance(features[label_column], datasets.ClassLabel):  # -1 marks a test split without labels
-        values = {r: v for r, v in values.items() if r == "train" or not any(n is None or n < 0 for n in v)}
+        values = {r: v for r, v in values.items() if r == "train" or not all(n is None or n < 0 for n in v)}
+    for role, found in values.items():
+        _check_marked(source, role, found)
     if not all(isinstance(value, int | str) for role in values for value in values[role]):
         raise ConfigError(
             f"The column {label_column} of {source.path} does not hold one label for each image, a word or a whole "
             "number; name the one that does by dataset.label_column."
         )
     labels, names = sources.encode_labels(source, features[label_column], values)
-    encoded = {role: splits[role].cast_column(image_column, datasets.Image(decode=False)) for role in values}
+    encoded = {role: splits[role] for role in values}
     size, mode, span = _survey(source, encoded, image_column, image_size)
     for role, rows in encoded.items():
         decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode, span)
         cache.create_array(building / f"{role}_labels.npy", (len(rows),), np.int64)[:] = labels[role]
     shutil.rmtree(building / "scratch", ignore_errors=True)
     return {"splits": list(encoded), "classes": names, **({"span": span} if span else {})}
+
+
+def _check_marked(source: sources.Source, role: str, labels: list[Any]) -> None:
+    """Refuses -1 among labels that count from 0: it marks an image without a label."""
+    if -1 in labels and 0 in labels:
+        raise ConfigError(
+            f"Image {labels.index(-1)} of {source.path}, split {role}, has the label -1, which marks an image without "
+            "a label. Leave it out; if -1 is a class, write the labels as words."
+        )
+
+
+def _readable(source: sources.Source, role: str, rows: Any, column: str) -> Any:
+    """The rows whose images can be decoded; says which cannot.
+
+    Raises:
+        ConfigError: If none can.
+    """
+    faults: dict[int, str] = {}
+
+    def read(number: int, item: dict[str, Any]) -> None:
+        try:
+            with _reading(source, role, number, item), _open(item) as image:
+                pictures.plain(image, "RGB")
+        except ConfigError as error:
+            faults[number] = str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(read, range(len(rows)), _items(rows, column)):
+            pass
+    if not faults:
+        return rows
+    if len(faults) == len(rows):
+        raise ConfigError(f"No image of {source.path}, split {role}, can be decoded.")
+    for number in sorted(faults)[:3]:
+        say(faults[number].partition(" Repair it")[0])
+    say(f"Left out {len(faults):,} of {len(rows):,} images of {source.path}, split {role} (dataset.skip_broken=true).")
+    return rows.select([number for number in range(len(rows)) if number not in faults])
 
 
 def find_image_column(source: sources.Source, features: Any, given: str | None) -> str:
@@ -231,7 +280,8 @@ def _reading(source: sources.Source, role: str, number: int, item: dict[str, Any
             raise  # not the file's fault
         name = f" ({item['path']})" if item and item.get("path") else ""
         raise ConfigError(
-            f"Image {number} of {source.path}, split {role}{name}, {pictures.fault(error)}. Repair it or leave it out."
+            f"Image {number} of {source.path}, split {role}{name}, {pictures.fault(error)}. Repair it or leave it out, or "
+            "leave out all such images by dataset.skip_broken=true."
         ) from error
 
 

@@ -171,7 +171,8 @@ def read_table(file: Path, encoding: str | None = None, running: bool = False) -
 
 
 def open_splits(source: sources.Source, scratch: Path, running: bool = False) -> dict[str, Dataset]:
-    """As `sources.open_splits`; local CSV, TSV, JSON and .txt files are read by `read_table`.
+    """As `sources.open_splits`; local CSV, TSV, JSON and .txt files, and metadata.csv beside images, are read by
+    `read_table`.
 
     Columns of CSV and TSV whose cells are all whole numbers, or all numbers, in all files are such; others are text.
 
@@ -180,7 +181,8 @@ def open_splits(source: sources.Source, scratch: Path, running: bool = False) ->
     """
     files = _table_files(source)
     if files is None:
-        return sources.open_splits(source, scratch)
+        found = _listed_images(source)
+        return sources.by_role(source, found) if found else sources.open_splits(source, scratch)
     import datasets
 
     tables: dict[str, dict[str, list[Any]]] = {}
@@ -257,6 +259,37 @@ def _convert(tables: list[dict[str, list[Any]]], column: str) -> None:
     kind = next((k for k, p in ((int, INTEGER), (float, NUMBER)) if cells and all(map(p.fullmatch, cells))), str)
     for table in tables:
         table[column] = [None if cell is None else kind(cell) for cell in table[column]]
+
+
+def _listed_images(source: sources.Source) -> dict[str, Dataset] | None:
+    """The images that metadata.csv lists, in its order, by split: one list in the folder, or one in each split's."""
+    root, roles = source.local, {name: role for role, names in sources.SPLIT_NAMES.items() for name in names}
+    if root is None or not root.is_dir() or source.config:
+        return None
+    lists = sorted(root.rglob("metadata.csv"))
+    split_of = {file: roles.get(file.parent.name.lower()) for file in lists}
+    if lists == [root / "metadata.csv"] and not any(folder.name.lower() in roles for folder in root.iterdir()):
+        split_of = {lists[0]: "train"}
+    elif not lists or not all(split and file.parent.parent == root for file, split in split_of.items()):
+        return None  # `datasets` has rules for more
+    import datasets
+
+    read = {str(split): (file, read_table(file, source.encoding)) for file, split in split_of.items()}
+    if not all("file_name" in table for _, table in read.values()):
+        return None
+    for column in {column for _, table in read.values() for column in table} - {"file_name"}:
+        _convert([table for _, table in read.values() if column in table], column)
+    found = {}
+    for split, (file, table) in read.items():
+        names = table.pop("file_name")
+        if (
+            lost := next((n for n in names if not n or ".." in Path(n).parts or not (file.parent / n).is_file()), "")
+        ) != "":
+            raise ConfigError(f"{file} names {lost}, but there is no such file beside it.")
+        images = [{"bytes": None, "path": str(file.parent / name)} for name in names]
+        rows = datasets.Dataset.from_dict({"image": images, **table})
+        found[split] = rows.cast_column("image", datasets.Image())
+    return found
 
 
 def _table_files(source: sources.Source) -> dict[str, list[Path]] | None:
