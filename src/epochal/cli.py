@@ -165,17 +165,22 @@ def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[s
     """Runs a command; whatever the user did wrong becomes a sentence and an exit status."""
     try:
         run(name, function, sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        say("Stopped. The same line typed again with resume=auto goes on.")
+    except KeyboardInterrupt as stop:
+        say(_ended("Stopped.", stop))
         sys.exit(130)
     except SystemExit as end:
         if end.code is None:  # Lightning's, after a SIGTERM
-            say("Ended by SIGTERM. The same line typed again with resume=auto goes on.")
+            say(_ended("Ended by SIGTERM.", end))
             sys.exit(143)
         raise
     except EpochalError as error:
         say(str(error))
         sys.exit(error.exit_status)
+
+
+def _ended(how: str, end: BaseException) -> str:
+    """How a command ended, and what goes on; a run without a checkpoint has said itself that it begins anew."""
+    return how if getattr(end, "begins_anew", False) else f"{how} The same line typed again with resume=auto goes on."
 
 
 @contextmanager

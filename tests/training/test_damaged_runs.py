@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from epochal.cli import _ended
 from epochal.core.errors import ConfigError, EpochalError
+from epochal.training.build import build
 from epochal.training.callbacks.record import code_by_steps
 from epochal.training.resume import trained_config
 from epochal.training.run_folder import Run
-from helpers.training import train
+from helpers.training import composed, train
 
 SMALL = ("model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.train_size=320", "dataset.batch_size=32")
 SMALL = (*SMALL, "logger=none", "trainer=cpu", "duration=2epochs")
@@ -161,3 +166,16 @@ def test_a_folder_that_is_deleted_while_the_run_trains_is_a_sentence_and_not_mad
     with pytest.raises(EpochalError, match="was deleted while the run needed it"):
         train(*SMALL, f"output_dir={tmp_path}", callbacks=(At(shutil.rmtree),))
     assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(("every", "said"), [("null", "before its first checkpoint"), ("1", "To go on from the last")])
+def test_a_stopped_run_says_whether_it_has_a_checkpoint(every, said, tmp_path, capsys):
+    stop = At(lambda folder: None)
+    stop.on_train_batch_end = lambda trainer, *rest: os.kill(os.getpid(), signal.SIGINT) if rest[-1] == 3 else None
+    typed = [*SMALL, f"output_dir={tmp_path}", f"callbacks.checkpoint_every={every}"]
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(KeyboardInterrupt) as error, build(composed(*typed), overrides=typed, console=console) as job:
+        job.trainer.callbacks.append(stop)
+        job.fit()
+    assert said in console.file.getvalue()
+    assert ("goes on" in _ended("Stopped.", error.value)) == (every == "1")

@@ -101,6 +101,7 @@ class Job:
                 self.console.print(
                     "\nThe run ended before its first checkpoint: resumed, it begins at step 0.", soft_wrap=True
                 )
+                error.begins_anew = not self.console.quiet  # type: ignore[attr-defined]  # a grid goes on with other runs
         self.run.release()
         for logger in self.trainer.loggers:
             if isinstance(logger, ArtifactLogger):
