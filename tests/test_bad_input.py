@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from conftest import ROOT
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.core.errors import ConfigError
+from epochal.data.cache import cache_root
 from helpers.samples import image_folder, image_npz, text_file, text_parquet
 
 IMAGES = ("dataset=images", "dataset.batch_size=2", "duration=2steps")
@@ -154,6 +155,68 @@ WRONG_CHOICES = {
     "a number to resume": (["resume=5"], ["There is no run folder 5."]),
     "a folder to resume that is no run's": (["resume=/etc"], ["/etc is not a run folder: it has no config.yaml."]),
 }
+
+
+SEEDS = "must be a whole number from 0 to 4294967295"
+SIZES = {
+    "seed=4294967296": [SEEDS],
+    "seed=1e3": [SEEDS],
+    "seed=-1": [SEEDS],
+    "dataset.split_seed=-1": [SEEDS],
+    "dataset.split_seed=1e20": [SEEDS],
+    "threads=100000": ["at most 1024"],
+    "dataset.eval_batch_size=1000000000000": ["at most 2147483647"],
+    "model.hidden=[100000000000]": ["parameters", "this machine has"],
+    "model.hidden=[4000000000000000000]": ["too large"],
+    "model.hidden=[10000000000000000000]": ["too large"],
+    "trainer.val_check_interval=0": ["must be above zero"],
+    "+trainer.limit_train_batches=0": ["must be above zero"],
+    "trainer.limit_val_batches=-1": ["must be zero or more"],
+    "+trainer.fast_dev_run=true": ["give trainer=debug"],
+    "trainer.fast_dev_run=true": ["give trainer=debug"],
+    "+trainer.overfit_batches=1": ["give trainer=overfit"],
+    "trainer.max_epochs=5": ["give duration=5epochs"],
+}
+
+
+@pytest.mark.parametrize("argument", SIZES)
+def test_wrong_seeds_sizes_and_limits(refuse, argument):
+    refuse(
+        "train",
+        "model=mlp",
+        argument,
+        "logger=none",
+        says=(argument.lstrip("+").split("=")[0].split(".")[0], *SIZES[argument]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("logger.wandb.project=a/b", "none of / "),
+        ("logger.wandb.project=", "1 to 128 characters"),
+        ("logger.wandb.tags=['']", "1 to 64 characters"),
+        (f"logger.wandb.tags=[{70 * 'a'}]", "1 to 64 characters"),
+        (f"logger.wandb.group={129 * 'a'}", "1 to 128 characters"),
+    ],
+)
+def test_settings_that_wandb_refuses(refuse, argument, says):
+    refuse("train", "model=mlp", argument, says=(says,))
+
+
+def test_a_mode_that_wandb_does_not_have(refuse, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "off")
+    refuse("train", "model=mlp", says=("WANDB_MODE=off is no mode of W&B", "offline", "logger=none"))
+
+
+def test_no_home_folder(monkeypatch):
+    def nobody(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("EPOCHAL_CACHE", "")
+    monkeypatch.setattr("platformdirs.user_cache_path", nobody)
+    with pytest.raises(ConfigError, match="no home folder for the cache; set HOME, or EPOCHAL_CACHE"):
+        cache_root()
 
 
 @pytest.mark.parametrize(

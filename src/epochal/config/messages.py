@@ -11,6 +11,26 @@ from omegaconf.errors import OmegaConfBaseException
 from epochal.config.compose import budgets, choices, compose, keys, load_option
 from epochal.core.errors import EpochalError, did_you_mean
 
+# arguments of Lightning's Trainer that are set for the user, and how to say what they would
+TRAINER_SETS = {
+    "max_epochs": "duration=5epochs",
+    "min_epochs": "duration=5epochs",
+    "max_steps": "duration=2000steps",
+    "min_steps": "duration=2000steps",
+    "max_time": "duration=10minutes",
+    "fast_dev_run": "trainer=debug",
+    "overfit_batches": "trainer=overfit",
+    "callbacks": "+callbacks.mine={_target_: package.Class}",
+    "logger": "logger=<name>",
+    "default_root_dir": "output_dir=<folder>",
+    "enable_progress_bar": None,
+    "enable_checkpointing": "callbacks.checkpoint_every=<steps>",
+    "enable_model_summary": None,
+    "num_sanity_val_steps": None,
+    "use_distributed_sampler": None,
+    "plugins": None,
+}
+
 
 def sentence(error: BaseException) -> str:
     """The message of an error of ours; of any other its type too."""
@@ -82,6 +102,8 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
     except (HydraException, OmegaConfBaseException, ValueError):  # the message is of use without the suggestion
         known = []
     parent, _, leaf = key.rpartition(".")
+    if parent == "trainer" and leaf in TRAINER_SETS:
+        return set_by_epochal(leaf)
     if elsewhere := other_option(parent, leaf):
         return f"There is no key {key} in this choice of {parent}; {elsewhere} would have it."
     values = [
@@ -94,6 +116,12 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
     shown = [name for name in siblings if name != "name" and not name.startswith("_")]
     has = f" {parent} has: {' '.join(shown)}." if parent and shown else ""
     return f"There is no key {key}.{near}{has}"
+
+
+def set_by_epochal(key: str) -> str:
+    """A sentence for an argument of Lightning's Trainer that has another name here, or none."""
+    instead = TRAINER_SETS[key]
+    return f"trainer.{key} is set by Epochal{f'; give {instead}' if instead else ''}."
 
 
 def other_option(group: str, key: str) -> str:

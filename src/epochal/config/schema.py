@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from epochal.config.compose import choices, compose, own_folders
 from epochal.config.instantiate import parameters
-from epochal.config.messages import other_option
+from epochal.config.messages import TRAINER_SETS, other_option, set_by_epochal
 from epochal.core.errors import ConfigError, did_you_mean
 
 
@@ -26,6 +26,7 @@ class Field:
     whole: bool = True
     zero: bool = False  # may be zero; never negative
     required: bool = False
+    most: float = 2**31 - 1  # beyond it torch aborts, or counts wrongly
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class Part:
     all: bool = False  # 1.0 and null mean all of it
 
 
+SEED = 2**32 - 1  # the largest that NumPy takes
 FIELDS: dict[str, Field] = {
-    "seed": Field(zero=True, required=True),
+    "seed": Field(zero=True, required=True, most=SEED),
+    "dataset.split_seed": Field(zero=True, most=SEED),
     "log_every": Field(required=True),
     "dataset.batch_size": Field(required=True),
     "dataset.eval_batch_size": Field(required=True),
@@ -55,6 +58,11 @@ FIELDS: dict[str, Field] = {
     "trainer.num_nodes": Field(),
     "trainer.accumulate_grad_batches": Field(required=True),
     "trainer.gradient_clip_val": Field(whole=False),
+    "trainer.check_val_every_n_epoch": Field(),
+    "trainer.val_check_interval": Field(whole=False),
+    "trainer.limit_train_batches": Field(whole=False),
+    "trainer.limit_val_batches": Field(whole=False, zero=True),
+    "trainer.limit_test_batches": Field(whole=False, zero=True),
     "callbacks.checkpoint_every": Field(),
     "callbacks.early_stopping": Field(),
 }
@@ -62,23 +70,6 @@ PARTS: dict[str, Part] = {"dataset.validation": Part(), "dataset.test": Part(), 
 REQUIRED = ("output_dir", "trainer.devices", *(key for key, field in FIELDS.items() if field.required))
 
 NOT_ARGUMENTS = ("name", "_target_", "_partial_", "interval")  # keys of a group that its target is not given
-# arguments of Lightning's Trainer that are set for the user, and how to say what they would
-TRAINER_SETS = {
-    "max_epochs": "duration=5epochs",
-    "min_epochs": "duration=5epochs",
-    "max_steps": "duration=2000steps",
-    "min_steps": "duration=2000steps",
-    "max_time": "duration=10minutes",
-    "callbacks": "+callbacks.mine={_target_: package.Class}",
-    "logger": "logger=<name>",
-    "default_root_dir": "output_dir=<folder>",
-    "enable_progress_bar": None,
-    "enable_checkpointing": "callbacks.checkpoint_every=<steps>",
-    "enable_model_summary": None,
-    "num_sanity_val_steps": None,
-    "use_distributed_sampler": None,
-    "plugins": None,
-}
 
 
 def missing_values(config: DictConfig) -> Iterator[str]:
@@ -91,20 +82,26 @@ def missing_values(config: DictConfig) -> Iterator[str]:
 def wrong_numbers(config: DictConfig) -> Iterator[str]:
     """A sentence for each number that is out of its range."""
     for key, field in FIELDS.items():
-        value = OmegaConf.select(config, key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"{key}={value} is not a number."
-        elif value < 0 or (value == 0 and not field.zero):
-            yield f"{key}={value} must be {'zero or more' if field.zero else 'above zero'}."
-        elif field.whole and isinstance(value, float) and not value.is_integer():
-            yield f"{key}={value} must be a whole number."
+        if (value := OmegaConf.select(config, key)) is not None and (wrong := _wrong_number(value, field)):
+            yield f"{key}={value} {wrong}."
     for key, part in PARTS.items():
         yield from _wrong_part(config, key, part)
     ema = OmegaConf.select(config, "callbacks.ema")
     if ema is not None and not (isinstance(ema, int | float) and 0 < ema < 1):
         yield f"callbacks.ema={ema} must be between 0 and 1, e.g. 0.999."
+
+
+def _wrong_number(value: Any, field: Field) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "is not a number"
+    if field.most == SEED:
+        right = isinstance(value, int) and 0 <= value <= SEED
+        return None if right else f"must be a whole number from 0 to {SEED}"
+    if value < 0 or (value == 0 and not field.zero):
+        return f"must be {'zero or more' if field.zero else 'above zero'}"
+    if field.whole and isinstance(value, float) and not value.is_integer():
+        return "must be a whole number"
+    return f"must be at most {field.most}" if field.whole and value > field.most else None
 
 
 def _wrong_part(config: DictConfig, key: str, part: Part) -> Iterator[str]:
@@ -126,8 +123,7 @@ def unknown_arguments(config: DictConfig, group: str) -> Iterator[str]:
         if key in NOT_ARGUMENTS or (group == "model" and key == "pretrained"):
             continue
         if group == "trainer" and key in TRAINER_SETS:
-            instead = TRAINER_SETS[key]
-            yield f"trainer.{key} is set by Epochal{f'; give {instead}' if instead else ''}."
+            yield set_by_epochal(key)
         elif taken is not None and key not in taken:
             known = sorted(name for name in taken if name not in TRAINER_SETS)
             if group in ("model", "task") and (elsewhere := other_option(group, key)):

@@ -21,6 +21,8 @@ from epochal.core.files import expanded
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
 
+THREADS = 1024  # of many more torch aborts the process
+
 
 def validate(config: DictConfig) -> None:
     """Raises ConfigError with every conflict that can be seen without the data."""
@@ -61,8 +63,8 @@ def _run_options(config: DictConfig) -> Iterator[str]:
     if config.get("budget") is not None and config.get("experiment") is None:
         yield f"budget={config.budget} is the size of an experiment; choose one, or leave it out: duration=5epochs is a run's."
     threads = config.get("threads", "auto")
-    if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        yield f"threads={threads} must be auto, or a whole number above zero."
+    if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or not 0 < threads <= THREADS):
+        yield f"threads={threads} must be auto, or a whole number above zero and at most {THREADS}."
     try:
         parse_duration(config.duration)
     except ConfigError as error:
@@ -113,12 +115,12 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, a GAN has two; bf16-mixed works."
 
 
-def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
+def _model(config: DictConfig, reader: Any, data: Any) -> Iterator[str]:
     """Builds it without memory for likely data, so that wrong arguments are found before any download."""
     import torch
 
-    common = [task for task in data.tasks if task in model.tasks]
-    if data.yields not in model.reads or not common:
+    common = [task for task in data.tasks if task in reader.tasks]
+    if data.yields not in reader.reads or not common:
         return
     task = config.task.name if config.task.name in common else common[0]
     try:
@@ -130,12 +132,27 @@ def _model(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     for inputs, outputs in examples:
         try:
             with torch.device("meta"):
-                make_model(config, inputs, outputs)
+                model = make_model(config, inputs, outputs)
+            if too_large := _too_large(config.model.name, sum(p.numel() for p in model.parameters())):
+                yield too_large
             return
         except ConfigError as error:
-            problem = problem or str(error)
+            overflow = "Overflow when unpacking" in str(error)  # torch's own, of two lines
+            problem = problem or (f"model={config.model.name} is too large." if overflow else str(error))
+        except (RuntimeError, OverflowError) as error:  # torch cannot even count so many bytes
+            problem = problem or f"model={config.model.name} is too large: {str(error).splitlines()[0]}."
     if problem:
         yield problem
+
+
+def _too_large(name: str, parameters: int) -> str | None:
+    """A sentence if the weights alone take more than this machine's memory, which ends in an abort or a kill."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:  # Windows
+        return None
+    needed, there = 4 * parameters, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed <= there:
+        return None
+    return f"model={name} of this size has {parameters:,} parameters, {needed / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB."
 
 
 def _task(config: DictConfig, model: Any, data: Any) -> Iterator[str]:

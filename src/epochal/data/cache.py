@@ -28,7 +28,12 @@ def cache_root() -> Path:
         return Path(named).expanduser().absolute()
     from platformdirs import user_cache_path
 
-    return user_cache_path("epochal")
+    try:
+        return user_cache_path("epochal")
+    except (RuntimeError, KeyError) as error:  # no HOME, and a user without a name, as after docker run --user
+        raise ConfigError(
+            "This user has no home folder for the cache; set HOME, or EPOCHAL_CACHE, to a folder."
+        ) from error
 
 
 def cached(name: str, key: dict[str, Any], make: Callable[[Path], dict[str, Any]]) -> Path:

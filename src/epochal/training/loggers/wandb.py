@@ -16,9 +16,14 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
+from epochal.core.errors import ConfigError
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import VOLATILE, Run
+
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+LONGEST, TAG = 128, 64  # characters that W&B accepts for a project or a group, and for a tag
+FORBIDDEN = "/\\#?%:"  # in the name of a project
 
 
 class Wandb(ArtifactLogger):
@@ -46,9 +51,10 @@ class Wandb(ArtifactLogger):
         tags: Sequence[str],
     ) -> None:
         super().__init__()
+        check_settings(project, group, tags)
         self.run, self.config, self.resuming = run, config, resuming
         self.wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)  # of a resumed run the same one
-        self.project, self.entity, self.tags = project, entity, list(tags)
+        self.project, self.entity, self.tags = project, entity, [str(tag) for tag in tags]
         self.group = group or group_of(config, run.overrides())
         self._logger: WandbLogger | None = None
 
@@ -115,6 +121,23 @@ class Wandb(ArtifactLogger):
             config=plain(self.config),  # in the init record, where `wandb leet` can filter by it
             settings=wandb.Settings(console="off", init_timeout=30),
         )
+
+
+def check_settings(project: Any, group: Any, tags: Sequence[Any], environment: Any = os.environ) -> None:
+    """Raises ConfigError for what W&B itself would refuse only after the first step."""
+    mode = environment.get("WANDB_MODE")
+    if mode and mode not in MODES:
+        raise ConfigError(
+            f"WANDB_MODE={mode} is no mode of W&B. There are: {' '.join(MODES)}; logger=none turns it off."
+        )
+    if not project or len(str(project)) > LONGEST or set(str(project)) & set(FORBIDDEN):
+        raise ConfigError(
+            f"logger.wandb.project={project} must have 1 to {LONGEST} characters and none of {' '.join(FORBIDDEN)}"
+        )
+    if group is not None and not 0 < len(str(group)) <= LONGEST:
+        raise ConfigError(f"logger.wandb.group={group} must have 1 to {LONGEST} characters, or be null.")
+    if wrong := [tag for tag in tags if not 0 < len(str(tag)) <= TAG]:
+        raise ConfigError(f"logger.wandb.tags: the tag {str(wrong[0])!r} must have 1 to {TAG} characters.")
 
 
 def wandb_id(loggers: Iterable[Logger]) -> str | None:
