@@ -16,7 +16,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import Images
 from epochal.data import ImageData
 from epochal.data.image_decoding import to_pixels
-from helpers.samples import pixels
+from helpers.samples import image_parquet, pixels
 
 
 def prepared(path: Path | str, **options: Any) -> ImageData:
@@ -190,7 +190,7 @@ BROKEN += [(cut("JPEG"), "cannot be decoded"), (huge(), "has more than the 178,9
 def test_a_damaged_file_is_named(tmp_path, content, fault):
     data = folder_of(tmp_path / "x", [Image.fromarray(pixels(1, 4, 4, 3)[0])], ".png")
     (data / "b" / "03.png").write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"/b/03\.png\), {fault}"):
+    with pytest.raises(ConfigError, match=rf"/b/03\.png\), {fault}.* dataset\.skip_broken=true leaves out"):
         prepared(data, image_size=4)
     with pytest.raises(ConfigError, match=rf"/b/03\.png is no image that can be read: it {fault}"):
         to_pixels(data / "b" / "03.png", Images(3, 4, 4))
@@ -263,3 +263,40 @@ def test_linked_folders_and_files_are_followed(tmp_path, linked):
     files(real, "a/7.png")
     if "a" in linked:
         assert len(arrays(prepared(folder))) == 13, "the old cache is not taken"
+
+
+# -- rows to leave out ----------------------------------------------------------------------------------------------
+
+
+def test_damaged_files_are_left_out_if_asked_for_and_named(tmp_path, capsys):
+    data = folder_of(tmp_path / "x", [Image.fromarray(image) for image in pixels(2, 4, 4, 3)], ".png")
+    whole = prepared(data)
+    for name in ("a/03.png", "b/00.png"):
+        (data / name).write_bytes(cut("PNG"))
+    found = prepared(data, skip_broken=True)
+    kept = [n for n in range(20) if n not in (3, 10)]
+    assert np.array_equal(arrays(found), arrays(whole)[kept])
+    assert np.array_equal(found.rows("train")[0].labels, whole.rows("train")[0].labels[kept])
+    said = capsys.readouterr().err
+    assert "/a/03.png), cannot be decoded." in said and "Left out 2 of 20 images" in said
+    for file in data.rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(ConfigError, match="No image of .* can be decoded"):
+        prepared(data, skip_broken=True)
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["ClassLabel", "int"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_one_image_marked_as_without_a_label_is_named(tmp_path, split, typed):
+    import datasets
+
+    for role in ("train", "test"):
+        labels = [0, 1] * 10
+        labels[7] = -1 if role == split else 1
+        file = image_parquet(tmp_path / f"{role}.parquet", pixels(20, 4, 4), labels)
+        rows = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "arrow"))
+        (tmp_path / "set").mkdir(exist_ok=True)
+        rows = rows.cast_column("label", datasets.ClassLabel(names=["a", "b"])) if typed else rows
+        rows.to_parquet(str(tmp_path / "set" / file.name))
+    with pytest.raises(ConfigError, match=rf"Image 7 of .*, split {split}, has the label -1"):
+        prepared(tmp_path / "set")

@@ -27,6 +27,10 @@ from epochal.data import cache, pictures, sources, tables
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 
 
+class _BrokenImageError(ConfigError):
+    """An image that cannot be decoded."""
+
+
 def decode_labelled(
     source: sources.Source,
     building: Path,
@@ -47,7 +51,10 @@ def decode_labelled(
     if source.local is not None and source.local.suffix == ".npz":
         meta = _decode_npz(source.local, building, image_size)
     else:
-        meta = _decode_splits(source, building, image_column, label_column, image_size, skip_broken)
+        try:
+            meta = _decode_splits(source, building, image_column, label_column, image_size, skip_broken)
+        except _BrokenImageError as error:
+            raise ConfigError(f"{error} dataset.skip_broken=true leaves out all such images.") from error
     shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
     return {**meta, "shape": list(shape)}
 
@@ -154,7 +161,7 @@ def _readable(source: sources.Source, role: str, rows: Any, column: str) -> Any:
         try:
             with _reading(source, role, number, item), _open(item) as image:
                 pictures.plain(image, "RGB")
-        except ConfigError as error:
+        except _BrokenImageError as error:
             faults[number] = str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -279,9 +286,8 @@ def _reading(source: sources.Source, role: str, number: int, item: dict[str, Any
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
             raise  # not the file's fault
         name = f" ({item['path']})" if item and item.get("path") else ""
-        raise ConfigError(
-            f"Image {number} of {source.path}, split {role}{name}, {pictures.fault(error)}. Repair it or leave it out, or "
-            "leave out all such images by dataset.skip_broken=true."
+        raise _BrokenImageError(
+            f"Image {number} of {source.path}, split {role}{name}, {pictures.fault(error)}. Repair it or leave it out."
         ) from error
 
 

@@ -139,16 +139,23 @@ class ImageData(StoredImages):
         test: See `StoredData`.
         permuted: Shuffle the pixels of every image in the same way, drawn from `split_seed`, after the augmentation:
             keeps the information in an image and destroys its spatial structure.
+        skip_broken: Leave out images that cannot be decoded, and say which; False: they are an error.
         **options: See `StoredImages`.
     """
 
     tasks: ClassVar = ("classification", "adversarial", "next_patch", "masked_patch")
 
     def __init__(
-        self, *, label_column: str | None = None, test: int | float = 0.2, permuted: bool = False, **options: Any
+        self,
+        *,
+        label_column: str | None = None,
+        test: int | float = 0.2,
+        permuted: bool = False,
+        skip_broken: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(test=test, **options)
-        self.label_column, self.permuted = label_column, permuted
+        self.label_column, self.permuted, self.skip_broken = label_column, permuted, skip_broken
         self.span: tuple[float, float] | None = None  # black and white of images with more than 8 bits a channel
 
     def prepare(self) -> None:
@@ -187,9 +194,19 @@ class ImageData(StoredImages):
         key |= {"image": self.image_column, "label": self.label_column, "size": self.image_size}
         if self.image_size and source.local is not None and source.local.suffix == ".npz":
             key["fitted"] = True  # not in caches of an older version, which ignored image_size here
-        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        if self.skip_broken:
+            key["skip_broken"] = True
         return cache.cached(
-            self.name, key, lambda folder: decode_labelled(source, folder, image_size=self.image_size, **columns)
+            self.name,
+            key,
+            lambda folder: decode_labelled(
+                source,
+                folder,
+                image_column=self.image_column,
+                label_column=self.label_column,
+                image_size=self.image_size,
+                skip_broken=self.skip_broken,
+            ),
         )
 
     @classmethod
