@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from conftest import ROOT
 from epochal.cli import quoted
 from epochal.core.format import verbatim
 from epochal.data.sources import locate
@@ -132,3 +136,11 @@ def test_torchrun_with_one_device(refuse, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "4")
     refuse("train", "model=mlp", says=("torchrun started 4 processes", "trainer=ddp trainer.devices=4"))
+
+
+def test_a_training_goes_on_when_the_reader_of_its_output_has_ended(home):
+    line = f"{sys.executable} {ROOT / 'train.py'} model=mlp duration=60steps log_every=1 logger=none | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=120)
+    summary = json.loads(next(home.glob("outputs/runs/*/summary.json")).read_text())
+    assert summary["status"] == "finished"
+    assert done.stdout.strip() == "0" and done.stderr.count("Nobody reads the output any more") == 1

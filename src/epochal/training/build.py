@@ -29,7 +29,7 @@ from epochal.tasks import Task
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
-from epochal.training.console import show_panel
+from epochal.training.console import Terminal, show_panel
 from epochal.training.cost import count_flops, git_commit, reset_peak_memory
 from epochal.training.duration import length_of
 from epochal.training.factories import make_data, make_loggers, make_task, optional_callbacks
@@ -59,7 +59,7 @@ def build(
     Raises:
         ConfigError: With every conflict in one message, before any work.
     """
-    console = console or Console(quiet=in_grid())  # one of many runs prints a line at its end
+    console = console or Terminal(quiet=in_grid())  # one of many runs prints a line at its end
     quiet()
     reset_peak_memory()
     config, run = resumed(config, overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.core.files import relative as relative
-from epochal.core.format import duration_text, number_text, short, verbatim
+from epochal.core.format import duration_text, number_text, say, short, verbatim
 from epochal.core.program import command_line, typed
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from epochal.training.job import Job
 
 LINES = 24  # of a text in the terminal
+
+
+class Terminal(Console):
+    """Rich's Console; where the reader of a pipe has ended, as after `| head`, the training goes on without a word to it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say("Nobody reads the output any more; the run goes on without it.")
 
 
 def show_panel(
