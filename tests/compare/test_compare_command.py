@@ -146,3 +146,27 @@ def test_after_an_experiment_its_report_is_written(home):
     comparison = compare_experiment("depth_degradation", "smoke", home / "outputs", console)
     assert comparison.verdict is not None and comparison.verdict.verdict == "inconclusive"
     assert (home / "outputs" / "comparisons" / "depth_degradation_smoke" / "report.html").is_file()
+
+
+def test_unlike_runs_are_not_ranked_together(tmp_path, capsys):
+    from epochal.compare.command import compare
+
+    runs = tmp_path / "runs"
+    for name, config, loss in [
+        ("a", {"dataset.name": "mnist"}, 0.5),
+        ("b", {"dataset.name": "cifar10"}, 0.9),
+        ("c", {"dataset.name": "mnist", "task.name": "masked_patch"}, 0.1),
+        ("d", {"dataset.name": "mnist", "trainer.name": "overfit"}, 0.01),
+        ("e", {"dataset.name": "mnist", "model.depth": 3}, 0.4),
+    ]:
+        run_folder(runs, name, config=config, metrics={"val/loss": loss})
+    comparison = compare(runs, to=tmp_path / "report")
+    assert [[run.name for run in part.records] for part in comparison.parts] == [["b"], ["a", "e"], ["c"], ["d"]]
+    for part in comparison.parts:
+        assert {run.name for plot in part.plots for run in plot.chosen(comparison.records)} == {
+            run.name for run in part.records
+        }
+    shown = capsys.readouterr().out
+    assert shown.count("first by val/loss") == 4
+    assert "trainer=overfit" in shown
+    assert not compare(runs, y="val/loss", to=tmp_path / "report").parts, "they were asked for"

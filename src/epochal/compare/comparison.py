@@ -84,6 +84,8 @@ class Comparison:
         claim: The experiment's, or None.
         published: Results from papers.
         verdict: On the claim; None without a claim that has tests.
+        parts: Where nothing was asked and the runs are of several tasks or data sets, or some are trials: a comparison
+            of each, as unlike runs are not ranked together. Else empty.
     """
 
     records: list[Record]
@@ -98,6 +100,7 @@ class Comparison:
     claim: dict[str, Any] | None = None
     published: list[Published] = field(default_factory=list)
     verdict: Verdict | None = None
+    parts: list[Comparison] = field(default_factory=list)
 
     @property
     def source(self) -> str | None:

@@ -26,6 +26,9 @@ from epochal.core.program import command_line
 USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoints were chosen by different metrics
 SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
 
+ALIKE = ("task.name", "dataset.name", "dataset.path")  # runs that differ in these are not ranked together
+TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,27 +65,44 @@ class Request:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
         keys = varying(records)
         y = self._y(records, claim)
-        counted = records  # towards the verdict
-        if experiment is not None and claim is not None:
-            grid = grid_keys(experiment)
-            counted = [record for record in records if not has_own_settings(record, grid)]
+        counted = _counted(records, experiment, claim)
         plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
         verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
-        return Comparison(
+        whole = Comparison(
             records=records,
             skipped=skipped,
             drawn=drawn,
             keys=keys,
             y=y,
             plots=plots,
-            title=claim["sentence"] if claim is not None else described(records),
+            title=(claim or {}).get("sentence") or described(records),
             folder=self._folder((experiment, budget) if experiment else None),
             footnote=footnote(drawn, claim, budget, verdict, left_out=len(records) - len(counted)),
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
         )
+        return self._divided(whole)
+
+    def _divided(self, whole: Comparison) -> Comparison:
+        """The same with a part for each task and data set, and for trials, if there are several."""
+        kinds: dict[tuple[str, ...], list[Record]] = {}
+        for record in whole.records:
+            kinds.setdefault((*(str(record.value(key)) for key in ALIKE), _trial(record)), []).append(record)
+        if len(kinds) == 1 or whole.claim is not None or self._chooses:
+            return whole
+        told, parts = (*ALIKE, "trainer.name") if any(kind[-1] for kind in kinds) else ALIKE, []
+        for kind in sorted(kinds, key=lambda kind: (bool(kind[-1]), kind)):
+            records, trial = kinds[kind], kind[-1]
+            where = tuple((key, records[0].value(key)) for key in told)
+            keys, y = varying(records), self._y(records, None)
+            title = f"{described(records)}, {records[0].value('task.name')}{f', trainer={trial}' if trial else ''}"
+            plots = [replace(plot, where=where) for plot in self._plots(records, keys, y)]
+            parts.append(
+                replace(whole, records=records, drawn=records, skipped=[], keys=keys, y=y, plots=plots, title=title)
+            )
+        return replace(whole, parts=parts, plots=[plot for part in parts for plot in part.plots])
 
     @property
     def _chooses(self) -> bool:
@@ -202,6 +222,19 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
         has = f" They logged: {metrics}." if role == "y" and metrics else ""
         raise ConfigError(f"{role}={name}: no run has {name}.{did_you_mean(name, sorted(names))}{has}")
     return name
+
+
+def _counted(records: list[Record], experiment: str | None, claim: Mapping[str, Any] | None) -> list[Record]:
+    """The runs that count towards the verdict: of an experiment those of its own grid."""
+    if experiment is None or claim is None:
+        return records
+    grid = grid_keys(experiment)
+    return [record for record in records if not has_own_settings(record, grid)]
+
+
+def _trial(record: Record) -> str:
+    """debug or overfit, if it is of such a trainer; else empty."""
+    return str(record.value("trainer.name")) if record.value("trainer.name") in TRIALS else ""
 
 
 def described(records: Sequence[Record]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rich.console import Console, RenderableType
@@ -77,7 +77,7 @@ def columns(comparison: Comparison) -> list[str]:
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """Best first; then rows without a finished run, and last those without a value."""
+    """Best first, of each part by itself; then rows without a finished run, and last those without a value."""
     names = [*columns(comparison), *COST_COLUMNS]
     sign = -1 if find(comparison.y).larger_is_better else 1
 
@@ -88,9 +88,16 @@ def rows(comparison: Comparison) -> list[Row]:
         n = spreads[comparison.y].n if comparison.y in spreads else len(group.finished)
         return Row(label(group.values), group.values, group.records, n, len(group.finished), spreads)
 
-    def order(row: Row) -> tuple[bool, bool, float]:
+    place = {record.folder: number for number, part in enumerate(comparison.parts) for record in part.records}
+
+    def order(row: Row) -> tuple[int, bool, bool, float]:
         spread = row.spreads.get(comparison.y)
-        return spread is None, row.finished == 0, sign * spread.mean if spread is not None else 0.0
+        return (
+            place.get(row.records[0].folder, 0),
+            spread is None,
+            row.finished == 0,
+            sign * spread.mean if spread is not None else 0.0,
+        )
 
     return sorted((row(group) for group in grouped(comparison.records, comparison.keys)), key=order)
 
@@ -111,7 +118,13 @@ def csv_text(comparison: Comparison) -> str:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints the table, the main plot and the verdict."""
+    """Prints the table, the main plot and the verdict; of each part, where there are parts."""
+    for number, part in enumerate(comparison.parts):
+        if number:
+            console.print()
+        show(replace(part, skipped=comparison.skipped if part is comparison.parts[-1] else []), console)
+    if comparison.parts:
+        return
     ranking = RANKINGS[find(comparison.y).direction].format(comparison.y)
     count = count_text(len(comparison.records), "run")
     console.print(Text(comparison.title, "bold"))
