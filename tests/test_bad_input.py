@@ -395,7 +395,7 @@ def test_damaged_parquet(refuse, home):
 
 def test_picture_as_text(refuse, photos):
     picture = photos / "cat" / "0.png"
-    refuse("train", *TEXT, f"dataset.path={picture}", says=(f"{picture} cannot be read as a data set", "codec"))
+    refuse("train", *TEXT, f"dataset.path={picture}", says=f"{picture} cannot be read as text: it is a binary file")
 
 
 Usage = namedtuple("Usage", "total used free")

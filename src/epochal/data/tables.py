@@ -63,6 +63,8 @@ def read_text(file: Path, encoding: str | None = None) -> str:
     try:
         text = raw.decode(used)
     except UnicodeDecodeError as error:
+        if used == "utf-8" and b"\0" in raw:
+            raise ConfigError(f"{file} cannot be read as text: it is a binary file, or damaged.") from error
         line = error.object[: error.start].decode(used, "ignore").count("\n") + 1
         named = "UTF-8" if used.startswith("utf-8") else used
         raise ConfigError(
