@@ -284,14 +284,18 @@ def _listed_images(source: sources.Source) -> dict[str, Dataset] | None:
     found = {}
     for split, (file, table) in read.items():
         names = table.pop("file_name")
-        if (
-            lost := next((n for n in names if not n or ".." in Path(n).parts or not (file.parent / n).is_file()), "")
-        ) != "":
-            raise ConfigError(f"{file} names {lost}, but there is no such file beside it.")
+        _check_files(file, names)
         images = [{"bytes": None, "path": str(file.parent / name)} for name in names]
         rows = datasets.Dataset.from_dict({"image": images, **table})
         found[split] = rows.cast_column("image", datasets.Image())
     return found
+
+
+def _check_files(listed: Path, names: list[Any]) -> None:
+    if (
+        lost := next((n for n in names if not n or ".." in Path(n).parts or not (listed.parent / n).is_file()), "")
+    ) != "":
+        raise ConfigError(f"{listed} names {lost}, but there is no such file beside it.")
 
 
 def _table_files(source: sources.Source) -> dict[str, list[Path]] | None:
