@@ -133,7 +133,7 @@ def test_the_encoding_is_part_of_the_key_only_where_it_is_named(tmp_path):
         ("a.tsv", 'text\tlabel\n"a\tb"\tx\n', {"text": ["a\tb"], "label": ["x"]}),
         ("a.tsv", 'text\tlabel\n"a\tx\nb"\ty\n', {"text": ['"a', 'b"'], "label": ["x", "y"]}),  # quotes are text
         ("a.txt", "id\tdocument\tlabel\n7\ta\t0\n", {"id": [7], "document": ["a"], "label": [0]}),
-        ("a.csv.gz", gzip.compress(b"text,label\na,x\n"), {"text": ["a"], "label": ["x"]}),
+        ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0), {"text": ["a"], "label": ["x"]}),
         (
             "a.jsonl",
             '{"text": "2020-01-01"}\n\n{"text": "NA", "y": 1}\n',
@@ -184,7 +184,7 @@ def test_a_folder_has_a_file_for_each_split(tmp_path, suffix):
         content = rows.get(suffix, rows["csv"]).encode()
         if suffix == "jsonl":
             content = f'{{"text": "a", "label": "{label}"}}\n'.encode()
-        written(tmp_path, f"set/{split}.{suffix}", gzip.compress(content) if suffix == "csv.gz" else content)
+        written(tmp_path, f"set/{split}.{suffix}", gzip.compress(content, mtime=0) if suffix == "csv.gz" else content)
     written(tmp_path, "set/README.md", "# Notes")
     found = opened(tmp_path / "set")
     assert {role: columns["label"] for role, columns in found.items()} == {"train": ["NA"], "test": ["None"]}

@@ -47,6 +47,13 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
             if in_grid() and (held := newest_unfinished(runs_folder(config), config, claim=False)):
                 raise EpochalError(f"{relative(held.folder)} is being trained by another process.")
             return config, None
+        typed = [
+            child._target_
+            for group in (config.callbacks, config.logger)
+            for child in group.values()
+            if isinstance(child, DictConfig)
+        ]
+        check_targets(run.config(), (*ALLOWED, *config.allow), typed)  # also where the checkpoint's config decides
         saved = trained_config(run)
         if comparable(saved) != comparable(config):
             raise ConfigError(
@@ -54,13 +61,12 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
                 f"resume={relative(run.folder)} goes on as it was trained."
             )
         saved.logger = config.logger  # loggers may change
-        typed = [child._target_ for child in config.callbacks.values() if isinstance(child, DictConfig)]
-        typed += [child._target_ for child in config.logger.values() if isinstance(child, DictConfig)]
         check_targets(saved, (*ALLOWED, *config.allow), typed)
         if "sweep" in config:
             saved.sweep = config.sweep  # an unfinished run of another trial is taken over by this one
         return saved, run
     run = Run.open(config.resume)
+    check_targets(run.config(), (*ALLOWED, *config.allow))
     saved = trained_config(run)
     check_targets(saved, (*ALLOWED, *config.allow))
     settle_rank(saved)
