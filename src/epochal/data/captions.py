@@ -57,6 +57,7 @@ class CaptionData(StoredImages):
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training captions have less often is unknown.
         max_length: Longest caption in tokens, BEGIN and END included; longer ones are cut.
+        encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredImages`.
 
     Raises:
@@ -73,9 +74,11 @@ class CaptionData(StoredImages):
         vocab_size: int = 8_000,
         min_count: int = 1,
         max_length: int = 40,
+        encoding: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         check_count("vocab_size", vocab_size)
         check_count("min_count", min_count)

@@ -52,6 +52,7 @@ class PairData(StoredExamples):
         joint: True: one vocabulary for both languages. False: one for each.
         max_length: Longest text in tokens, END included.
         validation, test: See `StoredData`.
+        encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredExamples`.
 
     Raises:
@@ -73,9 +74,11 @@ class PairData(StoredExamples):
         max_length: int = 128,
         validation: int | float = 0.05,
         test: int | float = 0.05,
+        encoding: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(validation=validation, test=test, **options)
+        self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         if source == target:
             raise ConfigError(f"dataset.source and dataset.target are both {source}; give two languages.")

@@ -50,6 +50,7 @@ class SentenceData(StoredExamples):
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training texts have less often is unknown.
         max_length: Longest text in tokens; longer ones are cut.
+        encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredExamples`.
 
     Raises:
@@ -69,9 +70,11 @@ class SentenceData(StoredExamples):
         vocab_size: int = 20_000,
         min_count: int = 2,
         max_length: int = 256,
+        encoding: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         self.text_column, self.label_column = text_column, label_column
         self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length

@@ -21,7 +21,6 @@ class StoredData(DataModule):
         path: Local file or folder, or id on the Hub.
         config: Configuration (subset) of a data set on the Hub.
         revision: Git revision of a data set on the Hub.
-        encoding: Of local text files, by its name in Python; None: UTF-8, or the one that their byte order mark tells.
         validation: What to hold out for validation: a fraction in (0, 1) of the training split, or a count. Unused if
             the source has a validation split.
         test: The same for the test.
@@ -29,13 +28,16 @@ class StoredData(DataModule):
         **options: See `DataModule`.
     """
 
+    encoding: str | None = (
+        None  # of local text files, by its name in Python; None: UTF-8, or as a byte order mark tells
+    )
+
     def __init__(
         self,
         *,
         path: str | None,
         config: str | None = None,
         revision: str | None = None,
-        encoding: str | None = None,
         validation: int | float = 0.1,
         test: int | float = 0.1,
         train_size: int | float | None = None,
@@ -43,7 +45,6 @@ class StoredData(DataModule):
     ) -> None:
         super().__init__(**options)
         self.path, self.config, self.revision = None if path is None else str(path), config, revision
-        self.encoding = encoding
         self.validation, self.test, self.train_size = validation, test, train_size
 
     def locate(self) -> sources.Source:

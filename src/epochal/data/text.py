@@ -61,6 +61,7 @@ class TextData(StoredData):
         validation, test: See `StoredData`; a count is one of characters.
         prompt: The beginning of the samples that are generated; a newline gives way to the first character of the
             vocabulary where the text has none.
+        encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredData`; a count in `train_size` is one of tokens.
 
     Raises:
@@ -81,9 +82,11 @@ class TextData(StoredData):
         validation: int | float = 0.05,
         test: int | float = 0.05,
         prompt: str = NEWLINE,
+        encoding: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(validation=validation, test=test, **options)
+        self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         self.column = column
         self.kind, self.vocab_size, self.context_length, self.prompt = tokenizer, vocab_size, context_length, prompt

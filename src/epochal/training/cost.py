@@ -78,6 +78,9 @@ def peak_memory_mb() -> float | None:
     """
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # getrusage's peak is never reset
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1e3
     try:
         import resource
     except ImportError:  # Windows

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.compose import plain
+from epochal.config.validate import wrong_roles
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import relative
 from epochal.core.format import say, verbatim
@@ -53,7 +54,7 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
             for child in group.values()
             if isinstance(child, DictConfig)
         ]
-        check_targets(run.config(), (*ALLOWED, *config.allow), typed)  # also where the checkpoint's config decides
+        check_saved(run.config(), (*ALLOWED, *config.allow), typed)  # also where the checkpoint's config decides
         saved = trained_config(run)
         if comparable(saved) != comparable(config):
             raise ConfigError(
@@ -66,7 +67,7 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
             saved.sweep = config.sweep  # an unfinished run of another trial is taken over by this one
         return saved, run
     run = Run.open(config.resume)
-    check_targets(run.config(), (*ALLOWED, *config.allow))
+    check_saved(run.config(), (*ALLOWED, *config.allow))
     saved = trained_config(run)
     check_targets(saved, (*ALLOWED, *config.allow))
     settle_rank(saved)
@@ -99,6 +100,13 @@ def last_checkpoint(run: Run) -> dict[str, Any] | None:
         else:
             remedy = f"{best} is whole: copied over {last}, the run goes on from step {step:,}."
         raise ConfigError(f"{error} {remedy}") from error
+
+
+def check_saved(config: DictConfig, allowed: tuple[str, ...], trusted: Sequence[str] = ()) -> None:
+    """Raises ConfigError if a run's config would make what is not allowed, or a class of the wrong kind."""
+    check_targets(config, allowed, trusted)
+    if wrong := list(wrong_roles(config)):
+        raise ConfigError("\n".join(wrong))
 
 
 def trained_config(run: Run) -> DictConfig:
