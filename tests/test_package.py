@@ -53,7 +53,7 @@ def test_a_wheel_holds_the_modules_and_the_configs_and_nothing_else(wheel: zipfi
     expected = {name for name in expected if ".egg-info" not in name and (SRC / name).is_file()}
     expected |= {f"epochal/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert names(wheel) == expected
-    assert {Path(name).suffix for name in expected} == {".py", ".yaml", ".html", ".npz", ".typed"}
+    assert {Path(name).suffix for name in expected} == {".py", ".yaml", ".html", ".npz", ".typed", ".ttf", ".otf", ".txt"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,8 @@ def test_a_wheel_holds_the_modules_and_the_configs_and_nothing_else(wheel: zipfi
         "epochal/py.typed",
         "epochal/compare/report/page.html",
         "epochal/data/digits.npz",
+        "epochal/plots/typefaces/NotoSansCJKkr.otf",
+        "epochal/plots/typefaces/LICENSE.txt",
         "hydra_plugins/epochal_sweepers/grid.py",
     ],
 )

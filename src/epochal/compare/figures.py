@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.compare.figure_data import FigureData, best_groups, figure_data, published_data
 from epochal.compare.groups import Group, grouped
 from epochal.core.files import slug
+from epochal.core.format import cell_width
 from epochal.core.metrics import find
 from epochal.plots.vega import (
     COLOURS,
@@ -156,7 +157,7 @@ def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], publishe
     places = list(dict.fromkeys(row["x"] for row in (*data.means, *published)))
     alone = all(row["x"] == row["series"] for row in data.means)  # each group at a place of its own needs no legend
     straight, slanted = {"labelAngle": 0}, {"labelAngle": -35, "labelLimit": 160, "labelOverlap": False}
-    labels = slanted if sum(map(len, places)) > LONG_NAMES else straight
+    labels = slanted if sum(map(cell_width, places)) > LONG_NAMES else straight
     axis = {"title": data.x_title if plot.x else None, **labels}
     x = {"field": "x", "type": "nominal", "sort": places, "axis": axis}
     y = number_axis(data.y_title, ys, percent=find(plot.y).percent)

@@ -103,6 +103,25 @@ def verbatim(*parts: object) -> Text:
     return Text.assemble(*(part if isinstance(part, tuple) else str(part) for part in parts))
 
 
+def cell_width(text: str) -> int:
+    """How many columns of a terminal the text takes: a letter of Hangul, Han or kana takes two, a combining mark none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def fitted(text: str, width: int, *, right: bool = False) -> str:
+    """The text in exactly so many columns of a terminal: padded with spaces, or cut and ended with an ellipsis."""
+    if cell_width(text) > width:
+        from rich.cells import set_cell_size
+
+        text = set_cell_size(text, width - 1).rstrip(" ") + "…"
+    padding = " " * (width - cell_width(text))
+    return padding + text if right else text + padding
+
+
 def print_anything() -> None:
     """Makes standard output and error replace characters that their encoding lacks by question marks, without an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 from bisect import bisect
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from epochal.plots import fonts
 
 RGB = tuple[int, int, int]
 WHITE, INK, GREY, FAINT, RED = (255, 255, 255), (34, 34, 34), (105, 105, 105), (226, 226, 226), (200, 30, 30)
@@ -21,6 +23,7 @@ REDS = ((255, 255, 255), (253, 212, 158), (239, 101, 72), (153, 0, 13))
 HEAT = ((0, 0, 0), (88, 20, 110), (190, 50, 85), (245, 140, 20), (255, 250, 160))
 MARGIN, TITLE, TEXT, SMALL = 24, 20, 14, 12  # pixels: the white margin of every picture, and font sizes
 WIDTH, HEIGHT = 960, 560  # pixels of a line chart
+UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff]|[^\u3040-\u30ff\u3400-\u9fff]+")  # a letter of these, or a word
 SUPERSAMPLING = 3  # a chart is drawn this many times larger and then reduced, which antialiases its lines
 
 
@@ -101,36 +104,47 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def strip_accents(text: str) -> str:
-    """Without accents and the German sharp s, which the built-in font lacks."""
-    letters = unicodedata.normalize("NFD", text.replace("ß", "ss"))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
-
-
 def text_width(text: str, size: int) -> int:
     """Pixels."""
-    return math.ceil(font(size).getlength(strip_accents(text)))
+    return math.ceil(sum(_run_width(run, size) for run in fonts.runs(text)))
+
+
+def _run_width(run: fonts.Run, size: int) -> float:
+    found, factor = (font(size), 1.0) if run.face is None else run.face.at(size)
+    return factor * found.getlength(run.text)
 
 
 def truncate(text: str, size: int, width: int) -> str:
     """The text, or as much of it as fits into width pixels, and an ellipsis."""
     if text_width(text, size) <= width:
         return text
-    return text[: bisect(range(1, len(text)), width, key=lambda end: text_width(text[:end] + "…", size))] + "…"
+    parts = fonts.clusters(text)  # a letter keeps its marks
+    end = bisect(range(1, len(parts)), width, key=lambda end: text_width("".join(parts[:end]) + "…", size))
+    return "".join(parts[:end]) + "…"
 
 
 def wrap(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most width pixels, broken between words; a word that is too wide by itself is truncated."""
+    """Lines of at most width pixels, broken between words, and between the letters of Chinese and Japanese; a word that
+    is too wide by itself is truncated."""
     lines = []
-    for words in map(str.split, text.split("\n")):
+    for words in map(_words, text.split("\n")):
         line = ""
-        for word in words:
-            if line and text_width(f"{line} {word}", size) > width:
+        for space, word in words:
+            if line and text_width(f"{line}{space}{word}", size) > width:
                 lines.append(line)
                 line = ""
-            line = f"{line} {word}".strip()
+            line = f"{line}{space if line else ''}{word}"
         lines.append(line)
     return [truncate(line, size, width) for line in lines]
+
+
+def _words(text: str) -> list[tuple[str, str]]:
+    """The parts between which a line may be broken, each with the space before it, or "" where there is none."""
+    parts: list[tuple[str, str]] = []
+    for word in text.split():
+        pieces = UNSPACED.findall(word)
+        parts += zip((" ", *[""] * len(pieces)), pieces)
+    return parts
 
 
 def draw_text(
@@ -145,9 +159,43 @@ def draw_text(
 ) -> None:
     """Writes text at (x, y), placed by Pillow's anchor; vertical text runs upwards from there, centred on x."""
     if not vertical:
-        draw.text((x, y), strip_accents(text), color, font(size), anchor)
+        _write(draw, x, y, text, size, color, anchor)
         return
-    mask = Image.new("L", (text_width(text, size), size + 4))
-    ImageDraw.Draw(mask).text((0, mask.height / 2), strip_accents(text), 255, font(size), "lm")
+    mask = Image.new("L", (text_width(text, size), size + 8))
+    _write(ImageDraw.Draw(mask), 0, mask.height / 2, text, size, 255, "lm")
     mask = mask.rotate(90, expand=True)
     draw.bitmap((round(x - mask.width / 2), round(y - mask.height)), mask, color)
+
+
+def _write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, color: Any, anchor: str) -> None:
+    """Writes horizontally, each run in its font."""
+    runs = fonts.runs(text)
+    if all(run.face is None for run in runs):
+        draw.text((x, y), "".join(run.text for run in runs), color, font(size), anchor)
+        return
+    widths = [_run_width(run, size) for run in runs]
+    x -= sum(widths) * {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]]
+    ascent, descent = font(size).getmetrics()  # the baseline is where ASCII has it
+    capital = -font(size).getbbox("X", anchor="ls")[1]
+    y += {"s": 0, "m": (ascent - descent) / 2, "t": capital, "a": ascent}[anchor[1]]
+    for run, width in zip(runs, widths):
+        found, factor = (font(size), 1.0) if run.face is None else run.face.at(size)
+        if factor == 1:
+            draw.text((x, y), run.text, color, found, "ls", embedded_color=draw.mode == "RGB")
+        else:
+            _paste_bitmaps(draw, x, y, run, size)
+        x += width
+
+
+def _paste_bitmaps(draw: ImageDraw.ImageDraw, x: float, y: float, run: fonts.Run, size: int) -> None:
+    """Emoji of a font that has them in one size only, reduced; on a mask dark where they are."""
+    assert run.face is not None
+    found, factor = run.face.at(size)
+    left, top, right, bottom = found.getbbox(run.text, anchor="ls")
+    if right <= left or bottom <= top:
+        return
+    tile = Image.new("RGBA", (math.ceil(right - left), math.ceil(bottom - top)))
+    ImageDraw.Draw(tile).text((-left, -top), run.text, font=found, anchor="ls", embedded_color=True)
+    tile = tile.resize((max(1, round(tile.width * factor)), max(1, round(tile.height * factor))))
+    ink = tile if draw.mode == "RGB" else ImageOps.invert(tile.convert("L"))
+    draw._image.paste(ink, (round(x + left * factor), round(y + top * factor)), tile)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.core.files import write_atomically
+from epochal.core.format import cell_width
 
 Row = dict[str, Any]
 
@@ -170,7 +171,7 @@ def series_scales(series: Sequence[Series], *, legend: bool = True) -> dict[str,
         legend: Whether there is one; a single series has none.
     """
     names = [s.name for s in series]
-    longest = max((len(name) for name in names), default=0)
+    longest = max(map(cell_width, names), default=0)
     columns = max(1, min(len(names), LINE_LENGTH // (longest + 6)))
     shown = {"columns": columns, "labelLimit": WIDTH - 20, "symbolOpacity": 1} if legend and len(names) > 1 else None
 
@@ -197,7 +198,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     """The figure as SVG."""
     import vl_convert
 
-    return vl_convert.vegalite_to_svg(_as_json(spec))
+    return vl_convert.vegalite_to_svg(_with_fonts(_as_json(spec)))
 
 
 def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
@@ -205,7 +206,10 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
-    images = {"png": vl_convert.vegalite_to_png(_as_json(spec), scale=SCALE), "svg": svg(spec).encode()}
+    images = {
+        "png": vl_convert.vegalite_to_png(_with_fonts(_as_json(spec)), scale=SCALE),
+        "svg": svg(spec).encode(),
+    }
     for suffix, content in images.items():
         write_atomically(folder / f"{stem}.{suffix}", content)
     return [folder / f"{stem}.{suffix}" for suffix in images]
@@ -213,6 +217,18 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
 
 def _as_json(spec: Mapping[str, Any]) -> str:
     return json.dumps(spec, ensure_ascii=False).encode(errors="replace").decode()  # names of folders may not be Unicode
+
+
+def _with_fonts(text: str) -> str:
+    """The text of a specification, for whose characters the renderer knows our fonts; tells what no font here has."""
+    if not text.isascii():
+        import vl_convert
+
+        from epochal.plots import fonts
+
+        vl_convert.register_font_directory(str(fonts.SHIPPED))
+        fonts.check(text)
+    return text
 
 
 def _logarithmic(values: Sequence[float], *, round_ends: bool) -> tuple[Row, Row]:

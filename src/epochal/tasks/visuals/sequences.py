@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from epochal.core.format import cell_width, fitted
 from epochal.core.protocols import StateGradients
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN
 from epochal.plots.charts import line_chart
@@ -22,10 +23,10 @@ SPECIAL = {PAD: "<pad>", UNKNOWN: "<unknown>", BEGIN: "<begin>", END: "<end>"}
 
 def labelled_blocks(columns: dict[str, list[str]]) -> str:
     """A table as one block of lines a row, each line with the name of its column: for texts too long for columns."""
-    width = max(map(len, columns))
+    width = max(map(cell_width, columns))
     rows = zip(*columns.values(), strict=True)
     return "\n\n".join(
-        "\n".join(f"{name:<{width}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in rows
+        "\n".join(f"{fitted(name, width)}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in rows
     )
 
 
