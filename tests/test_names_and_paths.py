@@ -15,7 +15,7 @@ from conftest import ROOT
 from epochal.cli import quoted
 from epochal.core.format import verbatim
 from epochal.data.sources import locate
-from helpers.samples import image_folder, text_file
+from helpers.samples import image_folder, image_npz, image_parquet, pixels, text_file
 
 AWKWARD = [
     "사진",
@@ -87,6 +87,75 @@ def test_a_run_in_awkward_folders_is_found_again_from_anywhere(command, home, mo
     tested = command("evaluate", f"run=../{out}/runs/{run.name}")
     assert tested.status == 0, tested.error
     assert "[red]cat" in tested.out and "[bold]dog" in tested.out
+
+
+@pytest.mark.parametrize("folder", ["[2024] a=b, O'Brien", "x*y?", "~/사진", "{a}$b"])
+def test_runs_in_awkward_folders_are_compared(command, copied, home, monkeypatch, folder):
+    monkeypatch.setenv("HOME", str(home))
+    place = home / folder.removeprefix("~/")
+    (place / "runs").mkdir(parents=True)
+    copied("run", status="finished").rename(place / "runs" / "lenet")
+    to = f"to={folder} report"
+    for arguments in (
+        [f"output_dir={folder}"],
+        [f"{folder}/runs", to],
+        [f"{folder}/runs/*net", to],
+        [f"{folder}/runs/lenet", to],
+    ):
+        done = command("compare", *arguments)
+        assert done.status == 0 and "1 run" in done.out, (arguments, done.error)
+        written = place / "comparisons" if arguments[0].startswith("output_dir") else home / f"{place.name} report"
+        assert next(written.rglob("report.html"), None), written
+        assert not (home / "~").exists()
+
+
+AWKWARD_FOLDERS = ["[2024]", "a*b", "what?", "x=1, 'y' \"z\"", "{a,b}", "사진 (1)", "$x", "#1"]
+
+
+@pytest.mark.parametrize("name", AWKWARD_FOLDERS)
+@pytest.mark.parametrize("kind", ["folder", "list", "parquet", "file", "csv", "texts", "pairs", "captions", "npz"])
+def test_signs_in_a_path_are_no_pattern(home, name, kind):
+    from epochal.data import CaptionData, ImageData, PairData, SentenceData, TextData
+
+    folder = home / name / "set"
+    path, data = folder, ImageData
+    options = {"batch_size": 2}
+    if kind in ("folder", "captions"):
+        image_folder(folder / "photos")
+    if kind == "list":
+        for number, file in enumerate(sorted(image_folder(home / "all").rglob("*.png"))):
+            (folder / "train").mkdir(parents=True, exist_ok=True)
+            file.rename(folder / "train" / f"{number}.png")
+        lines = [json.dumps({"file_name": f"{number}.png", "label": number % 2}) for number in range(20)]
+        (folder / "train" / "metadata.jsonl").write_text("\n".join(lines))
+    elif kind in ("parquet", "file"):
+        folder.mkdir(parents=True)
+        file = image_parquet(folder / "train-00000.parquet", pixels(20, 4, 4), [0, 1] * 10)
+        path = file if kind == "file" else folder
+    elif kind == "npz":
+        folder.mkdir(parents=True)
+        path = image_npz(folder / "a.npz")
+    elif kind == "csv":
+        data = SentenceData
+        folder.mkdir(parents=True)
+        for split in ("train", "test"):
+            (folder / f"{split}.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 20)
+    elif kind == "texts":
+        data, options = TextData, {"batch_size": 2, "context_length": 4}
+        folder.mkdir(parents=True)
+        text_file(folder / "a.txt"), text_file(folder / "b.txt")
+    elif kind == "pairs":
+        data, options = PairData, {"batch_size": 2, "source": "de", "target": "en", "vocab_size": 300}
+        folder.mkdir(parents=True)
+        for language in ("de", "en"):
+            (folder / f"train.{language}").write_text("ein Hund\n" * 40)
+    elif kind == "captions":
+        data = CaptionData
+        lines = [f"{file.relative_to(folder)},a cat" for file in sorted(folder.rglob("*.png"))]
+        (folder / "captions.csv").write_text("\n".join(lines))
+    made = data(name="x", path=str(path), **options)
+    made.prepare()
+    assert made.sizes()["train"] >= 2
 
 
 def test_resume_auto_finds_a_run_that_kept_a_relative_path(command, photos, home):

@@ -111,7 +111,7 @@ class Request:
 
     def _read(self, known: Iterable[Record], budget: str | None) -> tuple[list[Record], list[Skipped]]:
         """The runs of the paths that belong to the experiment and budget, and the folders that hold none."""
-        place = Path(self.output_dir) / (self.experiment or "runs")
+        place = expanded(self.output_dir) / (self.experiment or "runs")
         if not self.paths and not os.path.isdir(place):
             size = f" budget={budget}" if budget else ""
             command = f"experiment={self.experiment}{size}" if self.experiment else ""
@@ -180,7 +180,7 @@ class Request:
             return folder
         parts = ["_".join(part for part in experiment if part)] if experiment else _path_names(self.paths)
         parts += [self.y or "", f"by_{self.x}" if self.x else "", *(self.group or ())] if self._chooses else []
-        return Path(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
+        return expanded(self.output_dir) / "comparisons" / slug("_".join(part for part in parts if part) or "runs")
 
 
 def _claimed_plots(claim: Mapping[str, Any], records: Sequence[Record]) -> list[Plot]:

@@ -54,7 +54,8 @@ def _folders(path: str | Path) -> Iterator[Path]:
     given = expanded(path).absolute()
     if not os.path.exists(given):  # unlike Path.exists it raises nothing, however long the name
         try:
-            matches = sorted(Path(given.anchor).glob(str(given.relative_to(given.anchor)))) if _is_pattern(path) else []
+            base = next(folder for folder in given.parents if os.path.isdir(folder))  # its own signs are no pattern
+            matches = sorted(base.glob(str(given.relative_to(base)))) if _is_pattern(path) else []
         except ValueError as error:
             raise ConfigError(
                 f"{path} is no pattern; ** stands for whole folders, as in outputs/**/*resnet*."

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
+import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,13 +151,40 @@ def _load(source: Source, scratch: Path) -> Any:
         kinds = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
         kind = kinds.get(source.local.suffix, "text")
         options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
-        return datasets.load_dataset(kind, data_files=str(source.local), cache_dir=str(scratch), **options)
+        return datasets.load_dataset(kind, data_files=_literal(source.local), cache_dir=str(scratch), **options)
     folder, config = source.local, source.config
     if config and (folder / config).is_dir():  # as on the Hub, a folder for each configuration
         folder, config = folder / config, None
     if (images := image_folders.open_folder(folder)) is not None:
         return images
-    return datasets.load_dataset(str(folder), config, cache_dir=str(scratch))
+    with literal_paths(folder):
+        return datasets.load_dataset(str(folder), config, cache_dir=str(scratch))
+
+
+def _literal(file: Path) -> str:
+    """A path for `datasets`, which takes brackets, stars and question marks in it for patterns."""
+    return glob.escape(str(file)) if glob.has_magic(str(file)) else str(file)
+
+
+@contextmanager
+def literal_paths(folder: Path) -> Iterator[None]:
+    """Makes `datasets` take brackets, stars and question marks in the folder's own path as they are."""
+    from datasets import data_files
+
+    if not glob.has_magic(str(folder)):
+        yield
+        return
+    resolve = data_files.resolve_pattern
+
+    @functools.wraps(resolve)
+    def literal(pattern: str, base_path: str, *arguments: Any, **options: Any) -> list[str]:
+        return resolve(pattern, glob.escape(base_path), *arguments, **options)
+
+    data_files.resolve_pattern = literal
+    try:
+        yield
+    finally:
+        data_files.resolve_pattern = resolve
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -313,8 +313,9 @@ def _table_files(source: sources.Source) -> dict[str, list[Path]] | None:
     if (source.config and not in_config) or (card.is_file() and "\nconfigs:" in card.read_text(errors="ignore")):
         return None  # configurations that the card defines
     try:
-        patterns = get_data_patterns(str(root))
-        found = DataFilesDict.from_patterns(patterns, base_path=str(root))
+        with sources.literal_paths(root):
+            patterns = get_data_patterns(str(root))
+            found = DataFilesDict.from_patterns(patterns, base_path=str(root))
     except (EmptyDatasetError, FileNotFoundError):
         return None
     files = {split: [Path(name) for name in names] for split, names in found.items()}

@@ -175,8 +175,9 @@ def _write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, 
         return
     widths = [_run_width(run, size) for run in runs]
     x -= sum(widths) * {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]]
-    ascent, descent = font(size).getmetrics()  # the baseline is where ASCII has it
-    capital = -font(size).getbbox("X", anchor="ls")[1]
+    plain: Any = font(size)
+    ascent, descent = plain.getmetrics()  # the baseline is where ASCII has it
+    capital = -plain.getbbox("X", anchor="ls")[1]
     y += {"s": 0, "m": (ascent - descent) / 2, "t": capital, "a": ascent}[anchor[1]]
     for run, width in zip(runs, widths):
         found, factor = (font(size), 1.0) if run.face is None else run.face.at(size)
