@@ -10,11 +10,12 @@ import pytest
 
 from epochal.compare.claims import check_claim, experiments, load_claim
 from epochal.compare.comparison import Plot
+from epochal.compare.design import Design
 from epochal.compare.request import Request
 from epochal.compare.scan import read
 from epochal.config.compose import conf_folder
 from epochal.core.errors import ConfigError
-from helpers.run_folders import ERRORS, compare, grid, run_folder
+from helpers.run_folders import ERRORS, claim_grid, compare, designed, grid, run_folder
 
 
 def test_runs_that_differ_in_one_number_are_drawn_over_it_and_as_learning_curves(tmp_path):
@@ -142,10 +143,9 @@ def claimed(tmp_path):
     """Runs of the shipped experiment's cpu budget, whatever they learned."""
     claim, budget = load_claim("depth_degradation", "cpu")
     more, than = claim["tests"][0]["more"], claim["tests"][0]["than"]
-    errors = {(model, side["model.depth"]): [0.1, 0.11, 0.12] for model in ("plain", "resnet") for side in (than, more)}
+    errors = {(model, side["model.depth"]): [0.105, 0.11, 0.115] for model in ("plain", "resnet") for side in (than, more)}
     errors["plain", more["model.depth"]] = [0.4, 0.41, 0.42]
-    config = {"experiment": "depth_degradation", "budget": budget}
-    return grid(tmp_path / "outputs" / "depth_degradation", errors, **config)
+    return claim_grid(tmp_path / "outputs" / "depth_degradation", "depth_degradation", budget, errors)
 
 
 def test_an_experiment_brings_its_plots_its_papers_points_and_its_verdict(claimed):
@@ -195,31 +195,50 @@ def test_unchanged_runs_are_not_read_again(tmp_path):
 def test_a_smoke_budget_decides_nothing(tmp_path):
     claim, budget = load_claim("depth_degradation", "smoke")
     deep, shallow = (claim["tests"][0][side]["model.depth"] for side in ("more", "than"))
-    errors = {(model, depth): [0.1, 0.11, 0.12] for model in ("plain", "resnet") for depth in (deep, shallow)}
+    errors = {(model, depth): [0.105, 0.11, 0.115] for model in ("plain", "resnet") for depth in (deep, shallow)}
     errors["plain", deep] = [0.4, 0.41, 0.42]
-    place = grid(tmp_path / "outputs" / "depth_degradation", errors, experiment="depth_degradation", budget=budget)
+    place = claim_grid(tmp_path / "outputs" / "depth_degradation", "depth_degradation", budget, errors)
     verdict = compare(place).verdict
     assert [test.verdict for test in verdict.tests] == ["supported"] * 3
     assert verdict.verdict == "inconclusive" and "decides nothing" in verdict.sentence
 
 
-def test_runs_with_settings_of_their_own_are_left_out_of_a_claims_verdict_and_plots(claimed):
-    claim, _ = load_claim("depth_degradation", "cpu")
-    side = {"experiment": "depth_degradation", "budget": "cpu", "model.depth": claim["tests"][0]["more"]["model.depth"]}
-    for seed in (1, 2, 3):
-        run_folder(claimed, f"own-{seed}", model="plain", seed=seed, config=side, typed=["++optimizer.lr=9"])
-    free = ["+trainer.precision=16", "logger=none", "launcher=basic", "hydra.sweeper.max_batch_size=2", "seed=4"]
-    run_folder(claimed, "free", model="plain", seed=4, config=side, typed=free, metrics={"train/accuracy": 0.5})
+def test_runs_of_another_design_are_left_out_of_a_claims_verdict_and_plots_and_named(claimed):
+    typed, config = designed("depth_degradation", "cpu", ("model=plain", "model.depth=44"))
+    for name, change, what in [
+        ("rate", {"optimizer.lr": 9}, ["optimizer.lr=9"]),
+        ("along", {"dataset.train_size": 500}, ["dataset.train_size=500"]),
+        ("clip", {"trainer.gradient_clip_val": 1.0}, ["trainer.gradient_clip_val=1"]),
+        ("edited", {"duration": "9epochs"}, []),  # by an edit of the YAML since
+        ("added", {"optimizer.foreach": True}, ["+optimizer.foreach=true"]),
+        ("point", {"model.depth": 20}, ["model.depth=20"]),
+    ]:
+        kept = [override for override in typed if override.partition("=")[0] not in change] + what
+        run_folder(claimed, name, model="plain", seed=1, config={**config, **change}, typed=kept)
+    free = {"trainer.precision": "16-mixed", "threads": 3, "launcher.gpus": 2, "output_dir": "/else", "seed": 4}
+    run_folder(
+        claimed, "free", model="plain", seed=4, config={**config, **free}, typed=typed, metrics={"train/accuracy": 0.6}
+    )
     comparison = compare(claimed)
-    assert len(comparison.records) == 16
-    assert {record.name for record in comparison.records} - {record.name for record in comparison.drawn} == {
-        "own-1",
-        "own-2",
-        "own-3",
-    }
+    left_out = {record.name for record in comparison.records} - {record.name for record in comparison.drawn}
+    assert left_out == {"rate", "along", "clip", "edited", "added", "point"}
     assert comparison.verdict.verdict == "supported"
-    assert "3 runs with settings of their own are left out of the verdict." in comparison.footnote
-    assert len(compare(claimed, y="train/error").drawn) == 16  # who asks for a plot gets all
+    assert "optimizer.lr is 9, and 0.1 in the experiment" in comparison.footnote
+    assert "duration is 9epochs, and 6epochs in the experiment" in comparison.footnote
+    assert "optimizer.foreach is yes, and not set in the experiment" in comparison.footnote
+    assert "model.depth=20 is not in its grid" in comparison.footnote
+    assert len(compare(claimed, y="train/error").drawn) == 19  # who asks for a plot gets all
+
+
+def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
+    design = Design("gru_vs_lstm", "smoke")
+    typed, config = designed("gru_vs_lstm", "smoke", ("model=gru", "dataset=digits"))
+    assert "dataset.batch_size=16" in typed
+    for name, change in (("own", {}), ("changed", {"optimizer.lr": 0.5})):
+        run_folder(tmp_path, name, model="gru", config={**config, **change}, typed=[*typed, "seed=1"])
+    found = {record.name: design.differences(record) for record in read([tmp_path])[0]}
+    assert found["own"] == ()
+    assert [difference.split()[0] for difference in found["changed"]] == ["optimizer.lr"]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +258,9 @@ def test_runs_with_settings_of_their_own_are_left_out_of_a_claims_verdict_and_pl
         (lambda c: c["tests"][1].pop("says"), "tests, number 2, has no says"),
         (lambda c: c["tests"][1].pop("than"), "tests, number 2, has no than"),
         (lambda c: c["tests"][1].update(margin="2 %"), "margin that is no number"),
+        (lambda c: c["tests"][1].update(failed="best"), "tests, number 2, has failed: best; it can be worst"),
+        (lambda c: c.update(needs=[{"y": "train/error"}]), "needs, number 1, needs one of below and above, a number"),
+        (lambda c: c.update(needs=[{"below": 0.1}]), "needs, number 1, has no y"),
         (lambda c: c["tests"][1].update(than={"model.depth": {"is": 8}}), "than of tests, number 2, is no mapping"),
     ],
 )
@@ -276,7 +298,8 @@ def test_an_experiment_without_budgets_has_none(tmp_path, monkeypatch, experimen
     assert comparison.folder.name == "mine"
     assert (
         comparison.footnote
-        == "0 finished runs, 0 seeds. 12 runs with settings of their own are left out of the figures."
+        == "0 finished runs, 0 seeds. Left out of the figures, as of another design: 6 runs: model=plain is not in its grid; "
+        "6 runs: model=resnet is not in its grid."
     )
 
 

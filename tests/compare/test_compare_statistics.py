@@ -2,124 +2,127 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 
 from epochal.compare.scan import read
-from epochal.compare.statistics import bootstrap_interval, holm, judge, sign_flip_p
+from epochal.compare.statistics import judge, t_quantile, welch_interval
 from helpers.run_folders import grid, run_folder
 
 WORSE = {"says": "deep is worse", "y": "train/error", "more": {"model.depth": 44}, "than": {"model.depth": 8}}
 NO_WORSE = {**{k: v for k, v in WORSE.items() if k != "more"}, "not_more": {"model.depth": 44}, "margin": 0.02}
+SHALLOW = [0.20, 0.21, 0.22, 0.20, 0.21, 0.22, 0.20, 0.21]  # a standard deviation of 0.01
 
 
-def judged(folder, differences, *tests, **config):
-    """The verdict on deep runs whose errors are those of shallow ones and a difference."""
-    shallow = [0.2 + 0.01 * seed for seed in range(len(differences))]
-    deep = [error + difference for error, difference in zip(shallow, differences)]
-    grid(folder, {("plain", 8): shallow, ("plain", 44): deep}, **config)
-    return judge({"tests": tests or [WORSE]}, read([folder])[0])
+def judged(folder, deep, *tests, shallow=SHALLOW, needs=(), **config):
+    """The verdict on deep runs with these errors, and as many shallow ones."""
+    grid(folder, {("plain", 8): shallow[: len(deep)], ("plain", 44): deep}, **config)
+    return judge({"tests": tests or [WORSE], "needs": needs}, read([folder])[0])
+
+
+def failed(folder, seed, depth=44, status="failed", **summary):
+    """A run that has no value."""
+    config = {"model.depth": depth}
+    run_folder(
+        folder,
+        f"{status}-{depth}-{seed}",
+        model="plain",
+        seed=seed,
+        status=status,
+        config=config,
+        metrics={"val/loss": 1.0},
+        **summary,
+    )
 
 
 @pytest.mark.parametrize(
-    "differences, verdict",
+    "deep, verdict",
     [
-        ([0.10, 0.11], "inconclusive"),  # two seeds decide nothing
+        ([0.30, 0.31], "inconclusive"),  # two seeds decide nothing
+        ([0.30, 0.31, 0.32], "supported"),
+        ([0.10, 0.11, 0.12], "not supported"),
+        ([0.21, 0.22, 0.24], "inconclusive"),
+        ([0.20, 0.35, 0.50], "inconclusive"),  # spread wide
+        ([0.30] * 7, "supported"),
+        ([0.30] * 8, "supported"),  # nothing changes at eight
+        ([0.30, 0.31, 0.32, 0.20, 0.33], "supported"),  # one seed that disagrees is no veto
+    ],
+)
+def test_the_interval_decides_at_every_number_of_seeds(tmp_path, deep, verdict):
+    assert judged(tmp_path, deep).verdict == verdict
+
+
+def test_more_seeds_that_say_the_same_never_take_a_verdict_back(tmp_path):
+    decisions = []
+    for n in range(3, 17):
+        values = {8: np.linspace(0.20, 0.22, n), 44: np.linspace(0.211, 0.231, n)}
+        grid(tmp_path / f"{n}", {("plain", depth): errors.tolist() for depth, errors in values.items()})
+        decisions.append(judge({"tests": [WORSE]}, read([tmp_path / f"{n}"])[0]).verdict)
+    assert decisions == sorted(decisions)  # first inconclusive, then supported
+    assert {"inconclusive", "supported"} == {*decisions}
+
+
+@pytest.mark.parametrize(
+    "deep, verdict",
+    [
+        ([0.204, 0.21, 0.216], "supported"),  # alike, and the interval ends below the margin of two points
         ([0.10, 0.11, 0.12], "supported"),
-        ([-0.10, -0.11, -0.12], "not supported"),
-        ([0.01, 0.10, 0.20], "inconclusive"),  # one sign, but no more than twice their spread
-        ([0.10, 0.11, -0.001], "inconclusive"),  # one says the opposite
-        ([0.10] * 7, "supported"),
-        ([0.10, 0.20, 0.301], "inconclusive"),  # the mean is just below twice the standard deviation
-        ([0.10, 0.20, 0.299], "supported"),
+        ([0.20, 0.22, 0.24], "inconclusive"),  # the interval reaches beyond the margin
+        ([0.30, 0.31, 0.32], "not supported"),
     ],
 )
-def test_few_pairs_must_agree_and_exceed_twice_their_spread(tmp_path, differences, verdict):
-    assert judged(tmp_path, differences).verdict == verdict
+def test_not_more_means_below_the_margin_by_the_same_rule(tmp_path, deep, verdict):
+    shallow = [0.205, 0.21, 0.215]
+    assert judged(tmp_path, deep, NO_WORSE, shallow=shallow).verdict == verdict
 
 
-@pytest.mark.parametrize(
-    "differences, verdict",
-    [
-        ([0.00, 0.001, 0.002], "supported"),
-        ([-0.05, -0.06, -0.05], "supported"),
-        ([0.00, 0.01, 0.02], "inconclusive"),  # mean and two standard deviations reach beyond the margin
-        ([0.05, 0.051, 0.052], "not supported"),
-    ],
-)
-def test_not_more_means_below_the_margin_by_the_same_rule(tmp_path, differences, verdict):
-    assert judged(tmp_path, differences, NO_WORSE).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    "differences, verdict",
-    [
-        ([0.1 * n for n in range(1, 9)], "supported"),  # p = 2 / 256, though the spread is large
-        ([-0.1 * n for n in range(1, 9)], "not supported"),
-        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, -0.1, -0.1], "inconclusive"),
-    ],
-)
-def test_eight_pairs_are_tested_exactly(tmp_path, differences, verdict):
-    assert judged(tmp_path, differences).verdict == verdict
-
-
-def test_more_tests_ask_for_more(tmp_path):
-    differences = [0.1] * 7 + [-0.05]  # p = 4 / 256
-    assert judged(tmp_path / "one", differences).verdict == "supported"
-    verdict = judged(tmp_path / "four", differences, *[WORSE] * 4)
-    assert verdict.verdict == "inconclusive"
-    assert verdict.tests[0].corrected_p == pytest.approx(4 * verdict.tests[0].p)
-
-
-def test_a_claim_falls_with_one_of_its_tests_and_waits_for_all(tmp_path):
+def test_every_test_must_be_supported_and_a_contradiction_is_corrected_for_their_number(tmp_path):
     better = {**WORSE, "says": "deep is better", "more": {"model.depth": 8}, "than": {"model.depth": 44}}
     unknown = {**WORSE, "says": "deeper is worse", "more": {"model.depth": 110}}
-    differences = [0.10, 0.11, 0.12]
-    assert judged(tmp_path / "a", differences, WORSE, WORSE).verdict == "supported"
-    assert judged(tmp_path / "b", differences, WORSE, unknown).verdict == "inconclusive"
-    verdict = judged(tmp_path / "c", differences, WORSE, unknown, better)
+    deep = [0.30, 0.31, 0.32]
+    assert judged(tmp_path / "a", deep, *[WORSE] * 9).verdict == "supported"  # an intersection needs no correction
+    assert judged(tmp_path / "b", deep, WORSE, unknown).verdict == "inconclusive"
+    verdict = judged(tmp_path / "c", deep, WORSE, unknown, better)
     assert verdict.verdict == "not supported"
     assert verdict.sentence == "The runs say the opposite of: deep is better."
-    assert verdict.tests[1].sentence == "no finished run has depth 110"
+    assert verdict.tests[1].sentence == "no run has depth 110"
+    assert judged(tmp_path / "d", [0.23, 0.24, 0.25], better).verdict == "not supported"
+    weak = judged(tmp_path / "e", [0.23, 0.24, 0.25], *[better] * 5)  # one of five might err more easily
+    assert weak.verdict == "inconclusive"
+    assert "as it is one of 5 tests" in weak.tests[0].sentence
 
 
-def test_a_verdict_gives_its_numbers(tmp_path):
-    [test] = judged(tmp_path, [0.10, 0.11, 0.12]).tests
-    assert (test.pairs, test.agree) == (3, 3)
-    assert (test.mean, test.std) == (pytest.approx(0.11), pytest.approx(0.01))
-    assert test.p == test.smallest_p == 0.25
-    assert 0.10 - 1e-9 <= test.interval[0] < test.mean < test.interval[1] <= 0.12 + 1e-9
-    for words in ("+11.00 points on average", "3 of 3 pairs agree", "exact p = 0.25, the least that 3 pairs can give"):
-        assert words in test.sentence
+def test_a_verdict_gives_the_interval_that_decides(tmp_path):
+    [test] = judged(tmp_path, [0.30, 0.31, 0.32]).tests
+    assert test.seeds == (3, 3)
+    assert test.mean == pytest.approx(0.10)
+    half = 2.776445 * (2 * 0.01**2 / 3) ** 0.5  # four degrees of freedom
+    assert test.interval == (pytest.approx(0.10 - half, abs=1e-6), pytest.approx(0.10 + half, abs=1e-6))
+    assert test.sentence == "train/error +10.00 points on average (95 % interval +7.73 to +12.27), 3 seeds a side"
 
 
-def test_pairs_share_their_seed_and_what_else_varies(tmp_path):
+def test_sides_may_have_unlike_numbers_of_seeds(tmp_path):
+    grid(tmp_path, {("plain", 8): SHALLOW[:5], ("plain", 44): [0.3, 0.31, 0.32]})
+    [test] = judge({"tests": [WORSE]}, read([tmp_path])[0]).tests
+    assert (test.seeds, test.verdict) == ((3, 5), "supported")  # deep, shallow
+
+
+def test_a_seed_with_several_data_sets_is_one_value(tmp_path):
     for dataset, offset in (("mnist", 0.0), ("cifar10", 0.5)):
         errors = {("plain", depth): [offset + 0.1 + 0.001 * depth + 0.01 * n for n in range(3)] for depth in (8, 44)}
         grid(tmp_path / dataset, errors, **{"dataset.name": dataset})
     records = [record for name in ("mnist", "cifar10") for record in read([tmp_path / name])[0]]
     [test] = judge({"tests": [WORSE]}, records).tests
-    assert test.pairs == 3  # the other data set is no other seed
-    assert test.std == pytest.approx(0, abs=1e-9)  # paired across data sets, it would be large
+    assert test.seeds == (3, 3)  # the other data set is no other seed
+    assert test.verdict == "supported"  # with the data sets as seeds, their spread would hide it
 
 
 def test_what_varies_on_one_side_only_is_not_averaged_into_it(tmp_path):
-    grid(tmp_path / "a", {("plain", 8): [0.1] * 3, ("plain", 44): [0.2] * 3})
-    grid(tmp_path / "b", {("plain", 44): [0.9] * 3}, **{"optimizer.lr": 9.0})
+    grid(tmp_path / "a", {("plain", 8): [0.1] * 3, ("plain", 44): [0.2] * 3}, **{"dataset.name": "mnist"})
+    grid(tmp_path / "b", {("plain", 44): [0.9] * 3}, **{"dataset.name": "cifar10"})
     records = [record for name in ("a", "b") for record in read([tmp_path / name])[0]]
     [test] = judge({"tests": [WORSE]}, records).tests
-    assert (test.pairs, test.mean) == (3, pytest.approx(0.1))
-
-
-def test_seeds_without_a_partner_and_unfinished_runs_do_not_count(tmp_path):
-    grid(tmp_path, {("plain", 8): [0.1, 0.1, 0.1], ("plain", 44): [0.2, 0.21]})
-    run_folder(tmp_path, "going", seed=3, status="running", metrics={"train/accuracy": 0.5}, config={"model.depth": 44})
-    [test] = judge({"tests": [WORSE]}, read([tmp_path])[0]).tests
-    assert (test.verdict, test.pairs) == ("inconclusive", 2)
-    assert "2 seeds on both sides, and 3 are needed" in test.sentence
+    assert (test.seeds, test.mean) == ((3, 3), pytest.approx(0.1))
 
 
 def test_a_run_repeated_with_its_seed_is_no_further_evidence(tmp_path):
@@ -127,44 +130,124 @@ def test_a_run_repeated_with_its_seed_is_no_further_evidence(tmp_path):
         grid(tmp_path / copy, {("plain", 8): [0.1], ("plain", 44): [0.2]})
     records = [record for copy in ("a", "b", "c") for record in read([tmp_path / copy])[0]]
     [test] = judge({"tests": [WORSE]}, records).tests
-    assert test.pairs == 1
+    assert test.seeds == (1, 1)
 
 
-def test_a_value_that_no_run_logged_is_reported(tmp_path):
-    verdict = judged(tmp_path, [0.1, 0.11, 0.12], {**WORSE, "y": "test/bleu"})
-    assert verdict.tests[0].sentence == "no run with depth 44 has test/bleu"
+@pytest.mark.parametrize(
+    "status, says",
+    [
+        ("failed", "2 of 5 runs with depth 44 have no train/error (2 failed: The loss is nan at step 2.)"),
+        ("pruned", "2 of 5 runs with depth 44 have no train/error (2 pruned)"),
+        ("stopped", "2 of 5 runs with depth 44 have no train/error (2 stopped)"),
+        ("running", "2 of 5 runs with depth 44 have no train/error (2 running)"),
+        ("finished", "2 of 5 runs with depth 44 have no train/error (2 finished without it)"),
+    ],
+)
+def test_a_seed_without_a_value_keeps_the_others_from_deciding(tmp_path, status, says):
+    for seed in (4, 5):
+        failed(tmp_path, seed, status=status)
+    verdict = judged(tmp_path, [0.30, 0.31, 0.32])
+    assert verdict.verdict == "inconclusive"
+    assert verdict.tests[0].sentence.startswith(f"{says}; train/error +10.00 points on average")
 
 
-def test_the_sign_flip_test_counts_what_listing_all_flips_counts():
-    differences = np.random.default_rng(1).normal(0.4, 1, 10)
-    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=10)]
-    assert sign_flip_p(differences) == np.mean([s >= abs(differences.sum()) - 1e-12 for s in sums])
+def test_a_seed_that_was_run_again_to_its_end_counts(tmp_path):
+    failed(tmp_path, 3)
+    assert judged(tmp_path, [0.30, 0.31, 0.32]).verdict == "supported"
 
 
-@pytest.mark.parametrize("n", [1, 3, 8])
-def test_the_smallest_p_is_that_of_pairs_that_all_agree(n):
-    assert sign_flip_p(np.full(n, 0.1)) == 2.0 ** (1 - n)
+def test_runs_that_diverged_count_as_the_worst_where_the_claim_says_so(tmp_path):
+    for seed in (3, 4, 5):
+        failed(tmp_path, seed, diverged=True)
+    test = {**WORSE, "failed": "worst"}
+    grid(tmp_path, {("plain", 8): SHALLOW[:3], ("plain", 44): [0.30, 0.32]})
+    records = read([tmp_path])[0]
+    [tested] = judge({"tests": [test]}, records).tests
+    assert (tested.seeds, tested.verdict) == ((5, 3), "supported")
+    assert tested.mean == pytest.approx((0.30 + 4 * 0.32) / 5 - 0.21)
+    failed(tmp_path, 6, diverged=False)  # of a full disk, say
+    assert judge({"tests": [test]}, read([tmp_path])[0]).verdict == "inconclusive"
 
 
-def test_many_pairs_are_sampled_and_the_same_each_time():
-    differences = np.random.default_rng(0).normal(0.5, 1, 30)
-    p = sign_flip_p(differences)
-    assert p == sign_flip_p(differences)
-    z = abs(differences.sum()) / np.sqrt((differences**2).sum())
-    assert p == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.005)  # the normal approximation
+def test_networks_that_have_not_learned_are_not_compared(tmp_path):
+    needs = [{"y": "train/error", "below": 0.25}]
+    verdict = judged(tmp_path / "a", [0.30, 0.31, 0.32], needs=needs)
+    assert verdict.verdict == "inconclusive"
+    assert verdict.tests[0].sentence.startswith(
+        "depth 44 has not learned: its train/error is 31.00 %, and below 25.00 % is needed for a verdict; train/error +10"
+    )
+    assert (
+        judged(tmp_path / "b", [0.30, 0.31, 0.32], needs=[{"y": "val/accuracy", "above": 0.7}]).verdict == "supported"
+    )
+    unknown = judged(tmp_path / "c", [0.30, 0.31, 0.32], needs=[{"y": "test/bleu", "above": 9}])
+    assert "its test/bleu is none" in unknown.tests[0].sentence
 
 
-def test_holm_is_the_textbooks_example():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
+def sized(folder, errors, examples):
+    """Runs tested on so many examples, with these test errors by depth."""
+    for depth, values in errors.items():
+        for seed, error in enumerate(values, start=1):
+            metrics = {"test/accuracy": 1 - error, "test/loss": error}
+            config = {"model.depth": depth}
+            run_folder(folder, f"{depth}-{seed}", seed=seed, config=config, metrics=metrics, sizes={"test": examples})
+    return read([folder])[0]
 
 
-def test_the_bootstrap_covers_a_normal_mean_about_as_often_as_it_says():
+def test_what_the_test_set_cannot_resolve_decides_nothing(tmp_path):
+    one_mistake = {8: [0.0100] * 3, 44: [0.0101] * 3}
+    test = {**WORSE, "y": "test/error"}
+    [tested] = judge({"tests": [test]}, sized(tmp_path / "a", one_mistake, 10_000)).tests
+    assert tested.verdict == "inconclusive"
+    assert tested.resolution == pytest.approx((0.01005 * 0.98995 / 10_000) ** 0.5)
+    assert "and what is below 0.10 points cannot be told apart" in tested.sentence
+    larger = {8: [0.0100] * 3, 44: [0.0130] * 3}
+    assert judge({"tests": [test]}, sized(tmp_path / "b", larger, 10_000)).verdict == "supported"
+    assert judge({"tests": [test]}, sized(tmp_path / "c", larger, 100)).verdict == "inconclusive"
+    assert judge({"tests": [{**test, "margin": 0.001}]}, sized(tmp_path / "d", larger, 100)).verdict == "supported"
+
+
+def test_rounding_decides_nothing(tmp_path):
+    noise = {8: [0.5, 0.5, 0.5], 44: [0.5 + 1e-9] * 3}
+    assert judge({"tests": [{**WORSE, "y": "test/loss"}]}, sized(tmp_path, noise, 100)).verdict == "inconclusive"
+
+
+def test_values_that_no_seed_changes_are_decided_by_any_difference(tmp_path):
+    verdict = judged(tmp_path, [0.30, 0.31, 0.32], {**WORSE, "y": "parameters"})
+    assert verdict.verdict == "supported"
+    assert verdict.tests[0].interval == (36_000, 36_000)
+
+
+@pytest.mark.parametrize(
+    "p, freedom, value",  # of SciPy 1.17's stdtrit
+    [
+        (0.975, 1, 12.706204736174694),
+        (0.975, 2, 4.302652729749462),
+        (0.975, 2.5, 3.5746548420036817),
+        (0.995, 3.3, 5.344306069721078),
+        (0.9875, 1.7, 7.795810361749733),
+        (0.975, 30, 2.0422724563012378),
+        (0.975, 1e4, 1.960201239890626),
+    ],
+)
+def test_the_quantiles_of_students_t_are_those_of_scipy(p, freedom, value):
+    assert t_quantile(p, freedom) == pytest.approx(value, rel=1e-9)
+
+
+def test_the_interval_is_that_of_a_worked_example():
+    first, second = np.array([27.5, 21.0, 19.0, 23.6, 17.0, 17.9]), np.array([27.1, 22.0, 20.8, 23.4])
+    low, high = welch_interval(first, second)
+    variances = first.var(ddof=1) / 6, second.var(ddof=1) / 4
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 5 + variances[1] ** 2 / 3)
+    half = t_quantile(0.975, freedom) * sum(variances) ** 0.5
+    assert (low + high) / 2 == pytest.approx(-2.325)
+    assert (high - low) / 2 == pytest.approx(half)
+    assert freedom == pytest.approx(7.9, abs=0.2)
+
+
+def test_the_interval_covers_as_often_as_it_says():
     chance = np.random.default_rng(0)
-    intervals = [bootstrap_interval(chance.normal(0, 1, 40)) for _ in range(200)]
-    covered = np.mean([low <= 0 <= high for low, high in intervals])
-    assert 0.90 <= covered <= 0.99
-    assert bootstrap_interval(np.array([1.0])) is None
+    intervals = [welch_interval(chance.normal(0, 1, 3), chance.normal(0, 2, 5)) for _ in range(2000)]
+    assert 0.94 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.975
 
 
 def test_a_claim_may_name_a_list(tmp_path):

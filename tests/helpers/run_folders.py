@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import yaml
 
 from epochal.compare.comparison import Comparison
+from epochal.compare.design import Design
 from epochal.compare.request import Request
+from epochal.config.compose import compose, flat, plain
 
 METRICS = (
     "train/loss",
@@ -124,18 +127,46 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
 def grid(parent: Path, errors: Mapping[tuple[str, int], Sequence[float]], **config: Any) -> Path:
     """A run for each model, depth and seed, with these training errors in order of the seeds 1, 2, 3 ..."""
     for (model, depth), values in errors.items():
-        for seed, error in enumerate(values, start=1):
-            run_folder(
-                parent,
-                f"{model}-{depth}-{seed}",
-                model=model,
-                seed=seed,
-                metrics={"train/accuracy": 1 - error, "val/accuracy": 0.9 - error / 2, "val/loss": error},
-                config={"model.depth": depth, **config},
-                typed=[f"model={model}", f"model.depth={depth}", f"seed={seed}"],
-                parameters=1000 * depth,
-            )
+        _seeds(
+            parent, model, depth, values, {"model.depth": depth, **config}, [f"model={model}", f"model.depth={depth}"]
+        )
     return parent
+
+
+def claim_grid(
+    parent: Path, experiment: str, budget: str | None, errors: Mapping[tuple[str, int], Sequence[float]]
+) -> Path:
+    """The same with the configs that an experiment composes for these models and depths."""
+    for (model, depth), values in errors.items():
+        typed, config = designed(experiment, budget, (f"model={model}", f"model.depth={depth}"))
+        _seeds(parent, model, depth, values, config, typed)
+    return parent
+
+
+def _seeds(
+    parent: Path, model: str, depth: int, errors: Sequence[float], config: Mapping[str, Any], typed: Sequence[str]
+) -> None:
+    for seed, error in enumerate(errors, start=1):
+        run_folder(
+            parent,
+            f"{model}-{depth}-{seed}",
+            model=model,
+            seed=seed,
+            metrics={"train/accuracy": 1 - error, "val/accuracy": 0.9 - error / 2, "val/loss": error},
+            config={**config, "seed": seed},
+            typed=[*typed, f"seed={seed}"],
+            parameters=1000 * depth,
+        )
+
+
+@lru_cache(maxsize=64)
+def designed(experiment: str, budget: str | None, chosen: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
+    """The overrides of the experiment's grid that include `chosen`, or those alone if none does, and the config of these."""
+    points = [point for point in Design(experiment, budget).points if {*chosen} <= {*point}]
+    typed = [*points[0]] if points else [*chosen]
+    given = [f"experiment={experiment}", *([f"budget={budget}"] if budget else [])]
+    config = plain(compose([*given, *typed]))
+    return typed, {key: value for key, value in flat(config).items() if key.split(".")[0] not in ("claim", "budgets")}
 
 
 def many(parent: Path, runs: int, rows: int) -> Path:

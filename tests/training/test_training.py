@@ -245,6 +245,7 @@ def test_a_parameter_that_is_not_finite_is_named_and_never_kept(home, monkeypatc
     folder = next((home / "outputs" / "runs").iterdir())
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 40
+    assert (summary(folder)["diverged"], summary(folder)["sizes"]["test"]) == (True, 359)
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
 
 

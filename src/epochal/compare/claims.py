@@ -1,17 +1,11 @@
-"""Reads and checks the claim of an experiment, and selects the runs that test it."""
+"""Reads and checks the claim of an experiment."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from epochal.compare.records import Record
 from epochal.core.errors import ConfigError, did_you_mean
-
-# overrides that leave a run comparable with its experiment's own
-FREE = {"experiment", "budget", "seed", "output_dir", "resume", "launcher", "threads", "allow"}
-FREE_GROUPS = ("hydra", "logger", "trainer", "callbacks")
 
 
 def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -71,6 +65,9 @@ def check_claim(experiment: str, claim: Any) -> None:
         for key in needed:
             require(entry.get(key) is not None, f"{what} has no {key}.")
 
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
     def values(what: str, entry: Any) -> None:
         plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | list | None) for v in entry.values())
         require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
@@ -80,7 +77,7 @@ def check_claim(experiment: str, claim: Any) -> None:
         require(isinstance(listed, list), f"{name} is no list.")
         return ((f"{name}, number {number},", entry) for number, entry in enumerate(listed, start=1))
 
-    keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "tests"))
+    keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "needs", "tests"))
     for what, entry in entries("plots"):
         drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
         keys(what, entry, drawn, ("group", "where"))
@@ -89,38 +86,17 @@ def check_claim(experiment: str, claim: Any) -> None:
         keys(what, entry, ("label", "x", "y", "points"))
         pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
         require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
+    for what, entry in entries("needs"):
+        keys(what, entry, ("y",), ("below", "above"))
+        bounds = [entry[key] for key in ("below", "above") if key in entry]
+        require(len(bounds) == 1 and number(bounds[0]), f"{what} needs one of below and above, a number.")
     for what, entry in entries("tests"):
-        keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin"))
+        keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "failed"))
         require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
         for side in {"more", "not_more", "than"} & entry.keys():
             values(f"{side} of {what}", entry[side])
-        require(isinstance(entry.get("margin", 0), int | float), f"{what} has a margin that is no number.")
-
-
-def grid_keys(experiment: str) -> frozenset[str]:
-    """The keys that an experiment's grid sets."""
-    from omegaconf import OmegaConf
-
-    from epochal.config.compose import load_option
-
-    config = load_option("experiment", experiment)
-    sweeper: Any = OmegaConf.to_container(
-        OmegaConf.select(config, "hydra.sweeper") or OmegaConf.create(), resolve=False
-    )
-    budgets: Any = OmegaConf.to_container(OmegaConf.select(config, "budgets") or OmegaConf.create(), resolve=False)
-    grids = [sweeper.get("params") or {}, *(sweeper.get("before") or [])]
-    brought = [budget.get("along") or {} for budget in budgets.values()]
-    keys = [
-        *(key for grid in grids for key in grid),
-        *(o for along in brought for many in along.values() for o in many),
-    ]
-    return frozenset(str(key).partition("=")[0].lstrip("+~") for key in keys)
-
-
-def has_own_settings(record: Record, grid: Iterable[str]) -> bool:
-    """Whether the command line set a key that is not in the grid and can change the result."""
-    others = record.overridden - FREE - set(grid)
-    return any(re.split("[./@]", key)[0] not in FREE_GROUPS for key in others)
+        require(number(entry.get("margin", 0)), f"{what} has a margin that is no number.")
+        require(entry.get("failed") in (None, "worst"), f"{what} has failed: {entry.get('failed')}; it can be worst.")
 
 
 def experiments() -> list[str]:

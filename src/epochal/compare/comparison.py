@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from epochal.compare.labels import label, title
 from epochal.compare.records import Record, Skipped, Value
-from epochal.compare.statistics import FEW, Verdict, matching
+from epochal.compare.sides import matching
+from epochal.compare.statistics import RULE, Verdict
 from epochal.core.files import AXES
 from epochal.core.format import count_text
 
@@ -161,7 +162,7 @@ def footnote(
     claim: Mapping[str, Any] | None,
     budget: str | None,
     verdict: Verdict | None,
-    left_out: int = 0,
+    left_out: Mapping[str, int] | None = None,
 ) -> str:
     """What a reader of the figure has to know about the numbers.
 
@@ -170,7 +171,7 @@ def footnote(
         claim: The experiment's, or None.
         budget: The experiment's, or None.
         verdict: On the claim, or None.
-        left_out: Number of runs with settings of their own.
+        left_out: How runs differ from the experiment's design, and how many do so.
     """
     finished = [record for record in records if record.status == "finished"]
     seeds = {record.seed for record in finished}
@@ -179,15 +180,9 @@ def footnote(
         setting = (claim or {}).get("setting")
         sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
     if left_out:
-        are = "with settings of its own is" if left_out == 1 else "with settings of their own are"
+        why = "; ".join(f"{count_text(count, 'run')}: {reason}" for reason, count in left_out.items())
         of = "figures" if verdict is None else "verdict"
-        sentences.append(f"{count_text(left_out, 'run')} {are} left out of the {of}.")
-    if verdict is not None and any(test.pairs for test in verdict.tests):
-        exact = any(test.pairs >= FEW for test in verdict.tests)
-        rule = (
-            "exact sign-flip test, Holm-corrected, at 0.05"
-            if exact
-            else "all pairs agree and their mean exceeds two standard deviations"
-        )
-        sentences.append(f"Verdict: {verdict.verdict}; the rule: {rule}.")
+        sentences.append(f"Left out of the {of}, as of another design: {why}.")
+    if verdict is not None and any(test.mean is not None for test in verdict.tests):
+        sentences.append(f"Verdict: {verdict.verdict}; the rule: {RULE}.")
     return " ".join(sentences)

@@ -59,7 +59,7 @@ class Record:
         status: finished, running, failed, stopped or pruned, as summary.json says; see also `shown_status`.
         config: Every key, dotted; lists as JSON text.
         summary: summary.json.
-        overridden: The config keys that were overridden on the command line.
+        typed: The overrides of the command line and the grid.
         touched: When its files were last written, in seconds since 1970.
         stamp: Modification times of its files; changes when one of them does.
     """
@@ -68,7 +68,7 @@ class Record:
     status: str
     config: dict[str, Value]
     summary: dict[str, Any]
-    overridden: frozenset[str] = frozenset()
+    typed: tuple[str, ...] = ()
     touched: float = 0.0
     stamp: tuple[int, ...] = field(default=(), repr=False)
 
@@ -79,6 +79,11 @@ class Record:
     @property
     def seed(self) -> Value:
         return self.config.get("seed")
+
+    @property
+    def overridden(self) -> frozenset[str]:
+        """The keys of what was typed: model and model.dropout for `model=mlp +model.dropout=0.1`."""
+        return frozenset(override.partition("=")[0].lstrip("+~") for override in self.typed)
 
     @property
     def error(self) -> str | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epochal.compare.claims import grid_keys, has_own_settings, load_claim
+from epochal.compare.claims import load_claim
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
+from epochal.compare.design import Design
 from epochal.compare.groups import varying
 from epochal.compare.labels import value_text
 from epochal.compare.records import Record, Skipped, printable
@@ -27,6 +28,7 @@ USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoi
 SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
 
 ALIKE = ("task.name", "dataset.name", "dataset.path")  # runs that differ in these are not ranked together
+MAX_DIFFERENCES = 3  # from an experiment's design that are named
 TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
 
 
@@ -65,7 +67,7 @@ class Request:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
         keys = varying(records)
         y = self._y(records, claim)
-        counted = _counted(records, experiment, claim)
+        counted, left_out = _counted(records, experiment, budget, claim)
         plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
         verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
@@ -78,7 +80,7 @@ class Request:
             plots=plots,
             title=(claim or {}).get("sentence") or described(records),
             folder=self._folder((experiment, budget) if experiment else None),
-            footnote=footnote(drawn, claim, budget, verdict, left_out=len(records) - len(counted)),
+            footnote=footnote(drawn, claim, budget, verdict, left_out),
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
@@ -224,12 +226,20 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
     return name
 
 
-def _counted(records: list[Record], experiment: str | None, claim: Mapping[str, Any] | None) -> list[Record]:
-    """The runs that count towards the verdict: of an experiment those of its own grid."""
+def _counted(
+    records: list[Record], experiment: str | None, budget: str | None, claim: Mapping[str, Any] | None
+) -> tuple[list[Record], dict[str, int]]:
+    """The runs that count towards the verdict, of an experiment those of its own design; and how the others differ."""
     if experiment is None or claim is None:
-        return records
-    grid = grid_keys(experiment)
-    return [record for record in records if not has_own_settings(record, grid)]
+        return records, {}
+    design, counted, others = Design(experiment, budget), list[Record](), Counter[str]()
+    for record in records:
+        if found := design.differences(record):
+            more = f"; and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
+            others["; ".join(found[:MAX_DIFFERENCES]) + more] += 1
+        else:
+            counted.append(record)
+    return counted, dict(others)
 
 
 def _trial(record: Record) -> str:

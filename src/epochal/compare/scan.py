@@ -127,7 +127,7 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         status=summary["status"],
         config=values,
         summary=summary,
-        overridden=_overridden_keys(folder / "overrides.yaml"),
+        typed=_typed(folder / "overrides.yaml"),
         touched=max(times) / 1e9,
         stamp=stamp,
     )
@@ -140,7 +140,7 @@ def _config(path: Path) -> dict[str, Value] | str:
         if not isinstance(config, dict) or not all(isinstance(config.get(g), dict) for g in ("model", "dataset")):
             return "not a run of Epochal: its config.yaml has no model and dataset"
         config.pop("claim", None)  # the same in all runs of an experiment
-        return {printable(key): _value(value) for key, value in flat(config).items()}
+        return {printable(key): plain_value(value) for key, value in flat(config).items()}
     except Exception:  # PyYAML raises whatever its tags come upon, and a YAML that contains itself recurses for ever
         return "broken: its config.yaml cannot be read"
 
@@ -159,7 +159,7 @@ def _summary(path: Path) -> dict[str, Any] | str:
     return summary
 
 
-def _value(value: Any) -> Value:
+def plain_value(value: Any) -> Value:
     """Strings, booleans and usable numbers as they are, all else as text."""
     value = printable(value)
     if isinstance(value, str | bool | None) or usable_number(value) is not None:
@@ -167,15 +167,13 @@ def _value(value: Any) -> Value:
     return str(value) if isinstance(value, int | float) else json.dumps(value, default=str)
 
 
-def _overridden_keys(path: Path) -> frozenset[str]:
-    """`model=mlp +model.dropout=0.1` gives model and model.dropout."""
+def _typed(path: Path) -> tuple[str, ...]:
+    """The overrides in an overrides.yaml."""
     try:
         overrides = yaml.load(path.read_bytes(), yaml.CSafeLoader)
     except Exception:  # as in a config.yaml
-        return frozenset()
-    if not isinstance(overrides, list):
-        return frozenset()
-    return frozenset(str(override).partition("=")[0].lstrip("+~") for override in overrides)
+        return ()
+    return tuple(map(str, overrides)) if isinstance(overrides, list) else ()
 
 
 def _modified(path: Path) -> int:

@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-from epochal.compare.groups import varying
 from epochal.compare.labels import label
-from epochal.compare.records import Record, Value
-from epochal.core.format import count_text, difference_text
+from epochal.compare.records import Record, usable_number
+from epochal.compare.sides import Side, first_side, matching, sides
+from epochal.core.format import count_text, difference_text, number_text
+from epochal.core.metrics import find
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 
-MIN_SEEDS = 3  # on both sides; fewer decide nothing
-FEW = 8  # pairs; with fewer, the smallest p of the exact test does not survive a correction
-FACTOR = 2.0  # with few pairs, the mean must exceed this multiple of the standard deviation
+MIN_SEEDS = 3  # on either side; fewer decide nothing
 LEVEL = 0.05
-EXACT = 20  # pairs up to which all sign flips are enumerated; beyond, DRAWS of them are sampled
-DRAWS = 2**20
-RESAMPLES = 10_000
+RULE = f"Welch's t interval of the difference, {100 - 100 * LEVEL:.0f} %"
+ROUNDING = 1e-6  # smaller differences, relative to the values, are rounding of floats
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The result of one test of a claim: whether y is larger on one side than on the other, pair by pair.
+    """The result of one test of a claim: whether y is larger on one side than on the other.
 
     Attributes:
         says: The tested statement.
         verdict: The decision.
-        sentence: The numbers behind it, in words.
+        sentence: The numbers behind it, or why there are none, in words.
         y: The value compared.
-        pairs: Number of pairs, one for each seed; without any, all that follows is None.
-        agree: How many of the differences, minus the margin, have the sign of their mean.
-        mean, std: Of the differences, first side minus second; std is None for a single pair.
-        interval: Bootstrap interval of the mean, with 95 % coverage for all tests of the claim together.
-        p: Of the exact two-sided sign-flip test, not corrected.
-        corrected_p: Corrected by Holm's method for all tests of the claim.
-        smallest_p: The smallest that this number of pairs allows.
+        seeds: How many each side has.
+        mean: Of the first side, minus that of the second; None if either has no value.
+        interval: Welch's t interval of the difference, 95 %; None with a single seed on either side. The test is supported
+            if all of it lies beyond the margin, on the side that the test says.
+        against: The same at 1 - 0.05 / k for a claim of k tests; the test is not supported if all of it lies on the other
+            side. One such test decides against the claim, so that all of them share the 5 %.
+        resolution: The smallest difference that counts where the test has no margin; see `resolution`.
     """
 
     says: str
     verdict: Decision
     sentence: str
     y: str
-    pairs: int
-    agree: int = 0
+    seeds: tuple[int, int]
     mean: float | None = None
-    std: float | None = None
     interval: tuple[float, float] | None = None
-    p: float | None = None
-    corrected_p: float | None = None
-    smallest_p: float | None = None
+    against: tuple[float, float] | None = None
+    resolution: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,187 +63,161 @@ class Verdict:
 
 
 def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
-    """Tests a claim on its finished runs.
+    """Tests a claim on its runs.
 
     Args:
         claim: Its `tests` are mappings with `says`, `y`, `more` or `not_more`, and `than` (the config values of the runs
-            on either side), and optionally `margin`, the smallest difference that counts (0).
-        records: All runs of the claim.
+            on either side), and optionally `margin`, the smallest difference that counts, and `failed: worst`: runs that
+            diverged or were pruned have the worst value of both sides. Its `needs` are bounds such as
+            `{y: train/error, below: 0.1}`: a test decides only if the mean of both sides keeps to them.
+        records: All runs of the claim, finished or not.
     """
-    finished = [record for record in records if record.status == "finished"]
     tests = claim.get("tests") or []
-    paired = [pair(finished, first_side(test), test["than"], test["y"]) for test in tests]
-    differences = [np.array([a - b for a, b in pairs]) - test.get("margin", 0) for test, pairs in zip(tests, paired)]
-    ps = [sign_flip_p(difference) for difference in differences]
-    results = tuple(
-        _tested(test, finished, pairs, difference, corrected, len(tests))
-        for test, pairs, difference, corrected in zip(tests, paired, differences, holm(ps))
-    )
+    results = tuple(_tested(test, claim.get("needs") or (), records, len(tests)) for test in tests)
     return Verdict(*_overall(results), results)
 
 
-def first_side(test: Mapping[str, Any]) -> dict[str, Value]:
-    """The config values of the side that is said to be more, or not more, than the other."""
-    return dict(test["more"] if "more" in test else test["not_more"])
-
-
-def matching(records: Sequence[Record], values: Mapping[str, Value]) -> list[Record]:
-    """The runs with these values; lists are compared as JSON text, as records hold them."""
-    plain = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
-    return [record for record in records if all(record.value(name) == value for name, value in plain.items())]
-
-
-def pair(
-    records: Sequence[Record], first: Mapping[str, Value], second: Mapping[str, Value], y: str
-) -> list[tuple[float, float]]:
-    """The values of y on both sides, one pair for each seed that both have.
-
-    Where other keys vary on both sides, such as the data set, runs are matched by these too, and the pair of a seed is
-    the mean over all matches. Repeated runs with the same values count as one, with their mean.
+def welch_interval(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of the difference of two means, by Welch's t with Satterthwaite's degrees of freedom.
 
     Args:
-        records: The finished runs.
-        first, second: Config values of the runs on either side.
-        y: The value compared.
+        first, second: The values of either side, (n,) and (m,), two at least.
+        level: The chance that it misses the true difference, if the values are normal.
     """
-    sides = [matching(records, values) for values in (first, second)]
-    also = {*varying(sides[0]), *varying(sides[1])} - {*first, *second}
-    values_of = [{key: {record.value(key) for record in side} for key in also} for side in sides]
-    keys = ["seed", *sorted(key for key in also if values_of[0][key] & values_of[1][key])]
-    found = []
-    for side in sides:
-        values: dict[tuple[Value, ...], list[float]] = {}
-        for record in side:
-            if isinstance(value := record.value(y), int | float):
-                values.setdefault(tuple(record.value(key) for key in keys), []).append(float(value))
-        found.append({key: sum(listed) / len(listed) for key, listed in values.items()})
-    by_seed: dict[Value, list[tuple[float, float]]] = {}
-    for key, value in found[0].items():
-        if key in found[1]:
-            by_seed.setdefault(key[0], []).append((value, found[1][key]))
-    return [(fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) for pairs in by_seed.values()]
+    difference = float(first.mean() - second.mean())
+    parts = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
+    if sum(parts) == 0:
+        return difference, difference
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second)))
+    half = t_quantile(1 - level / 2, freedom) * math.sqrt(sum(parts))
+    return difference - half, difference + half
 
 
-def decide(differences: np.ndarray, corrected_p: float | None) -> Literal["above", "below", "unclear"]:
-    """Whether differences, (pairs,), are above zero, below it, or not clearly either."""
-    mean = float(differences.mean())
-    if len(differences) >= FEW:
-        clear = corrected_p is not None and corrected_p <= LEVEL
-    else:
-        agree = bool((differences > 0).all() or (differences < 0).all())
-        clear = agree and abs(mean) > FACTOR * float(differences.std(ddof=1))
-    return ("above" if mean > 0 else "below") if clear else "unclear"
-
-
-def sign_flip_p(differences: np.ndarray) -> float | None:
-    """The p-value of the exact two-sided paired permutation test (sign-flip test).
-
-    It is the fraction of all ways to swap the sides of pairs that give a mean difference at least as far from zero.
+@lru_cache(maxsize=1024)
+def t_quantile(p: float, freedom: float) -> float:
+    """The quantile of Student's t distribution. SciPy has it, but where that is installed Lightning imports it at every start.
 
     Args:
-        differences: (pairs,).
-
-    Returns:
-        In (0, 1]; None without pairs.
+        p: In [0.5, 1).
+        freedom: Degrees of freedom, 1 or more.
     """
-    if not len(differences):
-        return None
-    observed = abs(float(differences.sum())) * (1 - 1e-9)  # the order of a sum changes its rounding
-    if len(differences) > EXACT:
-        generator = np.random.default_rng(0)
-        flips = (generator.choice((-1.0, 1.0), (DRAWS // 64, len(differences))) @ differences for _ in range(64))
-        return (1 + sum(int((np.abs(sums) >= observed).sum()) for sums in flips)) / (1 + DRAWS)
-    sums = differences[:1]  # the first sign stays: flipping all of them changes no absolute value
-    for difference in differences[1:]:
-        sums = np.concatenate((sums + difference, sums - difference))
-    return float((np.abs(sums) >= observed).mean())
+    nodes, weights = np.polynomial.legendre.leggauss(128)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    low, high = (
+        0.0,
+        math.pi / 2,
+    )  # angles whose tangent is t / sqrt(freedom): there the density is a power of the cosine
+    for _ in range(60):
+        angle = (low + high) / 2
+        powers = np.cos(angle * (nodes + 1) / 2) ** (freedom - 1)
+        if 0.5 + scale * angle / 2 * float(weights @ powers) < p:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(freedom) * math.tan(low)
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected by Holm's step-down method (1979), which bounds the family-wise error rate; None stays None."""
-    corrected: list[float | None] = [None] * len(ps)
-    highest = 0.0
-    for rank, index in enumerate(sorted((i for i, p in enumerate(ps) if p is not None), key=lambda i: ps[i] or 0.0)):
-        highest = max(highest, min(1.0, (ps[index] or 0.0) * (len(ps) - rank)))
-        corrected[index] = highest
-    return corrected
+def resolution(y: str, values: tuple[np.ndarray, np.ndarray], examples: float | None) -> float:
+    """The smallest difference of two means that says something.
+
+    Of a fraction of examples, such as an error, it is the binomial standard error of the mean of both sides, one example at
+    least: all seeds are tested on the same examples, so that more seeds do not resolve more. Of all else it is rounding.
+
+    Args:
+        y: The metric.
+        values: Those of both sides, (n,) and (m,).
+        examples: How many it was measured on; None if that is not known.
+    """
+    means = [float(side.mean()) for side in values]
+    rounding = ROUNDING * max(map(abs, means))
+    if not examples or not find(y).percent:
+        return rounding
+    fraction = min(1.0, max(0.0, sum(means) / 2))
+    return max(rounding, 1 / examples, math.sqrt(fraction * (1 - fraction) / examples))
 
 
-def bootstrap_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """The central 1 - level of the bootstrap means of values, (n,); None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    indices = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[indices].mean(axis=1), (level / 2, 1 - level / 2))
-    return float(low), float(high)
+def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records: Sequence[Record], k: int) -> Tested:
+    y, both = test["y"], sides(test, records)
+    counts = (len(both[0].values), len(both[1].values))
+    result = Tested(test["says"], "inconclusive", "", y, counts)
+    reason = _unfit(test, both, needs, records)
+    if not all(counts):
+        return replace(result, sentence=reason or "")
+    values, margin = (both[0].values, both[1].values), test.get("margin")
+    result = replace(result, mean=float(values[0].mean() - values[1].mean()))
+    if margin is None:
+        result = replace(result, resolution=resolution(y, values, _examples(y, both)))
+    if min(counts) > 1:
+        intervals = {"interval": welch_interval(*values), "against": welch_interval(*values, LEVEL / k)}
+        result = replace(result, **intervals)
+    sign = 1 if "more" in test else -1
+    if reason is None:
+        result = replace(result, verdict=_decide(result, float(margin or 0), sign))
+    return replace(result, sentence=_numbers(result, margin, reason, k))
 
 
-def _tested(
-    test: Mapping[str, Any],
-    finished: Sequence[Record],
-    pairs: Sequence[tuple[float, float]],
-    differences: np.ndarray,
-    corrected_p: float | None,
-    tests: int,
-) -> Tested:
-    y, margin = test["y"], float(test.get("margin", 0))
-    if not pairs:
-        return Tested(test["says"], "inconclusive", _missing(test, finished), y, 0)
-    mean, p = float(differences.mean()), sign_flip_p(differences)
-    result = Tested(
-        says=test["says"],
-        verdict="inconclusive",
-        sentence="",
-        y=y,
-        pairs=len(pairs),
-        agree=int((differences * (mean or 1) > 0).sum()),
-        mean=mean + margin,
-        std=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
-        interval=bootstrap_interval(differences + margin, LEVEL / tests),
-        p=p,
-        corrected_p=corrected_p,
-        smallest_p=2.0 ** (1 - len(pairs)),
-    )
-    if len(pairs) >= MIN_SEEDS:
-        wanted = "above" if "more" in test else "below"
-        decision = decide(differences, corrected_p)
-        verdict: Decision = (
-            "inconclusive" if decision == "unclear" else "supported" if decision == wanted else "not supported"
-        )
-        result = replace(result, verdict=verdict)
-    return replace(result, sentence=_numbers(result, margin))
+def _decide(result: Tested, margin: float, sign: int) -> Decision:
+    """The decision by the intervals; sign is 1 if the difference is said to lie above the margin, -1 if below."""
+    assert result.mean is not None and result.interval is not None and result.against is not None
+    if abs(result.mean) < result.resolution:
+        return "inconclusive"
+    if all(sign * (end - margin) > 0 for end in result.interval):
+        return "supported"
+    return "not supported" if all(sign * (end - margin) < 0 for end in result.against) else "inconclusive"
 
 
-def _numbers(result: Tested, margin: float) -> str:
-    """The difference, its interval, how many pairs agree, and p, in words."""
-    assert result.mean is not None and result.p is not None
-    y, n = result.y, result.pairs
-    interval = ""
-    if result.interval is not None:
-        low, high = (difference_text(y, end).removesuffix(" points") for end in result.interval)
-        interval = f" (95 % interval {low} to {high})"
+def _unfit(
+    test: Mapping[str, Any], both: tuple[Side, Side], needs: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> str | None:
+    """Why the runs cannot decide, whatever their values; None if they can."""
+    for values, side in zip((first_side(test), test["than"]), both):
+        if not matching(records, values):
+            return f"no run has {label(dict(values))}"
+        if side.lost:
+            return side.why_lost(test["y"])
+    counts = [len(side.values) for side in both]
+    if not all(counts):
+        return "no runs of the two sides are alike in all else"
+    for need, side in ((need, side) for need in needs for side in both):
+        name, mean, bound = need["y"], side.mean(need["y"]), need.get("below", need.get("above"))
+        if mean is None or not (mean < bound if "below" in need else mean > bound):
+            has = "none" if mean is None else number_text(name, mean)
+            wanted = f"{'below' if 'below' in need else 'above'} {number_text(name, bound)}"
+            return f"{side.label} has not learned: its {name} is {has}, and {wanted} is needed for a verdict"
+    if min(counts) < MIN_SEEDS:
+        return f"{count_text(min(counts), 'seed')} on {'each' if counts[0] == counts[1] else 'one'} side, and {MIN_SEEDS} are needed"
+    return None
+
+
+def _examples(y: str, both: tuple[Side, Side]) -> float | None:
+    """How many examples a metric of validation or test was measured on, at least; None if a run does not say."""
+    sizes = [(record.summary.get("sizes") or {}).get(y.partition("/")[0]) for side in both for record in side.runs]
+    known = [size for size in sizes if usable_number(size) is not None]
+    return min(known) if known and len(known) == len(sizes) and not y.startswith("train/") else None
+
+
+def _numbers(result: Tested, margin: float | None, reason: str | None, k: int) -> str:
+    """The difference, its interval, the seeds, and what kept them from deciding, in words."""
+    assert result.mean is not None
+    y, (n, m) = result.y, result.seeds
+
+    def span(interval: tuple[float, float]) -> str:
+        low, high = (difference_text(y, end).removesuffix(" points") for end in interval)
+        return f"{low} to {high}"
+
+    interval = "" if result.interval is None else f" (95 % interval {span(result.interval)})"
     words = [f"{y} {difference_text(y, result.mean)} on average{interval}"]
-    if margin:
+    if margin is not None:
         words.append(f"margin {difference_text(y, margin)}")
-    if n < MIN_SEEDS:
-        return f"{', '.join(words)}; {count_text(n, 'seed')} on both sides, and {MIN_SEEDS} are needed"
-    words.append(f"{result.agree} of {n} pairs {'on that side of it' if margin else 'agree'}")
-    if n < FEW and result.std is not None:
-        words.append(f"2 standard deviations are {difference_text(y, FACTOR * result.std, sign=False)}")
-        least = f", the least that {n} pairs can give" if result.p == result.smallest_p else ""
-        return f"{', '.join(words)}; exact p = {result.p:.2g}{least}"
-    return f"{', '.join(words)}; exact p = {result.p:.2g}, corrected {result.corrected_p:.2g}"
-
-
-def _missing(test: Mapping[str, Any], finished: Sequence[Record]) -> str:
-    """The reason why there are no pairs."""
-    for values in (first_side(test), test["than"]):
-        side = matching(finished, values)
-        if not side:
-            return f"no finished run has {label(dict(values))}"
-        if all(record.value(test["y"]) is None for record in side):
-            return f"no run with {label(dict(values))} has {test['y']}"
-    return "no seed is on both sides with all else alike"
+    if min(n, m) >= MIN_SEEDS:
+        words.append(f"{n} seeds a side" if n == m else f"{n} and {m} seeds")
+    if reason is not None:
+        return f"{reason}; {', '.join(words)}"
+    if abs(result.mean) < result.resolution:
+        words.append(f"and what is below {difference_text(y, result.resolution, sign=False)} cannot be told apart")
+    elif result.verdict != "supported" and k > 1 and result.against is not None:
+        words.append(f"and {100 * (1 - LEVEL / k):.4g} % interval {span(result.against)} as it is one of {k} tests")
+    return ", ".join(words)
 
 
 def _overall(results: Sequence[Tested]) -> tuple[Decision, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from epochal.core.errors import PrunedError
+from epochal.core.errors import DivergedError, PrunedError
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.cost import peak_memory_mb
 from epochal.training.loggers.base import ArtifactLogger, log_artifacts
@@ -92,7 +92,8 @@ class Record(pl.Callback):
             return  # no failure; Job.__exit__ writes the status
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         with contextlib.suppress(OSError):  # of a full disk, or a folder that was deleted: `exception` says it
-            self.write(trainer, "stopped" if stopped else "failed", error=None if stopped else f"{exception}")
+            status, error = ("stopped", None) if stopped else ("failed", f"{exception}")
+            self.write(trainer, status, error=error, diverged=isinstance(exception, DivergedError))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -113,7 +114,7 @@ class Record(pl.Callback):
             seconds += time.perf_counter() - self._mark
         return steps * self.logger.examples_per_step / seconds if steps and seconds else None
 
-    def write(self, trainer: pl.Trainer, status: str, error: str | None = None) -> None:
+    def write(self, trainer: pl.Trainer, status: str, error: str | None = None, diverged: bool = False) -> None:
         """Writes `summary.json` with the current values."""
         if not trainer.is_global_zero:
             return
@@ -122,6 +123,7 @@ class Record(pl.Callback):
             {
                 "status": status,
                 "error": error,
+                "diverged": diverged,
                 **self.known,
                 "metrics": dict(self.logger.last),
                 "best": dict(self.checkpoints.best),

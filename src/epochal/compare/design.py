@@ -1,0 +1,110 @@
+"""Which runs are of an experiment's own design: their whole config is compared with what the experiment composes now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from epochal.compare.labels import value_text
+from epochal.compare.records import Record, Value
+from epochal.compare.scan import plain_value
+from epochal.config.compose import compose, flat, load_option, option_file, plain
+
+# Keys that may differ: they say where and how a run is executed, not what is trained
+FREE = {
+    *("experiment", "budget", "seed", "output_dir", "resume", "allow", "threads", "default_duration"),
+    *("channels_last", "compile", "callbacks.checkpoint_every", "callbacks.explain", "dataset.skip_broken"),
+    *("trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.precision", "trainer.deterministic"),
+    *("trainer.benchmark", "trainer.detect_anomaly"),
+}
+FREE_GROUPS = ("launcher", "logger", "requested", "asked", "sweep", "hydra", "claim", "budgets")
+
+Point = tuple[str, ...]  # the overrides of a run of the grid, without its seed
+
+
+class Design:
+    """An experiment of one budget as its YAML stands now.
+
+    Args:
+        experiment, budget: Their names; budget is None for an experiment that has none.
+    """
+
+    def __init__(self, experiment: str, budget: str | None) -> None:
+        file = option_file("experiment", experiment)
+        stamp = 0 if file is None else file.stat().st_mtime_ns
+        self.points, self.sets = _grid(experiment, budget, stamp)
+        self._key = (experiment, budget, stamp)
+
+    def differences(self, record: Record) -> tuple[str, ...]:
+        """How a run's config differs from that of its point of the grid; empty for a run of the design."""
+        typed = set(record.typed)
+        own = [point for point in self.points if typed.issuperset(point)]
+        if not own:
+            keys = {override.partition("=")[0] for point in self.points for override in point}
+            listed = {override for point in self.points for override in point}
+            others = [o for o in record.typed if o.partition("=")[0].lstrip("+") in keys and o not in listed]
+            return tuple(f"{override} is not in its grid" for override in others) or ("it is none of its grid",)
+        designed = _composed(*self._key, max(own, key=len))
+        return tuple(self._compared(designed, _as_requested(record.config)))
+
+    def _compared(self, designed: dict[str, Value], run: dict[str, Value]) -> Iterator[str]:
+        for key in sorted({*designed, *run}):
+            if key in FREE or key.split(".")[0] in FREE_GROUPS:
+                continue
+            if key not in run:
+                if key in self.sets:  # others are options that are newer than the run
+                    yield f"{key} is not set, and {value_text(designed[key])} in the experiment"
+            elif key not in designed:
+                yield f"{key} is {value_text(run[key]) or 'null'}, and not set in the experiment"
+            elif _place(key, run[key]) != _place(key, designed[key]):
+                words = [value_text(values[key]) or "null" for values in (run, designed)]
+                yield f"{key} is {words[0]}, and {words[1]} in the experiment"
+
+
+def _place(key: str, value: Value) -> Value:
+    """Paths by their name: the data may lie elsewhere."""
+    return Path(value).name if key.endswith(".path") and isinstance(value, str) else value
+
+
+def _as_requested(config: dict[str, Value]) -> dict[str, Value]:
+    """A run's config with what was composed in place of what was made of it, which it keeps under `requested`."""
+    asked = {key.partition(".")[2]: value for key, value in config.items() if key.startswith("requested.")}
+    groups = {key.partition(".")[0] for key in asked}
+    return {key: value for key, value in config.items() if key.split(".")[0] not in groups} | asked
+
+
+@lru_cache(maxsize=16)
+def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point, ...], frozenset[str]]:
+    """Every point of the grid, and the keys that the experiment's YAML sets; stamp is the time of its file."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    written = load_option("experiment", experiment)
+    sweeper: Any = OmegaConf.select(written, "hydra.sweeper") or OmegaConf.create()
+    config = OmegaConf.create({**compose(_chosen(experiment, budget)), "sweeper": sweeper})
+    found = OmegaConf.to_container(config.sweeper, resolve=True)
+    assert isinstance(found, dict)
+    points: dict[Point, None] = {}
+    for grid in (found.get("params") or {}, *(found.get("before") or [])):
+        overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
+        for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0] if overrides else [()]:
+            brought = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]
+            points[tuple(o for o in (*job, *brought) if not o.startswith("seed="))] = None
+    own: Any = OmegaConf.to_container(written, resolve=False)
+    return tuple(points), frozenset(flat(own)) | {o.partition("=")[0].lstrip("+") for point in points for o in point}
+
+
+@lru_cache(maxsize=256)
+def _composed(experiment: str, budget: str | None, stamp: int, point: Point) -> dict[str, Value]:
+    """The config of a point of the grid, dotted, as runs keep theirs."""
+    config = plain(compose([*_chosen(experiment, budget), *point]))
+    for key in ("claim", "budgets"):
+        config.pop(key, None)
+    return {key: plain_value(value) for key, value in flat(config).items()}
+
+
+def _chosen(experiment: str, budget: str | None) -> list[str]:
+    return [f"experiment={experiment}", *([f"budget={budget}"] if budget is not None else [])]
