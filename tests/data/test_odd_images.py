@@ -14,7 +14,7 @@ from PIL import Image
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Images
-from epochal.data import ImageData
+from epochal.data import CaptionData, ImageData
 from epochal.data.image_decoding import to_pixels
 from helpers.samples import image_parquet, pixels
 
@@ -97,6 +97,22 @@ def test_what_is_transparent_is_white(tmp_path, image, channels, right):
     assert data.inputs.channels == channels
     assert (arrays(data) == np.array(right)).all()
     assert (data.encode([image])[0] == data.encode([tmp_path / "x" / "a" / "00.png"])[0]).all()
+
+
+@pytest.mark.parametrize("background, right", [("black", (0, 0, 0)), ("#FF8000", (255, 128, 0)), ("white", (255,) * 3)])
+def test_the_background_of_what_is_transparent_can_be_chosen(tmp_path, background, right):
+    image = Image.fromarray(np.array([[[0, 0, 0, 0], [9, 9, 9, 255]]], np.uint8))
+    data = prepared(folder_of(tmp_path / "x", [image], ".png"), background=background)
+    assert (arrays(data) == np.array([right, (9, 9, 9)]).T[:, None]).all()
+    assert (data.pixels(data.encode([image])[0]) == data.rows("train")[0].images[0]).all()
+    prepared(tmp_path / "x", background="blue")
+    assert (arrays(prepared(tmp_path / "x", background=background))[0] == arrays(data)[0]).all(), "each has its cache"
+
+
+@pytest.mark.parametrize("background", ["chartreuseish", "", 5, "#12345678", None])
+def test_no_such_background(tmp_path, background):
+    with pytest.raises(ConfigError, match=f"dataset.background={background} is no colour"):
+        ImageData(name="images", path=str(tmp_path), background=background)
 
 
 STEPS = np.arange(16).reshape(4, 4)  # times 17: 0 to 255
@@ -283,6 +299,40 @@ def test_damaged_files_are_left_out_if_asked_for_and_named(tmp_path, capsys):
         file.write_bytes(b"")
     with pytest.raises(ConfigError, match="No image of .* can be decoded"):
         prepared(data, skip_broken=True)
+
+
+def captioned(folder: Path, images: list[Any]) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        image.save(folder / f"{number}.png")
+    lines = [f"{number}.png,{word} {number}" for number in range(len(images)) for word in ("a", "one")]
+    (folder / "captions.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_damaged_files_with_captions_are_left_out_if_asked_for(tmp_path, capsys):
+    folder = captioned(tmp_path / "x", [Image.fromarray(image) for image in pixels(20, 4, 4, 3)])
+    whole = CaptionData(name="captions", path=str(folder), batch_size=2)
+    whole.prepare()
+    (folder / "7.png").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"/7\.png\), cannot be decoded.* dataset\.skip_broken=true leaves out"):
+        CaptionData(name="captions", path=str(folder), batch_size=2).prepare()
+    found = CaptionData(name="captions", path=str(folder), batch_size=2, skip_broken=True)
+    found.prepare()
+    assert "Left out 1 of 20 images" in capsys.readouterr().err
+    kept = [text for split in ("train", "val", "test") for text in found.references(split)]
+    assert sorted(kept) == sorted(f"{word} {n}" for n in range(20) if n != 7 for word in ("a", "one"))
+    rows = found.rows("train")[0]
+    image = rows.images[rows.image[0]]
+    number = int(found.references("train")[0].split()[1])
+    assert np.array_equal(image, pixels(20, 4, 4, 3)[number].transpose(2, 0, 1)), "captions stay with their images"
+
+
+def test_deep_images_with_captions_keep_their_range(tmp_path):
+    images = [Image.fromarray((STEPS * step).astype(np.uint16)) for step in (17, 273)] * 10
+    data = CaptionData(name="captions", path=str(captioned(tmp_path / "x", images)), batch_size=2)
+    data.prepare()
+    assert sorted({int(image.max()) for image in data.rows("train")[0].images}) == [15, 255]
 
 
 @pytest.mark.parametrize("typed", [True, False], ids=["ClassLabel", "int"])

@@ -18,7 +18,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.files import write_atomically
 from epochal.core.format import say
 
-LAYOUT = 2  # version of the files; raise it when their meaning changes, so that older folders are not read
+LAYOUT = 3  # version of the files; raise it when their meaning changes, so that older folders are not read
 HASHED_ALWAYS = 16_000_000  # bytes of arrays that are hashed at each start, in 20 ms
 
 

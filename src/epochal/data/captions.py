@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, Images, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tables, tokenizers
+from epochal.data import cache, pictures, ragged, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import check_count
-from epochal.data.image_decoding import common_shape, decode_all, find_image_column
+from epochal.data.image_decoding import decode_all, find_image_column, offering_to_skip, readable, survey
 from epochal.data.images import ImageRows, StoredImages
 from epochal.data.ragged import Ragged
 
@@ -58,6 +58,7 @@ class CaptionData(StoredImages):
         min_count: A word that the training captions have less often is unknown.
         max_length: Longest caption in tokens, BEGIN and END included; longer ones are cut.
         encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
+        skip_broken: Leave out images that cannot be decoded, with their captions, and say which; False: they are an error.
         **options: See `StoredImages`.
 
     Raises:
@@ -75,10 +76,11 @@ class CaptionData(StoredImages):
         min_count: int = 1,
         max_length: int = 40,
         encoding: str | None = None,
+        skip_broken: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.encoding = encoding
+        self.encoding, self.skip_broken = encoding, skip_broken
         tokenizers.check_kind(tokenizer, TOKENIZERS)
         check_count("vocab_size", vocab_size)
         check_count("min_count", min_count)
@@ -93,6 +95,8 @@ class CaptionData(StoredImages):
         key = source.fingerprint() | {"image": self.image_column, "captions": self.caption_columns}
         key |= {"size": self.image_size, "tokenizer": self.kind, "vocab_size": self.vocab_size}
         key |= {"min_count": self.min_count, "max_length": self.max_length, "vocabulary": self._loaded_vocabulary}
+        key |= {"skip_broken": True} if self.skip_broken else {}
+        key |= {"background": self.background} if self.background != pictures.WHITE else {}
         folder = cache.cached(self.name, key | self.split_key(), lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
@@ -114,9 +118,14 @@ class CaptionData(StoredImages):
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
         """Writes the images of each role and the captions of each split; returns vocabulary and roles of the splits."""
         images, captions = self._read(source, building / "scratch")
-        size, mode = common_shape(source, images, IMAGE, self.image_size)
-        for role, rows in images.items():
-            decode_all(source, role, rows, IMAGE, building / f"{role}_images.npy", size, mode)
+        for role, rows in images.items() if self.skip_broken else ():
+            kept = readable(source, role, rows, IMAGE)
+            images[role], captions[role] = rows.select(kept), [captions[role][number] for number in kept]
+        with offering_to_skip():
+            size, mode, span = survey(source, images, IMAGE, self.image_size)
+            for role, rows in images.items():
+                file = building / f"{role}_images.npy"
+                decode_all(source, role, rows, IMAGE, file, size, mode, span, self.background)
         shutil.rmtree(building / "scratch", ignore_errors=True)
 
         counts = {role: len(each) for role, each in captions.items()}

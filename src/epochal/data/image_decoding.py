@@ -39,11 +39,12 @@ def decode_labelled(
     label_column: str | None,
     image_size: int | None,
     skip_broken: bool = False,
+    background: str = pictures.WHITE,
 ) -> dict[str, Any]:
     """Writes `<role>_images.npy`, uint8 (N, C, H, W), and `<role>_labels.npy`, int64 (N,).
 
     Returns:
-        "splits": the roles; "classes": their names; "shape": [C, H, W]; "span": see `_survey`, if there is one.
+        "splits": the roles; "classes": their names; "shape": [C, H, W]; "span": see `survey`, if there is one.
 
     Raises:
         ConfigError: If the source is not a set of images with a label each.
@@ -51,12 +52,19 @@ def decode_labelled(
     if source.local is not None and source.local.suffix == ".npz":
         meta = _decode_npz(source.local, building, image_size)
     else:
-        try:
-            meta = _decode_splits(source, building, image_column, label_column, image_size, skip_broken)
-        except _BrokenImageError as error:
-            raise ConfigError(f"{error} dataset.skip_broken=true leaves out all such images.") from error
+        with offering_to_skip():
+            meta = _decode_splits(source, building, image_column, label_column, image_size, skip_broken, background)
     shape = np.load(building / "train_images.npy", mmap_mode="r").shape[1:]
     return {**meta, "shape": list(shape)}
+
+
+@contextmanager
+def offering_to_skip() -> Iterator[None]:
+    """Adds to the error of an image that cannot be decoded how to leave it out."""
+    try:
+        yield
+    except _BrokenImageError as error:
+        raise ConfigError(f"{error} dataset.skip_broken=true leaves out all such images.") from error
 
 
 def _decode_npz(file: Path, building: Path, image_size: int | None) -> dict[str, Any]:
@@ -110,6 +118,7 @@ def _decode_splits(
     label_column: str | None,
     image_size: int | None,
     skip_broken: bool,
+    background: str,
 ) -> dict[str, Any]:
     import datasets
 
@@ -119,7 +128,7 @@ def _decode_splits(
     label_column = sources.find_label_column(source, features, label_column, LABEL_COLUMNS)
     splits = {role: rows.cast_column(image_column, datasets.Image(decode=False)) for role, rows in splits.items()}
     if skip_broken:
-        splits = {role: _readable(source, role, rows, image_column) for role, rows in splits.items()}
+        splits = {role: rows.select(readable(source, role, rows, image_column)) for role, rows in splits.items()}
     values = {role: list(rows[label_column]) for role, rows in splits.items()}
     if isinstance(features[label_column], datasets.ClassLabel):  # -1 marks a test split without labels
         values = {r: v for r, v in values.items() if r == "train" or not all(n is None or n < 0 for n in v)}
@@ -132,9 +141,9 @@ def _decode_splits(
         )
     labels, names = sources.encode_labels(source, features[label_column], values)
     encoded = {role: splits[role] for role in values}
-    size, mode, span = _survey(source, encoded, image_column, image_size)
+    size, mode, span = survey(source, encoded, image_column, image_size)
     for role, rows in encoded.items():
-        decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode, span)
+        decode_all(source, role, rows, image_column, building / f"{role}_images.npy", size, mode, span, background)
         cache.create_array(building / f"{role}_labels.npy", (len(rows),), np.int64)[:] = labels[role]
     shutil.rmtree(building / "scratch", ignore_errors=True)
     return {"splits": list(encoded), "classes": names, **({"span": span} if span else {})}
@@ -149,8 +158,8 @@ def _check_marked(source: sources.Source, role: str, labels: list[Any]) -> None:
         )
 
 
-def _readable(source: sources.Source, role: str, rows: Any, column: str) -> Any:
-    """The rows whose images can be decoded; says which cannot.
+def readable(source: sources.Source, role: str, rows: Any, column: str) -> list[int]:
+    """The numbers of the rows whose images can be decoded; says which cannot.
 
     Raises:
         ConfigError: If none can.
@@ -168,13 +177,13 @@ def _readable(source: sources.Source, role: str, rows: Any, column: str) -> Any:
         for _ in pool.map(read, range(len(rows)), _items(rows, column)):
             pass
     if not faults:
-        return rows
+        return list(range(len(rows)))
     if len(faults) == len(rows):
         raise ConfigError(f"No image of {source.path}, split {role}, can be decoded.")
     for number in sorted(faults)[:3]:
         say(faults[number].partition(" Repair it")[0])
     say(f"Left out {len(faults):,} of {len(rows):,} images of {source.path}, split {role} (dataset.skip_broken=true).")
-    return rows.select([number for number in range(len(rows)) if number not in faults])
+    return [number for number in range(len(rows)) if number not in faults]
 
 
 def find_image_column(source: sources.Source, features: Any, given: str | None) -> str:
@@ -200,23 +209,17 @@ def _items(rows: Any, column: str) -> Iterator[dict[str, Any]]:
         yield from table.column(column).to_pylist()
 
 
-def common_shape(
+def survey(
     source: sources.Source, splits: dict[str, Any], column: str, image_size: int | None
-) -> tuple[tuple[int, int], str]:
-    """(width, height) of the decoded images, and their mode, "L" or "RGB". Reads the headers of the files only.
+) -> tuple[tuple[int, int], str, tuple[float, float] | None]:
+    """(width, height) of the decoded images, their mode, "L" or "RGB", and the values of black and white of images with
+    more than 8 bits a channel.
+
+    These values are the same for all images, so that a dark one stays darker than a bright one; such images are decoded
+    here. Of others only the headers are read.
 
     Raises:
         ConfigError: If the images have different sizes and no image_size is given.
-    """
-    return _survey(source, splits, column, image_size)[:2]
-
-
-def _survey(
-    source: sources.Source, splits: dict[str, Any], column: str, image_size: int | None
-) -> tuple[tuple[int, int], str, tuple[float, float] | None]:
-    """What `common_shape` returns, and the values of black and white of images with more than 8 bits a channel.
-
-    These are the same for all images, so that a dark one stays darker than a bright one; such images are decoded here.
     """
     sizes, grey, low, high, floats = set(), True, float("inf"), -float("inf"), False
     for role, rows in splits.items():
@@ -247,18 +250,19 @@ def decode_all(
     size: tuple[int, int],
     mode: str,
     span: tuple[float, float] | None = None,
+    background: str = pictures.WHITE,
 ) -> None:
     """Decodes all images of a role, with a thread for each core, into a new file of uint8 (N, C, H, W).
 
     Args:
-        size, mode: See `common_shape`.
-        span: See `pictures.plain`.
+        size, mode: See `survey`.
+        span, background: See `pictures.plain`.
     """
     images = cache.create_array(file, (len(rows), len(mode), size[1], size[0]), np.uint8)
 
     def load(number: int, item: dict[str, Any]) -> None:
         with _reading(source, role, number, item), _open(item) as image:
-            images[number] = _fitted(pictures.plain(image, mode, span), size)
+            images[number] = _fitted(pictures.plain(image, mode, span, background), size)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(load, range(len(rows)), _items(rows, column)):
@@ -291,13 +295,15 @@ def _reading(source: sources.Source, role: str, number: int, item: dict[str, Any
         ) from error
 
 
-def to_pixels(example: Any, spec: Images, span: tuple[float, float] | None = None) -> np.ndarray:
+def to_pixels(
+    example: Any, spec: Images, span: tuple[float, float] | None = None, background: str = pictures.WHITE
+) -> np.ndarray:
     """One image as pixels of the size that a network reads, uint8 (C, H, W); another size is resized and cropped.
 
     Args:
         example: The path of a file, a PIL image, or uint8 pixels (H, W), (H, W, 3) or (C, H, W).
         spec: Of the network's inputs.
-        span: See `pictures.plain`; that of the images that the network was trained on.
+        span, background: See `pictures.plain`; those of the images that the network was trained on.
 
     Raises:
         ConfigError: If the example is no image.
@@ -315,7 +321,7 @@ def to_pixels(example: Any, spec: Images, span: tuple[float, float] | None = Non
         example = Image.fromarray(pixels.squeeze())
     try:
         image = example if isinstance(example, Image.Image) else pictures.open_picture(example)
-        plain = pictures.plain(image, "L" if spec.channels == 1 else "RGB", span)
+        plain = pictures.plain(image, "L" if spec.channels == 1 else "RGB", span, background)
     except pictures.errors() as error:
         raise ConfigError(f"{example} is no image that can be read: it {pictures.fault(error)}.") from error
     return _fitted(plain, (spec.width, spec.height))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from epochal.core.specs import Classes, ImageRange, Images, Inputs, Outputs
-from epochal.data import cache, sources
+from epochal.data import cache, pictures, sources
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.image_decoding import decode_labelled, to_pixels
 from epochal.data.stored import StoredExamples, stratified_order
@@ -40,10 +40,14 @@ class StoredImages(StoredExamples):
         image_column: The column with the images; None: the first that holds images.
         image_size: Height and width in pixels, to which all images are resized and cropped; None keeps their size,
             which must be the same for all.
+        background: The colour that transparent images are laid on, by its name in CSS, or "#rrggbb".
         crop_padding: Augmentation: black pixels to pad on each side before a random crop to the old size; 0 for none.
         flip: Augmentation: mirror images left to right with probability 1/2.
         cutout: Augmentation: side in pixels of a square at a random place to fill with black; 0 for none.
         **options: See `StoredExamples`.
+
+    Raises:
+        ConfigError: If there is no such colour.
     """
 
     yields: ClassVar = Images
@@ -55,13 +59,15 @@ class StoredImages(StoredExamples):
         *,
         image_column: str | None = None,
         image_size: int | None = None,
+        background: str = pictures.WHITE,
         crop_padding: int = 0,
         flip: bool = False,
         cutout: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.image_column, self.image_size = image_column, image_size
+        pictures.check_color("dataset.background", background)
+        self.image_column, self.image_size, self.background = image_column, image_size, background
         self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
         self.image_range: ImageRange = "normalised"
         self._loaded_statistics: tuple[Tensor, Tensor] | None = None  # mean and std, see `load_state`
@@ -196,6 +202,8 @@ class ImageData(StoredImages):
             key["fitted"] = True  # not in caches of an older version, which ignored image_size here
         if self.skip_broken:
             key["skip_broken"] = True
+        if self.background != pictures.WHITE:
+            key["background"] = self.background
         return cache.cached(
             self.name,
             key,
@@ -206,6 +214,7 @@ class ImageData(StoredImages):
                 label_column=self.label_column,
                 image_size=self.image_size,
                 skip_broken=self.skip_broken,
+                background=self.background,
             ),
         )
 
@@ -231,7 +240,7 @@ class ImageData(StoredImages):
         self._draw_order()
 
     def encode(self, examples: Sequence[Any]) -> tuple[Tensor, None]:
-        images = [to_pixels(example, self.inputs, self.span) for example in examples]
+        images = [to_pixels(example, self.inputs, self.span, self.background) for example in examples]
         return self.normalise(torch.from_numpy(np.stack(images))), None
 
     def rows(self, split: str) -> tuple[ImageRows, int]:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from epochal.core.errors import ConfigError
+
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 GREY = (*DEEP, "1", "L", "LA", "La")
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners; stored in 16 bits, the upper ones are 0
+WHITE = "white"
 ORIENTATION = 0x0112  # EXIF tag
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_NOTES = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profile and texts, which the pixels do not need
@@ -133,12 +136,25 @@ def _to_8_bits(image: Any, span: tuple[float, float]) -> Any:
     return Image.fromarray(scaled.astype(np.uint8))
 
 
-def plain(image: Any, mode: str, span: tuple[float, float] | None = None) -> Any:
-    """The picture upright, on white where it is transparent, in mode "L" or "RGB".
+def check_color(option: str, color: Any) -> None:
+    """Raises ConfigError unless it is a colour by its name or number in CSS."""
+    from PIL import ImageColor
+
+    try:
+        known = isinstance(color, str) and len(ImageColor.getrgb(color)) == 3
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"{option}={color} is no colour; give a name, or red, green and blue as in '#ff8000'.")
+
+
+def plain(image: Any, mode: str, span: tuple[float, float] | None = None, background: str = WHITE) -> Any:
+    """The picture upright, on a background where it is transparent, in mode "L" or "RGB".
 
     Args:
         span: The values of black and white in pictures with more than 8 bits, see `value_range`; None: as they are
             in this picture alone.
+        background: A colour by its name in CSS, or "#rrggbb".
 
     Raises:
         errors(): If it is damaged.
@@ -156,5 +172,5 @@ def plain(image: Any, mode: str, span: tuple[float, float] | None = None) -> Any
         image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert(mode)
