@@ -148,8 +148,7 @@ def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records
     if margin is None:
         result = replace(result, resolution=resolution(y, values, _examples(y, both)))
     if min(counts) > 1:
-        intervals = {"interval": welch_interval(*values), "against": welch_interval(*values, LEVEL / k)}
-        result = replace(result, **intervals)
+        result = replace(result, interval=welch_interval(*values), against=welch_interval(*values, LEVEL / k))
     sign = 1 if "more" in test else -1
     if reason is None:
         result = replace(result, verdict=_decide(result, float(margin or 0), sign))
@@ -192,7 +191,7 @@ def _unfit(
 def _examples(y: str, both: tuple[Side, Side]) -> float | None:
     """How many examples a metric of validation or test was measured on, at least; None if a run does not say."""
     sizes = [(record.summary.get("sizes") or {}).get(y.partition("/")[0]) for side in both for record in side.runs]
-    known = [size for size in sizes if usable_number(size) is not None]
+    known = [number for size in sizes if (number := usable_number(size)) is not None]
     return min(known) if known and len(known) == len(sizes) and not y.startswith("train/") else None
 
 
