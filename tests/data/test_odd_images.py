@@ -144,6 +144,47 @@ def test_deep_images_keep_their_range(tmp_path, values, suffix):
     assert (arrays(data) == STEPS * 17).all()
 
 
+def tiff_16(values: np.ndarray, order: str) -> bytes:
+    """An uncompressed TIFF of colours (H, W, C), "<" or ">" uint16, as Pillow cannot write one."""
+    height, width, channels = values.shape
+    data = values.astype(f"{order}u2").tobytes()
+    start = 8 + 2 + 12 * 10 + 4  # behind the only directory
+    sizes = {256: width, 257: height, 258: start, 259: 1, 262: 2, 273: start + 2 * channels, 277: channels, 278: height}
+    sizes |= {279: len(data), 284: 1}
+    tags = [(tag, 4, 1, value) if tag != 258 else (tag, 3, channels, value) for tag, value in sizes.items()]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
+    directory = b"".join(struct.pack(f"{order}HHII", *tag) for tag in tags) + struct.pack(f"{order}I", 0)
+    return head + directory + struct.pack(f"{order}{channels}H", *[16] * channels) + data
+
+
+def png_16(values: np.ndarray) -> bytes:
+    """A PNG of colours (H, W, 3 or 4), uint16."""
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("factor", [17, 273, 4369, 257 * 17 - 9], ids=["8 bits", "12 bits", "16 bits", "uneven"])
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tiff", "big-endian tiff"])
+def test_deep_colours_keep_their_range(tmp_path, factor, kind):
+    colours = np.stack([STEPS, STEPS[::-1], STEPS.T], axis=-1)
+    values = (colours * factor).astype(np.uint16)
+    if kind == "png with alpha":
+        content = png_16(np.concatenate([values, np.full((4, 4, 1), 65535, np.uint16)], axis=2))
+    else:
+        content = png_16(values) if kind == "png" else tiff_16(values, ">" if "big" in kind else "<")
+    for name in ("a", "b"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for number in range(5):
+            (tmp_path / "x" / name / f"{number}.{'png' if 'png' in kind else 'tif'}").write_bytes(content)
+    found = arrays(prepared(tmp_path / "x"))
+    assert np.abs(found.astype(int) - (colours * 17).transpose(2, 0, 1)).max() <= (factor not in (17, 273, 4369))
+
+
 def test_the_range_is_that_of_the_set_and_not_of_each_image(tmp_path):
     dark, bright = (Image.fromarray((STEPS * step).astype(np.uint16)) for step in (17, 273))
     data = prepared(folder_of(tmp_path / "x", [dark, bright], ".png"))

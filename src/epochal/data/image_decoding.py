@@ -227,7 +227,7 @@ def survey(
             with _reading(source, role, number, item), _open(item) as image:
                 sizes.add(pictures.upright_size(image))
                 grey = grey and image.mode in pictures.GREY
-                if image.mode in pictures.DEEP:
+                if pictures.is_deep(image):
                     least, most = pictures.extremes(image)
                     low, high, floats = min(low, least), max(high, most), floats or image.mode == "F"
     span = pictures.value_range(low, high, floats) if low <= high else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ GREY = (*DEEP, "1", "L", "LA", "La")
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners; stored in 16 bits, the upper ones are 0
 WHITE = "white"
 ORIENTATION = 0x0112  # EXIF tag
+SIXTEEN = re.compile(r"(RGB[AX]?;16)([LBN])")  # Pillow's names of colours of 16 bits, and the order of their two bytes
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_NOTES = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profile and texts, which the pixels do not need
 
@@ -60,12 +63,29 @@ def open_picture(content: Any) -> Any:
             content = _bytes(content)
             if not content.startswith(PNG):
                 raise
-            return Image.open(io.BytesIO(_without_notes(content)))
+            content = _without_notes(content)
+            image = Image.open(io.BytesIO(content))
         if image.format == "TIFF" and not isinstance(content, bytes) and image.getexif().get(ORIENTATION, 1) > 4:
             # Pillow scrambles the pixels of one that lies on its side when it maps the file into memory
             image.close()
-            return Image.open(io.BytesIO(_bytes(content)))
+            content = _bytes(content)
+            image = Image.open(io.BytesIO(content))
+        if any(SIXTEEN.fullmatch(_raw_mode(tile)) for tile in image.tile):
+            image.lower_bytes = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+            image.lower_bytes.tile = [_swapped(tile) for tile in image.lower_bytes.tile]
         return image
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the pixels of a part of a file are stored, as Pillow calls it."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args)
+
+
+def _swapped(tile: Any) -> Any:
+    """The part of a file, of whose 16-bit colours Pillow, which keeps 8 bits, will keep the lower ones."""
+    order = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    mode = SIXTEEN.sub(lambda found: found[1] + order[found[2]], _raw_mode(tile))
+    return tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode)
 
 
 def _bytes(content: Any) -> bytes:
@@ -100,13 +120,25 @@ def upright_size(image: Any) -> tuple[int, int]:
     return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
+def is_deep(image: Any) -> bool:
+    """Whether it has more than 8 bits a channel."""
+    return image.mode in DEEP or hasattr(image, "lower_bytes")
+
+
+def _values(image: Any) -> np.ndarray:
+    """Of a deep picture: (H, W), or (H, W, 3 or 4) of colours."""
+    values = np.asarray(image)
+    return values.astype(np.uint16) << 8 | np.asarray(image.lower_bytes) if hasattr(image, "lower_bytes") else values
+
+
 def extremes(image: Any) -> tuple[float, float]:
-    """Least and greatest value of a picture of one of the modes `DEEP`.
+    """Least and greatest value of a deep picture, not counting alpha.
 
     Raises:
         ValueError: If it has values that are no numbers.
     """
-    values = np.asarray(image)
+    values = _values(image)
+    values = values[..., :3] if values.ndim == 3 else values
     if not np.isfinite(values).all():
         raise ValueError("pixels that are no numbers")
     return float(values.min()), float(values.max())
@@ -123,17 +155,20 @@ def value_range(low: float, high: float, floats: bool) -> tuple[float, float]:
 
 
 def _to_8_bits(image: Any, span: tuple[float, float]) -> Any:
-    """A picture of one of the modes `DEEP` in mode "L"; span is black and white."""
+    """A deep picture in mode "L", "RGB" or "RGBA"; span is black and white."""
     from PIL import Image
 
-    values = np.asarray(image)
+    values = _values(image)
+    alpha = values[..., 3:] >> 8 if values.ndim == 3 else None
+    values = values if alpha is None else values[..., :3]
     low, high = span
     if low == 0 and (int(high) + 1).bit_length() - 1 in BIT_DEPTHS and image.mode != "F":
         shift = (int(high) + 1).bit_length() - 9  # the upper 8 bits
         scaled = values.astype(np.int64).clip(0, int(high)) >> shift
     else:
         scaled = ((values.astype(np.float64) - low) * (255 / max(high - low, 1e-12))).round().clip(0, 255)
-    return Image.fromarray(scaled.astype(np.uint8))
+    scaled = scaled.astype(np.uint8)
+    return Image.fromarray(scaled if alpha is None else np.concatenate([scaled, alpha.astype(np.uint8)], axis=2))
 
 
 def check_color(option: str, color: Any) -> None:
@@ -162,7 +197,7 @@ def plain(image: Any, mode: str, span: tuple[float, float] | None = None, backgr
     from PIL import Image, ImageOps
 
     turned = _orientation(image) != 1
-    if image.mode in DEEP:
+    if is_deep(image):
         low, high = extremes(image)
         exif = image.info.get("exif")
         image = _to_8_bits(image, span or value_range(low, high, image.mode == "F"))
