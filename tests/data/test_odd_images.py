@@ -290,6 +290,43 @@ def test_only_folders_of_splits_are_splits(tmp_path, names, classes, counts):
     assert prepared(folder).classes.names == tuple(classes.split())
 
 
+def test_pictures_of_unusual_kinds_are_read_and_the_others_told(tmp_path, capsys):
+    folder = tmp_path / "x"
+    for number, suffix in enumerate(["PNG", "JPG", "jpeg", "jfif", "mpo", "TIFF", "bmp", "gif", "webp", "tga", "ppm"]):
+        for name in ("a", "b"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            image, other = (Image.fromarray(pixels(1, 4, 4, 3, seed=seed)[0]) for seed in (number, 99))
+            several = {"save_all": True, "append_images": [other]} if suffix in ("mpo", "gif", "webp") else {}
+            image.save(folder / name / f"{number}.{suffix}", format="JPEG" if suffix == "PNG" else None, **several)
+    modes = {"cmyk": ("CMYK", "jpg"), "bit": ("1", "png"), "lab": ("LAB", "tif"), "palette": ("P", "png")}
+    for name, (mode, suffix) in modes.items():
+        image = Image.fromarray(pixels(1, 4, 4, 3)[0])
+        (Image.new("LAB", (4, 4)) if mode == "LAB" else image.convert(mode)).save(folder / "a" / f"{name}.{suffix}")
+    for name in ("a/x.heic", "b/y.HEIC", "b/z.svg"):
+        (folder / name).write_bytes(b"x")
+    data = prepared(folder)
+    assert len(arrays(data)) == 26 and data.inputs == Images(3, 4, 4)
+    assert f"Left out 3 files of {folder} (.heic, .svg), which Pillow cannot read" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path):
+    folder = files(tmp_path / "x", each("a", "b"))
+    try:
+        (folder / "a" / "\udcff.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has only names of Unicode")
+    with pytest.raises(ConfigError, match=r"The name of the file b'a/\\xff.png' in .* is not UTF-8; rename it"):
+        prepared(folder)
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path):
+    data = ImageData(name="images", path=str(files(tmp_path / "x", each("a/b", "c/b"))), batch_size=2)
+    data.prepare()
+    data.task = "classification"
+    with pytest.raises(ConfigError, match="have the same label: there is nothing to tell apart"):
+        data.prepare()
+
+
 @pytest.mark.parametrize(
     "names, sentence",
     [

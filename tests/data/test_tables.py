@@ -129,6 +129,8 @@ def test_the_encoding_is_part_of_the_key_only_where_it_is_named(tmp_path):
         ("a.csv", 'text,label\nsay "hi",x\n', {"text": ['say "hi"'], "label": ["x"]}),
         ("a.csv", "text;label\na, b;x\n", {"text": ["a, b"], "label": ["x"]}),
         ("a.csv", "text\tlabel\na, b\tx\n", {"text": ["a, b"], "label": ["x"]}),
+        ("a.csv", "text|label\na, b|x\n", {"text": ["a, b"], "label": ["x"]}),
+        ("a.csv", "text , label\na,x\n", {"text": ["a"], "label": ["x"]}),
         ("A.CSV", "text,label\na,x\n", {"text": ["a"], "label": ["x"]}),
         ("a.tsv", 'text\tlabel\n"a\tb"\tx\n', {"text": ["a\tb"], "label": ["x"]}),
         ("a.tsv", 'text\tlabel\n"a\tx\nb"\ty\n', {"text": ['"a', 'b"'], "label": ["x", "y"]}),  # quotes are text
@@ -141,6 +143,7 @@ def test_the_encoding_is_part_of_the_key_only_where_it_is_named(tmp_path):
         ),
         ("a.json", '[\n{"text": "a"},\n{"text": "b"}]', {"text": ["a", "b"]}),
         ("a.json", '{"text": ["a", "b"]}', {"text": ["a", "b"]}),
+        ("a.json", '{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}', {"text": ["a", "b"]}),
         ("a.jsonl", '{"translation": {"de": "a"}}\n', {"translation": [{"de": "a"}]}),
     ],
 )
@@ -166,7 +169,11 @@ def test_cells_are_what_the_file_says(tmp_path, name, content, columns):
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "Line 2 of .* is not JSON"),
         ("a.json", '[{"text": "a"},\n{"text": }]', "Line 2 of .* is not JSON"),
         ("a.jsonl", '{"text": "a"}\n3\n', "Row 2 of .* is no object"),
-        ("a.jsonl", '{"y": "a"}\n{"y": 3}\n', "values of several types in one column"),
+        ("a.json", "5", "Row 1 of .* is no object"),
+        ("a.json", '"text"', "Row 1 of .* is no object"),
+        ("a.json", "[" * 100_000, "is nested too deeply"),
+        ("a.jsonl", r'{"text": "a \ud83d"}', "half of a character"),
+        ("a.jsonl", '{"y": "a"}\n{"y": 3}\n', "values of several types in the column y"),
         ("a.csv.gz", b"no gzip", "cannot be decompressed"),
         ("a.csv", "text,label\n", "has no rows"),
         ("a.csv", "", "has no rows"),
@@ -194,6 +201,24 @@ def test_a_number_in_one_split_is_text_where_another_has_words(tmp_path):
     written(tmp_path, "set/train.csv", "text,label\na,1\n")
     written(tmp_path, "set/test.csv", "text,label\na,x\n")
     assert opened(tmp_path / "set")["train"]["label"] == ["1"]
+
+
+@pytest.mark.parametrize("text, label", [("text", "label"), ("Text", "LABEL"), ("SENTENCE", "Class")])
+@pytest.mark.parametrize(
+    "labels, classes",
+    [(("1", "0"), "0 1"), (("1.0", "0.0"), "0 1"), (("True", "False"), "False True"), (("1", "neg"), "1 neg")],
+)
+def test_labels_are_words_or_whole_numbers(tmp_path, text, label, labels, classes):
+    rows = "".join(f"a good film {n},{labels[n % 2]}\n" for n in range(40))
+    data = SentenceData(name="sentences", path=str(written(tmp_path, "a.csv", f"{text},{label}\n{rows}")), batch_size=2)
+    data.prepare()
+    assert data.classes.names == tuple(classes.split())
+
+
+def test_a_label_between_two_whole_numbers_is_refused(tmp_path):
+    rows = "".join(f"film {n},{n % 2 / 2}\n" for n in range(40))
+    with pytest.raises(ConfigError, match="does not hold one label for each text, a word or a whole number"):
+        SentenceData(name="x", path=str(written(tmp_path, "a.csv", f"text,label\n{rows}")), batch_size=2).prepare()
 
 
 # -- data sets ------------------------------------------------------------------------------------------------------

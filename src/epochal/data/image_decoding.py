@@ -129,7 +129,7 @@ def _decode_splits(
     splits = {role: rows.cast_column(image_column, datasets.Image(decode=False)) for role, rows in splits.items()}
     if skip_broken:
         splits = {role: rows.select(readable(source, role, rows, image_column)) for role, rows in splits.items()}
-    values = {role: list(rows[label_column]) for role, rows in splits.items()}
+    values = {role: sources.whole_labels(list(rows[label_column])) for role, rows in splits.items()}
     if isinstance(features[label_column], datasets.ClassLabel):  # -1 marks a test split without labels
         values = {r: v for r, v in values.items() if r == "train" or not all(n is None or n < 0 for n in v)}
     for role, found in values.items():

@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from epochal.core.errors import ConfigError
+from epochal.core.format import say
 
 VERSION = 2  # of what pictures are decoded to; raise it when that changes, so that older caches are not read
-SUFFIXES = re.compile(r"\.(apng|avif|bmp|gif|jp2|jpe?g|p[bgnp]m|png|tiff?|webp)", re.IGNORECASE)
+SUFFIXES = re.compile(
+    r"\.(apng|avifs?|bmp|cur|dds|dib|gif|icns|ico|j2[ck]|jfif|jp[2cfx]|jpe|jpe?g|mpo|p[bgnp]m|pcx|pfm|png|psd|qoi|sgi|tga"
+    r"|tiff?|webp)",
+    re.IGNORECASE,
+)
+UNREADABLE = re.compile(r"\.(arw|cr[23]|dng|eps|hei[cf]|jxl|nef|orf|pdf|raf|raw|rw2|svgz?)", re.IGNORECASE)
 TABLES = re.compile(r"\.(arrow|csv|jsonl?|parquet|tar|tsv|txt|zip)", re.IGNORECASE)
 ROLES = {
     role: re.compile(rf"({names})([^a-z].*)?", re.IGNORECASE)
@@ -59,6 +65,9 @@ def open_folder(folder: Path) -> dict[str, Any] | None:
         return None
     if any(len(path.parts) == 1 for path in images):
         return None
+    if lost := [path for path in paths if UNREADABLE.fullmatch(path.suffix)]:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in lost}))
+        say(f"Left out {len(lost):,} files of {folder} ({kinds}), which Pillow cannot read; save them as PNG or JPEG.")
     return {role: _rows(folder, found) for role, found in _splits(folder, images).items()}
 
 
@@ -95,6 +104,13 @@ def _splits(folder: Path, images: list[Path]) -> dict[str, list[Path]]:
 def _rows(folder: Path, paths: list[Path]) -> Any:
     import datasets
 
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"The name of the file {os.fsencode(path)!r} in {folder} is not UTF-8; rename it."
+            ) from error
     images = [{"bytes": None, "path": str(folder / path)} for path in paths]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     return datasets.Dataset.from_dict({"image": images, "label": [p.parts[-2] for p in paths]}, features=features)

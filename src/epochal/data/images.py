@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.errors import ConfigError
 from epochal.core.specs import Classes, ImageRange, Images, Inputs, Outputs
 from epochal.data import cache, pictures, sources
 from epochal.data.batching import Batch, BatchIndices
@@ -171,6 +172,8 @@ class ImageData(StoredImages):
         self.inputs = Images(*meta["shape"])
         self.span = tuple(meta["span"]) if "span" in meta else None
         self.classes = Classes(tuple(meta["classes"]))
+        if self.task == "classification" and self.classes.count < 2:
+            raise ConfigError(f"All images of {self.path} have the same label: there is nothing to tell apart.")
         arrays = {
             role: (cache.read_array(folder / f"{role}_images.npy"), cache.read_array(folder / f"{role}_labels.npy"))
             for role in meta["splits"]

@@ -175,6 +175,7 @@ def read(
     for role, rows in splits.items():
         # a blank at the end of a label is invisible, and would make a class of its own
         found = [value.strip() or None if isinstance(value, str) else value for value in rows[label]]
+        found = sources.whole_labels(found)
         if role == "train" or any(value not in (-1, None) for value in found):
             texts[role], values[role] = list(rows[text]), found
             _check_rows(source, role, text, texts[role], label, found, features[label])
@@ -188,7 +189,7 @@ def read(
 def _find_text_column(source: sources.Source, features: Any, given: str | None, label: str) -> str:
     strings = [n for n, f in features.items() if getattr(f, "dtype", None) in ("string", "large_string")]
     others = [name for name in strings if name != label]
-    text = given or next((n for n in TEXT_COLUMNS if n in others), others[0] if others else None)
+    text = given or sources.usual_column(others, TEXT_COLUMNS) or (others[0] if others else None)
     text = sources.check_column(source, "text_column", text, list(features))
     if text not in strings:
         raise ConfigError(

@@ -248,8 +248,22 @@ def find_label_column(source: Source, features: Any, given: str | None, usual: I
     import datasets
 
     typed = next((n for n, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
-    column = given or typed or next((n for n in usual if n in features), None)
+    column = given or typed or usual_column(features, usual)
     return check_column(source, "label_column", column, list(features))
+
+
+def usual_column(columns: Iterable[str], usual: Iterable[str]) -> str | None:
+    """The first of the usual names that a column has, in capitals or not; None if there is none."""
+    by_name = {column.lower(): column for column in reversed(list(columns))}
+    return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def whole_labels(labels: list[Any]) -> list[Any]:
+    """Labels that are all whole numbers as such, also where they are written 1.0, as pandas does beside missing ones."""
+    numbers = [label for label in labels if label is not None]
+    if not numbers or not all(isinstance(n, float) and n.is_integer() for n in numbers):
+        return labels
+    return [None if label is None else int(label) for label in labels]
 
 
 def encode_labels(

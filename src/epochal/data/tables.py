@@ -64,7 +64,10 @@ def read_text(file: Path, encoding: str | None = None) -> str:
         text = raw.decode(used)
     except UnicodeDecodeError as error:
         if used == "utf-8" and b"\0" in raw:
-            raise ConfigError(f"{file} cannot be read as text: it is a binary file, or damaged.") from error
+            raise ConfigError(
+                f"{file} cannot be read as text: it is a binary file, or damaged; or name its encoding, e.g. "
+                "dataset.encoding=utf-16-le."
+            ) from error
         line = error.object[: error.start].decode(used, "ignore").count("\n") + 1
         named = "UTF-8" if used.startswith("utf-8") else used
         raise ConfigError(
@@ -138,7 +141,7 @@ def records(text: str, file: Path, delimiter: str = ",", quoting: bool = True) -
 
 
 def read_table(file: Path, encoding: str | None = None, running: bool = False) -> dict[str, list[Any]]:
-    """The columns of a table with a head: CSV (commas, or semicolons or tabs), TSV, or JSON (lines, or one list).
+    """The columns of a table with a head: CSV (commas, else semicolons, tabs or bars), TSV, or JSON (lines, or a list).
 
     All cells of CSV and TSV are text, as they are written; an empty cell is None. A .txt file is a table if its first
     line has tabs; else, or if it is known to be running text, its lines are the column "text".
@@ -152,17 +155,17 @@ def read_table(file: Path, encoding: str | None = None, running: bool = False) -
     if (running and suffix(file) == ".txt") or not _has_head(text, file):
         return {"text": read_running(file, encoding).removesuffix("\n").split("\n")}
     head = text.split("\n", 1)[0]
-    delimiter = "\t" if suffix(file) in (".tsv", ".txt") else next((d for d in ",;\t" if d in head), ",")
+    delimiter = "\t" if suffix(file) in (".tsv", ".txt") else next((d for d in ",;\t|" if d in head), ",")
     found = records(text, file, delimiter, quoting=delimiter != "\t" or not _quotes_are_text(text, file))
     _, names = next(found, (1, []))
     # the index that pandas writes has no name
-    names = [name if name.strip() else f"Unnamed: {number}" for number, name in enumerate(names)]
+    names = [name.strip() or f"Unnamed: {number}" for number, name in enumerate(names)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{file} has two columns called {twice}; give each a name of its own.")
     rows = []
     for line, cells in found:
         if len(cells) != len(names):
-            what = {",": "comma", ";": "semicolon", "\t": "tab"}[delimiter]
+            what = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}[delimiter]
             raise ConfigError(
                 f"Line {line:,} of {file} has {_cells(len(cells))}, but the head has {len(names)}: {', '.join(names)}. "
                 f"Put texts with a {what} in quotation marks."
@@ -205,9 +208,21 @@ def open_splits(source: sources.Source, scratch: Path, running: bool = False) ->
     for name, table in tables.items():
         try:
             found[name] = datasets.Dataset.from_dict(table)
+        except UnicodeEncodeError as error:  # JSON can hold half of a character
+            raise ConfigError(
+                f"{source.local} holds {error.object[error.start]!a}, half of a character, which is no text; leave it out."
+            ) from error
         except (ValueError, TypeError) as error:  # those of pyarrow are among them
-            raise ConfigError(f"{source.local} holds values of several types in one column: {error}.") from error
+            raise ConfigError(
+                f"{source.local} holds values of several types in the column {_mixed(table)}: {error}."
+            ) from error
     return sources.by_role(source, found)
+
+
+def _mixed(table: dict[str, list[Any]]) -> str:
+    """The first column with values of several types."""
+    kinds = {name: {type(cell) for cell in cells if cell is not None} for name, cells in table.items()}
+    return next((name for name, found in kinds.items() if len(found) > 1), next(iter(table), ""))
 
 
 def _newlines(text: str) -> str:
@@ -233,9 +248,11 @@ def _quotes_are_text(text: str, file: Path) -> bool:
 
 
 def _read_json(text: str, file: Path) -> dict[str, list[Any]]:
-    """From a list of objects, an object of columns, or an object a line."""
+    """From a list of objects, which may be all that an object has of lists, an object of columns, or an object a line."""
     try:
         whole = json.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"{file} is nested too deeply to be a table.") from error
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":  # which lines of objects are to it
             raise ConfigError(f"Line {error.lineno:,} of {file} is not JSON: {error.msg}.") from error
@@ -246,11 +263,15 @@ def _read_json(text: str, file: Path) -> dict[str, list[Any]]:
             except json.JSONDecodeError as wrong:
                 raise ConfigError(f"Line {line:,} of {file} is not JSON: {wrong.msg}.") from wrong
     if isinstance(whole, dict):
+        lists = [value for value in whole.values() if isinstance(value, list)]
+        if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+            whole = lists[0]
+    if isinstance(whole, dict):
         if whole and all(isinstance(column, list) and len(column) > 1 for column in whole.values()):
             return whole
         whole = [whole]
-    wrong_row = next((number for number, row in enumerate(whole, start=1) if not isinstance(row, dict)), None)
-    if not isinstance(whole, list) or wrong_row:
+    rows = whole if isinstance(whole, list) else [whole]
+    if wrong_row := next((number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)), None):
         raise ConfigError(f'Row {wrong_row} of {file} is no object such as {{"text": "...", "label": "..."}}.')
     names = dict.fromkeys(name for row in whole for name in row)
     return {name: [row.get(name) for row in whole] for name in names}
