@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,45 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> 
     return array
 
 
+def write_parts(path: Path, parts: Iterable[np.ndarray], dtype: np.dtype | type) -> int:
+    """Writes arrays (n,), one after the other, as one `.npy` file; returns its length."""
+    length, kind = 0, np.dtype(dtype)
+    with path.open("wb") as stream:
+
+        def write_head() -> None:  # numpy leaves room in it for the length to grow
+            head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length,)}
+            np.lib.format.write_array_header_1_0(stream, head)
+
+        write_head()
+        for part in parts:
+            stream.write(part.astype(kind).data)
+            length += len(part)
+        stream.seek(0)
+        write_head()
+    return length
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """What `make` returned, and the "fingerprint", see `cached`."""
     return json.loads((folder / "meta.json").read_text())
+
+
+def remembered(folder: Path, key: str, compute: Callable[[], Any]) -> Any:
+    """What was computed from the arrays of a folder of `cached`: at the first call, then kept in its `meta.json`.
+
+    Args:
+        folder: Of the arrays.
+        key: Names what is computed.
+        compute: Returns plain containers.
+    """
+    if key in (kept := read_meta(folder).get("computed", {})):
+        return kept[key]
+    value = compute()
+    with contextlib.suppress(OSError, ValueError):  # another user's cache, or a full disk: it is computed again
+        meta = read_meta(folder)  # another process may have added to it
+        meta["computed"] = {**meta.get("computed", {}), key: value}
+        write_atomically(folder / "meta.json", json.dumps(meta))
+    return value
 
 
 def read_array(path: Path) -> Any:

@@ -112,7 +112,7 @@ class CaptionData(StoredImages):
         ids = [rows.captions.values.numpy() for rows in self._rows.values()]
         self._note = tokenizers.note(self.kind, self.target_tokenizer, ids)
         self.inputs = Images(*train.images.shape[1:])
-        self.fit_normalisation(ImageRows(train.images, train.image, train.image.unique()))
+        self.fit_normalisation(ImageRows(train.images, train.image, train.image.unique()), folder)
         self.check_batch_size(len(train.image))
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from epochal.core.specs import Images
 from epochal.data import cache, pictures, sources, tables
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
+WAITING = 8  # encoded images in memory for each core, at most
+BLOCK = 2**24  # bytes of pixels that are copied at once
 
 
 class _BrokenImageError(ConfigError):
@@ -70,30 +73,65 @@ def offering_to_skip() -> Iterator[None]:
 def _decode_npz(file: Path, building: Path, image_size: int | None) -> dict[str, Any]:
     try:
         with np.load(file, allow_pickle=False) as archive:
-            content = dict(archive)
+            content = {name: archive[name] for name in archive.files if name != "images"}
+            names = archive.files
+        if missing := {"images", "labels"} - set(names):
+            raise ConfigError(f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(names)}.")
+        with _stored_images(file) as (shape, dtype, blocks):
+            if not _are_images(shape, dtype) or not _are_labels(content["labels"], shape[0]):
+                raise ConfigError(
+                    f"{file}: images must be uint8 (N, H, W) or (N, 1 or 3, H, W), with one label each, counted from 0."
+                )
+            found = _npz_meta(file, content)
+            sides = (image_size, image_size) if image_size else shape[-2:]
+            channels = shape[1] if len(shape) == 4 else 1
+            images = cache.create_array(building / "train_images.npy", (shape[0], channels, *sides), np.uint8)
+            end = 0
+            for block in blocks:
+                start, end = end, end + len(block)
+                block = block.reshape(len(block), channels, *shape[-2:])
+                images[start:end] = [_fit(image, image_size) for image in block] if image_size else block
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # `cache.cached` says that the disk is full
         raise ConfigError(f"{file} is no .npz file of arrays, or it is damaged.") from error
-    if missing := {"images", "labels"} - set(content):
-        raise ConfigError(f"{file} has no array named {' or '.join(sorted(missing))}; it has: {', '.join(content)}.")
-    images, labels = content["images"], content["labels"]
-    images = images[:, None] if images.ndim == 3 else images
-    if not _are_images(images) or not _are_labels(labels, len(images)):
-        raise ConfigError(
-            f"{file}: images must be uint8 (N, H, W) or (N, 1 or 3, H, W), with one label each, counted from 0."
-        )
-    count = int(labels.max()) + 1
+    cache.create_array(building / "train_labels.npy", content["labels"].shape, np.int64)[:] = content["labels"]
+    return found
+
+
+@contextmanager
+def _stored_images(file: Path) -> Iterator[tuple[tuple[int, ...], np.dtype, Iterator[np.ndarray]]]:
+    """Shape and type of the array `images` of an .npz file, and its rows, some at a time: it may be larger than memory."""
+    with np.load(file, allow_pickle=False) as archive, archive.zip.open("images.npy") as stream:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, by_column, dtype = read.get(np.lib.format.read_magic(stream), lambda _: ((), True, None))(stream)
+        if by_column or not shape or dtype != np.uint8:
+            whole = archive["images"]
+            yield whole.shape, whole.dtype, iter([whole])
+            return
+        each = int(np.prod(shape[1:]))
+        rows = max(1, BLOCK // max(each, 1))
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start in range(0, shape[0], rows):
+                count = min(rows, shape[0] - start)
+                yield np.frombuffer(stream.read(count * each), np.uint8).reshape(count, *shape[1:])
+            stream.read()  # compares the checksum
+
+        yield shape, dtype, blocks()
+
+
+def _npz_meta(file: Path, content: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Roles and names of classes, from the arrays beside the images."""
+    count = int(content["labels"].max()) + 1
     names = content["names"].tolist() if "names" in content else range(count)
     if len(names) < count:
         raise ConfigError(f"{file} names {len(names)} classes, but its labels go up to {count - 1}.")
-    if image_size:
-        images = np.stack([_fit(image, image_size) for image in images])
-    cache.create_array(building / "train_images.npy", images.shape, np.uint8)[:] = images
-    cache.create_array(building / "train_labels.npy", labels.shape, np.int64)[:] = labels
     return {"splits": ["train"], "classes": [str(n) for n in names]}
 
 
-def _are_images(images: np.ndarray) -> bool:
-    return images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and len(images) > 0
+def _are_images(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    return dtype == np.uint8 and len(shape) in (3, 4) and shape[0] > 0 and (len(shape) == 3 or shape[1] in (1, 3))
 
 
 def _are_labels(labels: np.ndarray, count: int) -> bool:
@@ -173,9 +211,7 @@ def readable(source: sources.Source, role: str, rows: Any, column: str) -> list[
         except _BrokenImageError as error:
             faults[number] = str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(read, range(len(rows)), _items(rows, column)):
-            pass
+    _in_threads(read, rows, column)
     if not faults:
         return list(range(len(rows)))
     if len(faults) == len(rows):
@@ -205,8 +241,22 @@ def find_image_column(source: sources.Source, features: Any, given: str | None) 
 
 def _items(rows: Any, column: str) -> Iterator[dict[str, Any]]:
     """The encoded images, read by Arrow in blocks of rows, without a Python object for the other columns."""
-    for table in rows.select_columns([column]).with_format("arrow").iter(1000):
-        yield from table.column(column).to_pylist()
+    for table in rows.select_columns([column]).with_format("arrow").iter(200):
+        for start in range(0, len(table), 25):  # large photos would fill the memory, were a block copied at once
+            yield from table.column(column).slice(start, 25).to_pylist()
+
+
+def _in_threads(work: Callable[[int, dict[str, Any]], None], rows: Any, column: str) -> None:
+    """Calls work with the number and the encoded image of each row, in a thread for each core; raises what it raises."""
+    threads = os.cpu_count() or 1
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for number, item in enumerate(_items(rows, column)):
+            if len(waiting) >= WAITING * threads:
+                waiting.popleft().result()
+            waiting.append(pool.submit(work, number, item))
+        for each in waiting:
+            each.result()
 
 
 def survey(
@@ -264,9 +314,7 @@ def decode_all(
         with _reading(source, role, number, item), _open(item) as image:
             images[number] = _fitted(pictures.plain(image, mode, span, background), size)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(load, range(len(rows)), _items(rows, column)):
-            pass  # raises what a thread has raised
+    _in_threads(load, rows, column)
     images.flush()  # type: ignore[attr-defined]  # np.memmap has it
 
 

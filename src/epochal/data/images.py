@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from epochal.data.image_decoding import decode_labelled, to_pixels
 from epochal.data.stored import StoredExamples, stratified_order
 
 PACKAGED = "package:"  # a path that begins like this names a file in the folder of this module
+AT_ONCE = 2**28  # bytes of floats that statistics are taken of at once; larger sets are counted in parts
 
 
 class ImageRows(Dataset[Batch]):
@@ -76,9 +78,18 @@ class StoredImages(StoredExamples):
     def use_image_range(self, image_range: ImageRange) -> None:
         self.image_range = image_range
 
-    def fit_normalisation(self, train: ImageRows) -> None:
-        """Sets the mean and standard deviation to those of the training images, or to those of `load_state`."""
-        self._normalise_by(*(self._loaded_statistics or statistics(train)))
+    def fit_normalisation(self, train: ImageRows, folder: Path) -> None:
+        """Sets the mean and standard deviation to those of the training images, or to those of `load_state`.
+
+        They are computed once and kept in the folder of the cache that the images are in.
+        """
+        if self._loaded_statistics is not None:
+            return self._normalise_by(*self._loaded_statistics)
+        rows = hashlib.sha256(train.rows.numpy().tobytes()).hexdigest()[:16]
+        kept = cache.remembered(
+            folder, f"statistics of {rows}", lambda: [values.tolist() for values in statistics(train)]
+        )
+        self._normalise_by(*map(torch.tensor, kept))
 
     def _normalise_by(self, mean: Tensor, std: Tensor) -> None:
         self.mean, self.std = mean, std
@@ -181,7 +192,7 @@ class ImageData(StoredImages):
         order = stratified_order(arrays["train"][1].numpy(), self.split_seed)
         splits = self.split_rows({role: len(labels) for role, (_, labels) in arrays.items()}, order)
         self._splits = {s: ImageRows(*arrays[role], torch.from_numpy(rows)) for s, (role, rows) in splits.items()}
-        self.fit_normalisation(self._splits["train"])
+        self.fit_normalisation(self._splits["train"], folder)
         self._draw_order()
         self.check_batch_size(len(self._splits["train"].rows))
 
@@ -303,5 +314,20 @@ def statistics(train: ImageRows) -> tuple[Tensor, Tensor]:
     Taken over evenly spaced training images, every k-th for the k that leaves 10,000 or somewhat more.
     """
     rows = train.rows[:: max(1, len(train.rows) // 10_000)]
+    each = train.images[0].numel()
+    if 4 * each * len(rows) > AT_ONCE:
+        return _counted_statistics(train.images, rows.split(max(1, AT_ONCE // (16 * each))))
     images = train.images.index_select(0, rows).to(torch.float32).div_(255)  # (N, C, H, W)
     return images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp_(min=1e-3)
+
+
+def _counted_statistics(images: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """As `statistics`, of the rows of all parts together, from how often each of the 256 values occurs."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for rows in parts:
+        for count, channel in zip(counts, images.index_select(0, rows).unbind(1)):  # channel: (N, H, W)
+            count += torch.bincount(channel.flatten(), minlength=256)
+    values, total = torch.arange(256, dtype=torch.float64) / 255, counts.sum(1)
+    mean = counts @ values / total
+    std = ((counts * (values - mean[:, None]) ** 2).sum(1) / (total - 1)).sqrt()
+    return mean.float(), std.float().clamp_(min=1e-3)

@@ -34,6 +34,7 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 )
 INTEGER = re.compile(r"\s*[+-]?(?:0|[1-9][0-9]{0,17})\s*", re.ASCII)
 NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+BLOCK = 2**20  # bytes of a text that are read at once
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -85,9 +86,41 @@ def read_text(file: Path, encoding: str | None = None) -> str:
     return text
 
 
-def read_running(file: Path, encoding: str | None = None) -> str:
-    """The text of a file, see `read_text`, with \n at the end of each line."""
-    return read_text(file, encoding).replace("\r\n", "\n").replace("\r", "\n")
+def read_blocks(file: Path, encoding: str | None = None) -> Iterator[str]:
+    """The text of a file in parts, see `read_text`, without a second copy of all of it in memory.
+
+    Raises:
+        ConfigError: See `read_text`; the parts before the fault have been yielded by then.
+    """
+    length = 0
+    try:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+            block = stream.read(BLOCK)
+            marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
+            used = marked or encoding or "utf-8"
+            b"".decode(used)  # raises if it is no encoding of text
+            decoder = codecs.getincrementaldecoder(used)()
+            while block:
+                text = decoder.decode(block)
+                if "\0" in text:
+                    raise UnicodeError
+                length += len(text)
+                yield text
+                block = stream.read(BLOCK)
+            decoder.decode(b"", final=True)
+    except (UnicodeError, LookupError, OSError, EOFError, zlib.error):
+        yield read_text(file, encoding)[length:]  # says what is wrong, and where
+
+
+def read_running(file: Path, encoding: str | None = None) -> Iterator[str]:
+    """The text of a file in parts, see `read_blocks`, with \n at the end of each line."""
+    held = ""  # a carriage return at the end of a part: a newline may follow it
+    for block in read_blocks(file, encoding):
+        text = held + block
+        held = "\r" if text.endswith("\r") else ""
+        yield text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+    if held:
+        yield "\n"
 
 
 def read_lines(file: Path, encoding: str | None = None) -> list[str]:
@@ -153,7 +186,7 @@ def read_table(file: Path, encoding: str | None = None, running: bool = False) -
     if suffix(file) in JSON:
         return _read_json(text, file)
     if (running and suffix(file) == ".txt") or not _has_head(text, file):
-        return {"text": read_running(file, encoding).removesuffix("\n").split("\n")}
+        return {"text": "".join(read_running(file, encoding)).removesuffix("\n").split("\n")}
     head = text.split("\n", 1)[0]
     delimiter = "\t" if suffix(file) in (".tsv", ".txt") else next((d for d in ",;\t|" if d in head), ",")
     found = records(text, file, delimiter, quoting=delimiter != "\t" or not _quotes_are_text(text, file))

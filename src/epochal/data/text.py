@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,15 +134,16 @@ class TextData(StoredData):
         self.prompt = next(c for c in self.tokenizer.vocabulary if c != tokenizers.REPLACEMENT)
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
-        """A key that changes with the source, and a function that reads it: folder for scratch -> text by role."""
+        """A key that changes with the source, and a function that reads it: folder for scratch -> text by role, in parts,
+        so that a long one is nowhere copied as a whole."""
         source = self.locate()
         return source.fingerprint(), lambda building: self._read(source, building)
 
-    def _read(self, source: sources.Source, building: Path) -> dict[str, str]:
+    def _read(self, source: sources.Source, building: Path) -> dict[str, list[str]]:
         if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
             raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
         if source.local is not None and source.local.is_file() and tables.suffix(source.local) not in COLUMNS:
-            return {"train": tables.read_running(source.local, source.encoding)}
+            return {"train": list(tables.read_running(source.local, source.encoding))}
         scratch = building / "scratch"
         splits = tables.open_splits(source, scratch, running=True)
         columns = splits["train"].column_names
@@ -151,45 +153,37 @@ class TextData(StoredData):
             raise ConfigError(
                 f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
             )
-        texts = {}
-        for split, rows in splits.items():
-            found = list(rows[column])
-            if None in found:
-                raise ConfigError(
-                    f"Row {found.index(None)} of {source.path}, split {split}, has no {column}. Write one or leave the "
-                    "row out."
-                )
-            texts[split] = _joined(found)
+        texts = {split: _joined(_texts(source, split, rows, column)) for split, rows in splits.items()}
         shutil.rmtree(scratch, ignore_errors=True)
         return texts
 
-    def _encode(self, texts: dict[str, str], building: Path) -> dict[str, Any]:
+    def _encode(self, texts: dict[str, list[str]], building: Path) -> dict[str, Any]:
         """Writes the tokens of each split; returns the vocabulary and the characters per token, by split."""
         train = texts["train"]
-        if not train.strip():
+        if not any(part.strip() for part in train):
             raise ConfigError(f"dataset={self.name} is empty: there is nothing to learn from.")
         held = {}
         for split, role, part in (("test", "test", self.test), ("val", "validation", self.validation)):
             if role in texts:
                 held[split] = texts[role]
             else:
-                end = len(train) - count_of(part, len(train) - 1, f"dataset.{role}")
-                train, held[split] = train[:end], train[end:]
+                length = _length(train)
+                train, held[split] = _cut(train, length - count_of(part, length - 1, f"dataset.{role}"))
         tokenizer = self._tokenizer(train, held["val"] + held["test"])
         per_token = {}
-        for split, text in {"train": train, **held}.items():
-            ids = tokenizer.encode(text)
-            cache.create_array(building / f"{split}_tokens.npy", ids.shape, smallest(len(tokenizer)))[:] = ids
+        for split, parts in {"train": train, **held}.items():
+            file, ids = building / f"{split}_tokens.npy", tokenizer.encode_running(parts)
+            count = cache.write_parts(file, ids, smallest(len(tokenizer)))
             # unknown characters may be left out: they are not predicted, so they do not count
-            per_token[split] = 1.0 if self.kind == "character" else len(text) / max(len(ids), 1)
+            per_token[split] = 1.0 if self.kind == "character" else _length(parts) / max(count, 1)
         return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
 
-    def _tokenizer(self, train: str, held_out: str) -> Tokenizer:
+    def _tokenizer(self, train: list[str], held_out: list[str]) -> Tokenizer:
         """The tokenizer of `load_state`, or one learned from the text."""
         if self._loaded_vocabulary is not None:
             return tokenizers.restore(self.kind, self._loaded_vocabulary)
         if self.kind == "bpe":
-            return BytePairs.learn([train], vocab_size=self.vocab_size)
+            return BytePairs.learn(tokenizers.pieces(train), vocab_size=self.vocab_size)
         return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
 
     @classmethod
@@ -213,9 +207,49 @@ class TextData(StoredData):
         return TextRows(tokens, self.context_length, shift=split == "train"), (len(tokens) - 1) // self.context_length
 
 
-def _joined(rows: list[str]) -> str:
-    """The rows as one text, with a newline between them unless a row ends with one itself."""
-    return "\n".join([*(row.removesuffix("\n") for row in rows[:-1]), rows[-1]])
+def _texts(source: sources.Source, split: str, rows: Any, column: str) -> Iterator[str]:
+    """The texts of a column, row by row; raises ConfigError if a row has none."""
+    number = 0
+    for table in rows.select_columns([column]).with_format("arrow").iter(1000):
+        for text in table.column(column).to_pylist():
+            if text is None:
+                raise ConfigError(
+                    f"Row {number} of {source.path}, split {split}, has no {column}. Write one or leave the row out."
+                )
+            yield text
+            number += 1
+
+
+def _joined(rows: Iterable[str]) -> list[str]:
+    """The rows as one text in parts, with a newline between them unless a row ends with one itself."""
+
+    def ended() -> Iterator[str]:
+        last = None
+        for row in rows:
+            if last is not None:
+                yield last.removesuffix("\n") + "\n"
+            last = row
+        yield last or ""
+
+    texts, parts = ended(), []
+    while some := list(islice(texts, 10_000)):
+        parts.append("".join(some))
+    return parts
+
+
+def _length(parts: list[str]) -> int:
+    return sum(map(len, parts))
+
+
+def _cut(parts: list[str], end: int) -> tuple[list[str], list[str]]:
+    """A text in parts before and from a character on."""
+    before: list[str] = []
+    for number, part in enumerate(parts):
+        if len(part) >= end:
+            return [*before, part[:end]], [part[end:], *parts[number + 1 :]]
+        before.append(part)
+        end -= len(part)
+    return before, []
 
 
 class PythonStdlib(TextData):
@@ -240,11 +274,11 @@ class PythonStdlib(TextData):
         }
         files = [f for f in sorted(root.rglob("*.py")) if not left_out & set(f.relative_to(root).parts)]
 
-        def read(building: Path) -> dict[str, str]:
+        def read(building: Path) -> dict[str, list[str]]:
             texts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
             for number, file in enumerate(files):
                 role = {0: "validation", 50: "test"}.get(number % 100, "train")
                 texts[role].append(file.read_text(encoding="utf-8", errors="replace"))
-            return {role: "\n".join(parts) for role, parts in texts.items()}
+            return {role: ["\n".join(parts)] for role, parts in texts.items()}
 
         return {"python": platform.python_version(), "root": str(root), "files": len(files)}, read

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,10 +54,18 @@ class Tokenizer:
         """Ids (T,) of a text, without BEGIN and END."""
         raise NotImplementedError
 
+    def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Ids of one long text in parts, which together are those of `encode`."""
+        return map(self.encode, parts)
+
     def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of N texts, concatenated, and the number of ids of each text (N,)."""
-        ids = [self.encode(text) for text in texts]
-        return np.concatenate([np.zeros(0, np.int32), *ids]), np.array([len(i) for i in ids], np.int64)
+        values, lengths = [np.zeros(0, np.int32)], []
+        for start in range(0, len(texts), AT_ONCE):  # small arrays would take more memory than what is in them
+            ids = [self.encode(text) for text in texts[start : start + AT_ONCE]]
+            values.append(np.concatenate(ids).astype(np.int32))
+            lengths += map(len, ids)
+        return np.concatenate(values), np.array(lengths, np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids, without the reserved ones."""
@@ -82,10 +91,12 @@ class Characters(Tokenizer):
         self._unknown = UNKNOWN if reserved else vocabulary.find(REPLACEMENT)
 
     @classmethod
-    def learn(cls, train: str, held_out: str = "", reserved: int = 0) -> Characters:
-        """Learns the characters of train, and REPLACEMENT if held_out has others and no id is reserved for them."""
-        known = set(train)
-        return cls("".join(sorted(known if reserved or set(held_out) <= known else known | {REPLACEMENT})), reserved)
+    def learn(cls, train: Iterable[str], held_out: Iterable[str] = (), reserved: int = 0) -> Characters:
+        """Learns the characters of the texts in train, and REPLACEMENT if those in held_out have others and no id is
+        reserved for them."""
+        known = set[str]().union(*map(set, train))
+        complete = reserved or all(known.issuperset(text) for text in held_out)
+        return cls("".join(sorted(known if complete else known | {REPLACEMENT})), reserved)
 
     def __len__(self) -> int:
         return self.reserved + len(self.vocabulary)
@@ -198,21 +209,26 @@ class BytePairs(Tokenizer):
             initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        engine.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
+        engine.train_from_iterator((piece for text in texts for piece in pieces([text])), trainer)
         return cls(engine.to_str(), reserved)
 
     def __len__(self) -> int:
         return self.reserved + self._size
 
     def encode(self, text: str) -> np.ndarray:
-        return self.encode_all(list(_pieces(text)))[0]
+        return np.concatenate([np.zeros(0, np.int32), *self.encode_running([text])])
+
+    def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
+        lines = pieces(parts)
+        while some := list(islice(lines, AT_ONCE)):
+            yield self.encode_all(some)[0]
 
     def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         values, lengths = [np.zeros(0, np.int32)], []
         for start in range(0, len(texts), AT_ONCE):
-            for found in self._engine.encode_batch_fast([_clean(text) for text in texts[start : start + AT_ONCE]]):
-                values.append(np.array(found.ids, np.int32))
-                lengths.append(len(found))
+            found = self._engine.encode_batch_fast([_clean(text) for text in texts[start : start + AT_ONCE]])
+            lengths += map(len, found)
+            values.append(np.fromiter(chain.from_iterable(each.ids for each in found), np.int32))
         return np.concatenate(values) + np.int32(self.reserved), np.array(lengths, np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -238,7 +254,7 @@ def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 
         return Words.learn(texts, vocab_size=vocab_size, min_count=min_count)
     if kind == "bpe":
         return BytePairs.learn(texts, vocab_size=vocab_size, reserved=RESERVED)
-    return Bytes(reserved=RESERVED) if kind == "byte" else Characters.learn("".join(texts), reserved=RESERVED)
+    return Bytes(reserved=RESERVED) if kind == "byte" else Characters.learn(texts, reserved=RESERVED)
 
 
 def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
@@ -313,10 +329,19 @@ def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     )
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The lines, and the parts of very long ones: the library copies what it encodes several times in memory."""
-    for line in text.splitlines(keepends=True):
-        yield from (line[start : start + AT_ONCE] for start in range(0, len(line), AT_ONCE))
+def pieces(parts: Iterable[str]) -> Iterator[str]:
+    """The lines of a text in parts, and the pieces of very long lines: the library copies what it encodes several times
+    in memory. They do not depend on how the text is parted."""
+    rest = ""  # the beginning of a line that may go on in the next part
+    for part in parts:
+        *lines, rest = (rest + part).splitlines(keepends=True) or [""]
+        for line in lines:
+            yield from (line[start : start + AT_ONCE] for start in range(0, len(line), AT_ONCE))
+        while len(rest) > AT_ONCE:
+            yield rest[:AT_ONCE]
+            rest = rest[AT_ONCE:]
+    if rest:
+        yield rest
 
 
 def _clean(text: str) -> str:
