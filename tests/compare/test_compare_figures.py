@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from epochal.compare.comparison import Comparison, Plot, Published
 from epochal.compare.figures import figure, stem, styles
 from epochal.compare.groups import Group
 from epochal.compare.request import Request
-from epochal.plots.vega import MAX_SERIES, SCALE, save
+from epochal.plots.vega import MAX_SERIES, SCALE, number_axis, save, specification, svg
 from helpers.run_folders import grid, run_folder
 
 DEPTH = Plot("model.depth", "train/error", ("model.name",), "points")
@@ -93,7 +94,26 @@ def test_parameters_and_what_spans_decades_have_a_logarithmic_axis(tmp_path, x, 
 def test_few_values_of_a_key_are_the_ticks_of_their_axis(compared):
     axis = encodings(figure(compared, DEPTH), "x")[0]["axis"]
     assert axis["values"] == [8, 44]
-    assert axis["format"] == "~g", "0.001 and 0.003 would both be 0.00"
+    assert axis["format"] == ".3~g", "without a number of digits, 44 would be 4e+1, and 0.001 and 0.003 both 0.00"
+
+
+@pytest.mark.parametrize(
+    "values, options, labels",
+    [
+        ([8, 44], {}, ["8", "44"]),
+        ([0.001, 0.003], {}, ["0.001", "0.003"]),
+        ([20, 32, 44, 56, 1202], {}, ["20", "32", "44", "56", "1202"]),
+        ([1e-5, 3e-4, 0.1], {"log": True}, ["0.00001", "0.0003", "0.1"]),
+        ([1000, 61706, 1.2e6], {"log": True}, ["1k", "61.7k", "1.2M"]),
+        ([12345, 12346, 1_000_000], {}, ["12.345k", "12.346k", "1M"]),
+        ([0.001, 0.0025], {"percent": True}, ["0.1\xa0%", "0.25\xa0%"]),
+    ],
+)
+def test_ticks_at_values_say_these_values(values, options, labels):
+    x = {"field": "x", **number_axis("x", values, horizontal=True, ticks_at_values=True, **options)}
+    layer = {"data": {"values": [{"x": value} for value in values]}, "mark": "point", "encoding": {"x": x}}
+    drawn = re.search(r"role-axis-label.*?</g>", svg({**specification([layer], ""), "width": 900}), re.DOTALL)
+    assert re.findall(r">([^<]+)</text>", drawn[0]) == labels
 
 
 def test_a_profile_that_vanishes_is_logarithmic_and_bears_the_labels_of_its_file(compared):

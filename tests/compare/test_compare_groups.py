@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from epochal.compare.groups import Group, grouped, together, varying
+from epochal.compare.groups import Group, grouped, kinds, together, varying
 from epochal.compare.labels import label
 from epochal.compare.scan import read
 from helpers.run_folders import grid, run_folder
@@ -113,3 +113,20 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
     grid_points, values = together([(x, x)])
     assert len(grid_points) <= 400
     assert (grid_points[0], grid_points[-1], values.shape[0]) == (0, 4999, 1)
+
+
+def test_keys_that_come_with_the_data_set_are_no_labels(tmp_path):
+    for name, size in (("cifar10", 8), ("digits", 2)):
+        for seed in (1, 2):
+            config = {"dataset.name": name, "dataset.height": 4 * size, "model.patch_size": size}
+            run_folder(tmp_path, f"{name}-{seed}", model="vit", seed=seed, config=config)
+    assert varying(records_in(tmp_path)) == ["dataset.name"]
+
+
+def test_runs_of_unlike_data_and_trials_are_kinds_of_their_own_and_trials_come_last(tmp_path):
+    run_folder(tmp_path, "a", config={"trainer.name": "debug"})
+    run_folder(tmp_path, "b", config={"dataset.name": "mnist"})
+    run_folder(tmp_path, "c")
+    found = [(kind.label, [record.name for record in kind.records]) for kind in kinds(records_in(tmp_path))]
+    assert [names for _, names in found] == [["c"], ["b"], ["a"]]
+    assert found[-1][0].startswith("trainer=debug, digits")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from epochal.compare import table
 from epochal.compare.comparison import Plot
+from epochal.compare.labels import column_heads
 from epochal.compare.text_plot import text_plot
 from epochal.core.format import difference_text, duration_text, number_text, short, spread_text
-from helpers.run_folders import ERRORS, compare, grid, run_folder
+from helpers.run_folders import ERRORS, claim_grid, compare, grid, run_folder
 
 
 def shown(comparison, width=100):
@@ -39,7 +41,63 @@ def test_a_row_counts_finished_runs_only_and_mentions_the_others(tmp_path):
     assert (row.n, row.finished, len(row.records)) == (2, 2, 3)
     assert row.spreads["train/error"].mean == pytest.approx(0.15)
     assert "2 of 3" in shown(comparison)
-    assert "✗ failed seed 3: The loss is nan at step 2." in shown(comparison)
+    assert "Failed, not ranked: 1 run\n✗ seed 3: The loss is nan at step 2." in shown(comparison)
+
+
+def test_runs_that_failed_are_listed_apart_and_never_ranked(tmp_path):
+    for seed in (1, 2, 3):
+        run_folder(tmp_path / "runs", f"a{seed}", model="mlp", seed=seed, metrics={"val/loss": 0.5})
+        run_folder(tmp_path / "runs", f"b{seed}", model="gpt", seed=seed, metrics={"val/loss": 0.1}, status="failed")
+    ranked, failed = shown(compare(tmp_path / "runs")).split("\n\n", 1)[1].split("Failed, not ranked: 3 runs")
+    assert "mlp" in ranked and "gpt" not in ranked
+    assert failed.split("\n")[1] == "✗ gpt, seeds 1, 2, 3: The loss is nan at step 2."
+
+
+def test_unlike_data_and_trials_are_ranked_apart_also_in_one_comparison(tmp_path):
+    easy, trial = {"dataset.name": "easy"}, {"dataset.name": "hard", "trainer.name": "overfit"}
+    run_folder(tmp_path / "runs", "a", model="mlp", metrics={"val/loss": 0.5}, config={"dataset.name": "hard"})
+    run_folder(tmp_path / "runs", "b", model="gpt", metrics={"val/loss": 0.1}, config=easy)
+    run_folder(tmp_path / "runs", "c", model="rnn", metrics={"val/loss": 0.0}, config=trial)
+    rows = table.rows(compare(tmp_path / "runs", y="val/loss"))
+    assert [row.records[0].name for row in rows] == ["b", "a", "c"]
+    text = shown(compare(tmp_path / "runs", y="val/loss"))
+    assert re.findall(r"^(?:trainer=|easy|hard).*", text, re.MULTILINE)[-1].startswith("trainer=overfit, hard")
+
+
+def test_no_two_rows_read_the_same_in_80_columns_and_labels_are_cut_in_the_middle(tmp_path):
+    for number in range(6):
+        config = {f"model.option_{i}": f"a rather long value of {number >> i & 1} and so on and on" for i in range(3)}
+        typed = [f"{key}=x" for key in config]
+        run_folder(tmp_path / "runs", f"{number}", config=config, typed=typed, metrics={"val/loss": 0.1 * number})
+    lines = shown(compare(tmp_path / "runs"), 80).splitlines()
+    names = [line.split("  ")[0] for line in lines if line.startswith("option 0")]
+    assert len(names) == len(set(names)) >= 6
+    assert not any(name.endswith("…") for name in names)
+
+
+def test_two_keys_of_one_name_have_heads_and_labels_of_their_own(tmp_path):
+    for number in (1, 2):
+        config = {"model.size": number, "optimizer.size": 3 - number, "model.other": number % 2}
+        run_folder(tmp_path / "runs", f"{number}", config=config, typed=["model.size=1", "optimizer.size=1"])
+    labels = [row.label for row in table.rows(compare(tmp_path / "runs", group=("model.size", "optimizer.size")))]
+    assert column_heads(["model.size", "optimizer.size", "model.depth"]) == {
+        "model.size": "model size",
+        "optimizer.size": "optimizer size",
+        "model.depth": "depth",
+    }
+    assert len(set(labels)) == 2
+
+
+def test_the_best_groups_are_drawn_in_text_not_the_first(tmp_path):
+    for depth in range(20):
+        run_folder(
+            tmp_path / "runs", f"{depth:02}", config={"model.depth": depth}, metrics={"val/loss": 2.0 - depth / 10}
+        )
+    comparison = compare(tmp_path / "runs")
+    bars = text_plot(comparison, Plot("", "val/loss", ("model.depth",), "bars"), 80).plain
+    assert "depth 19" in bars and "depth 0 " not in bars and "the best 12 of 20 bars are drawn" in bars
+    lines = text_plot(comparison, Plot("step", "val/loss", ("model.depth",), "curves"), 80).plain
+    assert "depth 19" in lines and "depth 3" not in lines and "the best 6 of 20 lines are drawn" in lines
 
 
 def test_what_has_not_finished_stands_below_without_a_time(tmp_path):
@@ -134,10 +192,10 @@ def test_a_verdict_stands_in_a_panel_with_its_numbers(tmp_path):
     claim, _ = load_claim("depth_degradation", "smoke")
     depth = claim["tests"][0]["more"]["model.depth"]
     errors = {("plain", depth): [0.1] * 3}
-    grid(tmp_path / "runs", errors, experiment="depth_degradation", budget="smoke")
+    claim_grid(tmp_path / "runs", "depth_degradation", "smoke", errors)
     text = shown(compare(tmp_path / "runs"))
     assert "─ inconclusive ─" in text
-    assert "no finished run has" in text
+    assert "no run has" in text
     assert "Budget smoke" in text
 
 

@@ -58,14 +58,14 @@ def figure_data(plot: Plot, groups: Groups, keys: Sequence[str]) -> FigureData:
     return _profiles(plot, groups) if plot.kind == "profile" else _points(plot, groups, keys)
 
 
-def best_groups(groups: Sequence[Group], y: str) -> list[Group]:
-    """The best MAX_SERIES groups by their mean y, in their own order."""
-    if len(groups) <= MAX_SERIES:
+def best_groups(groups: Sequence[Group], y: str, most: int = MAX_SERIES) -> list[Group]:
+    """The best groups by their mean y, at most so many, in their own order."""
+    if len(groups) <= most:
         return list(groups)
     sign = -1 if find(y).larger_is_better else 1
     spreads = [group.spread(y) for group in groups]
     ranks = [math.inf if spread is None else sign * spread.mean for spread in spreads]
-    best = sorted(range(len(groups)), key=ranks.__getitem__)[:MAX_SERIES]
+    best = sorted(range(len(groups)), key=ranks.__getitem__)[:most]
     return [groups[number] for number in sorted(best)]
 
 

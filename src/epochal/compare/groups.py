@@ -17,6 +17,8 @@ IGNORED = ("seed", "output_dir", "experiment", "resume", "allow", "threads", "de
 IGNORED_GROUPS = ("logger.", "requested.", "asked.", "claim.", "sweep.", "hydra.")
 ORDER = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks")  # of varying keys
 MAX_POINTS = 400  # of a mean curve, at most
+ALIKE = ("task.name", "dataset.name", "dataset.path")  # runs that differ in these are not ranked together
+TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
 
 
 class Spread(NamedTuple):
@@ -105,7 +107,8 @@ def varying(records: Sequence[Record]) -> list[str]:
     overridden = {key for record in records for key in record.overridden}
     overridden |= {f"{key}.name" for key in overridden}  # model=resnet sets model.name
     found: list[str] = []
-    for key in sorted(columns, key=lambda key: key not in overridden):
+    # names before what comes with them: the patch size that fits a data set follows its name, not the other way round
+    for key in sorted(columns, key=lambda key: (key not in overridden, not key.endswith(".name"))):
         combinations = set(zip(*(columns[other] for other in found))) if found else {()}
         with_key = set(zip(*(columns[other] for other in found), columns[key]))
         twin = any(columns[key] == columns[other] for other in found)  # such as an interpolation, ${other.key}
@@ -121,6 +124,26 @@ def grouped(records: Iterable[Record], by: Sequence[str]) -> list[Group]:
         groups.setdefault(tuple(record.value(name) for name in by), []).append(record)
     ordered = sorted(groups, key=lambda values: [_order(value) for value in values])
     return [Group(dict(zip(by, values)), tuple(groups[values])) for values in ordered]
+
+
+def trial(record: Record) -> str:
+    """debug or overfit, if it is of such a trainer; else empty."""
+    name = record.value("trainer.name")
+    return str(name) if name in TRIALS else ""
+
+
+def kinds(records: Iterable[Record]) -> list[Group]:
+    """Runs that can be ranked together: of one task and data set. Trials, which are none of them, come last."""
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault((trial(record), *(str(record.value(key)) for key in ALIKE)), []).append(record)
+    return [Group(_kind(found[key][0], key[0]), tuple(found[key])) for key in sorted(found)]
+
+
+def _kind(record: Record, trainer: str) -> dict[str, Value]:
+    """By what it is ranked: its trainer, if it is a trial, its data set and task."""
+    names = {"dataset.name": record.value("dataset.name"), "task.name": record.value("task.name")}
+    return {"trainer.name": f"trainer={trainer}", **names} if trainer else names
 
 
 def _is_ignored(key: str) -> bool:

@@ -10,7 +10,8 @@ from epochal.core.metrics import METRICS, find, metric_label
 
 def label(values: Mapping[str, Value]) -> str:
     """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}."""
-    words = [_key_and_value(key, value) for key, value in values.items() if value is not None]
+    heads = column_heads(list(values))
+    words = [_key_and_value(key, heads[key], value) for key, value in values.items() if value is not None]
     return ", ".join(words) or "all runs"
 
 
@@ -27,6 +28,13 @@ def key_text(name: str) -> str:
     return (parent.rpartition(".")[2] if leaf == "name" and parent else leaf).replace("_", " ")
 
 
+def column_heads(names: Sequence[str]) -> dict[str, str]:
+    """The short label of each name; where two would be the same, with the group that the key is in: `model size`."""
+    heads = {name: key_text(name) for name in names}
+    twins = [name for name in names if list(heads.values()).count(heads[name]) > 1 and "/" not in name]
+    return heads | {name: name.replace("_", " ").replace(".", " ") for name in twins}
+
+
 def title(name: str) -> str:
     """The label in full, for axes and headings: `training error`, `peak memory (MB)`, `depth`."""
     if "/" not in name and name not in METRICS:
@@ -36,7 +44,7 @@ def title(name: str) -> str:
 
 
 def value_text(value: Value | list[Value]) -> str:
-    """A config value: `yes`, `1,000`, `0.001`, `1x1, pool`; "" for None."""
+    """A config value in one line: `yes`, `1,000`, `0.001`, `1x1, pool`; "" for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -45,10 +53,10 @@ def value_text(value: Value | list[Value]) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, str) and value.startswith("["):
         return value.strip("[]").replace('"', "")
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else " ".join(value.split())
 
 
-def _key_and_value(key: str, value: Value) -> str:
+def _key_and_value(key: str, head: str, value: Value) -> str:
     if isinstance(value, bool):
-        return key_text(key) if value else f"not {key_text(key)}"
-    return value_text(value) if key.endswith(".name") else f"{key_text(key)} {value_text(value)}"
+        return head if value else f"not {head}"
+    return value_text(value) if key.endswith(".name") else f"{head} {value_text(value)}"

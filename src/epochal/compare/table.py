@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.compare.comparison import Comparison
-from epochal.compare.groups import Group, Spread, grouped
-from epochal.compare.labels import key_text, label, run_label, value_text
+from epochal.compare.groups import Group, Spread, grouped, kinds, trial
+from epochal.compare.labels import column_heads, key_text, label, run_label, value_text
 from epochal.compare.records import Record, Value, printable
 from epochal.compare.text_plot import text_plot
 from epochal.core.files import relative
-from epochal.core.format import count_text, number_text, spread_text, verbatim
+from epochal.core.format import cell_width, count_text, number_text, spread_text, verbatim
 from epochal.core.metrics import MEASURED_COSTS, SPLITS, find
+from epochal.plots.braille import cut
 
 COST_COLUMNS = ("parameters", "flops", "examples_per_second", "seconds")
 RANKINGS = {
@@ -32,6 +33,7 @@ RANKINGS = {
 }
 MAX_ROWS = 30
 MAX_NOTES = 5  # of each kind
+MAX_FAILURES = 10  # lines
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
 SIGNS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
 
@@ -46,6 +48,7 @@ class Row:
         records: The runs.
         n: How many of them the spreads are over: the finished ones, or all with a value while none has finished.
         finished: How many have finished.
+        failed: Whether all of them failed, which leaves nothing to rank.
         spreads: Mean and standard deviation of `columns` and costs; values that no run has are left out.
     """
 
@@ -55,6 +58,10 @@ class Row:
     n: int
     finished: int
     spreads: dict[str, Spread]
+
+    @property
+    def failed(self) -> bool:
+        return all(record.status == "failed" for record in self.records)
 
 
 class Column(NamedTuple):
@@ -77,7 +84,7 @@ def columns(comparison: Comparison) -> list[str]:
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """Best first, of each part by itself; then rows without a finished run, and last those without a value."""
+    """Best first, of each task and data set by itself; then rows without a finished run, without a value, and failed."""
     names = [*columns(comparison), *COST_COLUMNS]
     sign = -1 if find(comparison.y).larger_is_better else 1
 
@@ -88,18 +95,17 @@ def rows(comparison: Comparison) -> list[Row]:
         n = spreads[comparison.y].n if comparison.y in spreads else len(group.finished)
         return Row(label(group.values), group.values, group.records, n, len(group.finished), spreads)
 
-    place = {record.folder: number for number, part in enumerate(comparison.parts) for record in part.records}
-
-    def order(row: Row) -> tuple[int, bool, bool, float]:
+    def order(row: Row) -> tuple[bool, bool, bool, float]:
         spread = row.spreads.get(comparison.y)
         return (
-            place.get(row.records[0].folder, 0),
+            row.failed,
             spread is None,
             row.finished == 0,
             sign * spread.mean if spread is not None else 0.0,
         )
 
-    return sorted((row(group) for group in grouped(comparison.records, comparison.keys)), key=order)
+    by_kind = [[row(group) for group in grouped(kind.records, comparison.keys)] for kind in kinds(comparison.records)]
+    return [row for listed in by_kind for row in sorted(listed, key=order)]
 
 
 def csv_text(comparison: Comparison) -> str:
@@ -130,10 +136,7 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(Text(comparison.title, "bold"))
     console.print(Text(f"{count}, {ranking}; mean ± std of n runs", "dim"))
     console.print()
-    listed = rows(comparison)
-    console.print(table(comparison, listed[:MAX_ROWS], console.width))
-    if len(listed) > MAX_ROWS:
-        console.print(f"[dim]and {len(listed) - MAX_ROWS} rows more[/]")
+    _show_tables(comparison, console)
     for line in notes(comparison):
         console.print(line)
     drawn = text_plot(comparison, comparison.plots[0], min(console.width, 100)) if comparison.plots else None
@@ -145,10 +148,26 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(verdict_panel(comparison))
 
 
+def _show_tables(comparison: Comparison, console: Console) -> None:
+    """The table of each task and data set, and of trials, without the rows that failed."""
+    ranked = [row for row in rows(comparison) if not row.failed]
+    found = kinds(comparison.records)
+    for number, kind in enumerate(found):
+        members = set(kind.records)
+        listed = [row for row in ranked if row.records[0] in members]
+        if len(found) > 1 and listed:
+            console.print(verbatim(("\n" if number else "") + kind.label), style="bold")
+        if listed:
+            console.print(table(comparison, listed[:MAX_ROWS], console.width))
+        if len(listed) > MAX_ROWS:
+            console.print(f"[dim]and {len(listed) - MAX_ROWS} rows more[/]")
+
+
 def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     """As many columns as fit into `width` characters; y and the keys stay the longest."""
+    heads = column_heads(comparison.keys)
     keys = [
-        Column(key_text(key), [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
+        Column(heads[key], [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
         for key in comparison.keys
     ]
     metrics = [
@@ -163,8 +182,7 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     needed = [*metrics[:1], counts]
     if not keys or _width([*keys, *needed]) > width:
         room = max(12, width - _width(needed) - 2)
-        names = [row.label if len(row.label) <= room else row.label[: room - 1] + "…" for row in listed]
-        keys = [Column("run", names, right=False)]
+        keys = [Column("run", cut([row.label for row in listed], room), right=False)]
     optional = [*metrics[1:], *costs]
     spare = [*metrics[1:2], *costs, *metrics[2:]]  # the last of these goes first
     while spare and _width([*keys, *needed, *optional]) > width:
@@ -174,20 +192,20 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     for column in chosen:
         result.add_column(verbatim(column.head), justify="right" if column.right else "left", no_wrap=True)
     for number, cells in enumerate(zip(*(column.cells for column in chosen))):
-        done = listed[number].finished > 0
-        result.add_row(*map(verbatim, cells), style="bold green" if number == 0 and done else "" if done else "dim")
+        row = listed[number]
+        best = number == 0 and row.finished and not trial(row.records[0])
+        result.add_row(*map(verbatim, cells), style="bold green" if best else "" if row.finished else "dim")
     return result
 
 
 def notes(comparison: Comparison) -> list[Text]:
-    """Runs that go on, failed, or were stopped or pruned, and folders that hold no run."""
-    lines = []
+    """Runs that go on or were stopped or pruned, those that failed, in a list of their own, and folders that hold no run."""
+    lines: list[Text] = []
     for status, sign, colour in (
         ("running", "▶", "cyan"),
         ("silent", "…", "yellow"),
         ("stopped", "■", "yellow"),
         ("pruned", "✂", "yellow"),
-        ("failed", "✗", "red"),
     ):
         found = [record for record in comparison.records if record.shown_status == status]
         lines += [
@@ -195,11 +213,41 @@ def notes(comparison: Comparison) -> list[Text]:
         ]
         if len(found) > MAX_NOTES:
             lines.append(Text(f"{sign} {status}: {len(found) - MAX_NOTES} more", colour))
+    failures = _failures(comparison)
+    lines += [Text(), *failures] if lines and failures else failures
     for entry in comparison.skipped[:MAX_NOTES]:
         lines.append(Text(f"  skipped {printable(relative(entry.path))}: {entry.reason}", "dim"))
     if len(comparison.skipped) > MAX_NOTES:
         lines.append(Text(f"  skipped {len(comparison.skipped) - MAX_NOTES} more", "dim"))
     return [Text(), *lines] if lines else []
+
+
+def _failures(comparison: Comparison) -> list[Text]:
+    """The runs that failed, which are not ranked: those that differ in their seed alone in one line, with what they said."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in comparison.records:
+        if record.status == "failed":
+            values = {key: record.value(key) for key in comparison.keys}
+            found.setdefault(
+                (label(values) if any(v is not None for v in values.values()) else "", error_text(record)), []
+            ).append(record)
+    if not found:
+        return []
+    count = count_text(sum(map(len, found.values())), "run")
+    lines = [Text(f"Failed, not ranked: {count}", "bold red")]
+    for (name, error), records in list(found.items())[:MAX_FAILURES]:
+        seeds = [value_text(record.seed) for record in records if record.seed is not None]
+        which = [name] if name else []
+        which += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"] if seeds else []
+        lines.append(Text.assemble(("✗ ", "red"), f"{', '.join(which) or records[0].name}: {error}"))
+    if len(found) > MAX_FAILURES:
+        lines.append(Text(f"✗ {len(found) - MAX_FAILURES} more", "red"))
+    return lines
+
+
+def error_text(record: Record) -> str:
+    """Why a run failed, in one line."""
+    return " ".join((record.error or "it did not say why").split())
 
 
 def verdict_panel(comparison: Comparison) -> Panel:
@@ -220,11 +268,8 @@ def verdict_panel(comparison: Comparison) -> Panel:
 
 def _note(record: Record, keys: Sequence[str]) -> str:
     """`resnet, depth 44, seed 3: 62 %`."""
-    words = run_label(record, keys)
-    if record.status == "failed":
-        return f"{words}: {record.error or 'it did not say why'}"
     silent = ", and nothing written for ten minutes" if record.shown_status == "silent" else ""
-    return f"{words}: {100 * record.progress:.0f} % done{silent}"
+    return f"{run_label(record, keys)}: {100 * record.progress:.0f} % done{silent}"
 
 
 def _count(row: Row) -> str:
@@ -242,7 +287,7 @@ def _numeric(key: str, listed: Sequence[Row]) -> bool:
 
 
 def _width(columns: Sequence[Column]) -> int:
-    return sum(max(map(len, [column.head, *column.cells])) + 2 for column in columns)
+    return sum(max(map(cell_width, [column.head, *column.cells])) + 2 for column in columns)
 
 
 def spread_cell(name: str, spread: Spread | None) -> str:

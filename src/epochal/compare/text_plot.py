@@ -6,22 +6,23 @@ import numpy as np
 from rich.text import Text
 
 from epochal.compare.comparison import Comparison, Plot
+from epochal.compare.figure_data import best_groups
 from epochal.compare.groups import Group, grouped, together
 from epochal.compare.labels import key_text, label
 from epochal.core.format import number_text, tick_text
-from epochal.plots.braille import COLOURS, Bar, Line, bar_plot, line_plot
+from epochal.plots.braille import COLOURS, MAX_BARS, Bar, Line, bar_plot, line_plot
 
 
 def text_plot(comparison: Comparison, plot: Plot, width: int) -> Text | None:
-    """The plot, `width` characters wide, with the first groups if there are many; None if nothing was logged for it."""
+    """The plot, `width` characters wide, with the best groups if there are many; None if nothing was logged for it."""
     records = plot.chosen(comparison.drawn)
     if plot.kind == "bars":
         within = plot.x and plot.group != (plot.x,)  # several bars for each group
         return _bars(plot, grouped(records, (*plot.group, plot.x) if within else plot.group), width)
-    lines = [line for group in grouped(records, plot.group) if (line := _line(plot, group)) is not None]
+    lines = {group: line for group in grouped(records, plot.group) if (line := _line(plot, group)) is not None}
     if not lines:
         return None
-    shown = lines[: len(COLOURS)]
+    shown = [lines[group] for group in best_groups(list(lines), plot.y, len(COLOURS))]
     xs, ys = (np.concatenate(values) for values in zip(*((line.x, line.y) for line in shown)))
     text = line_plot(
         shown,
@@ -33,7 +34,7 @@ def text_plot(comparison: Comparison, plot: Plot, width: int) -> Text | None:
         marks=plot.kind == "points",
     )
     if len(lines) > len(shown):
-        text.append(f"  {len(shown)} of {len(lines)} lines are drawn\n", "dim")
+        text.append(f"  the best {len(shown)} of {len(lines)} lines are drawn\n", "dim")
     return text
 
 
@@ -56,6 +57,12 @@ def _line(plot: Plot, group: Group) -> Line | None:
 
 
 def _bars(plot: Plot, groups: list[Group], width: int) -> Text | None:
-    spreads = [(label(group.values), spread) for group in groups if (spread := group.spread(plot.y)) is not None]
-    bars = [Bar(name, spread.mean, number_text(plot.y, spread.mean)) for name, spread in spreads]
-    return bar_plot(bars, width, title=key_text(plot.y)) if bars else None
+    spreads = {group: spread for group in groups if (spread := group.spread(plot.y)) is not None}
+    best = best_groups(list(spreads), plot.y, MAX_BARS)
+    bars = [Bar(label(g.values), spreads[g].mean, number_text(plot.y, spreads[g].mean)) for g in best]
+    if not bars:
+        return None
+    text = bar_plot(bars, width, title=key_text(plot.y))
+    if len(bars) < len(spreads):
+        text.append(f"  the best {len(bars)} of {len(spreads)} bars are drawn\n", "dim")
+    return text

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from rich.text import Text
 
+from epochal.core.format import cell_width, fitted
+
 COLOURS = ("dodger_blue1", "dark_orange", "green3", "orchid", "turquoise2", "gold3")
 MARKS = "●▲■◆▼○"
 HEIGHT = 9  # lines of text
@@ -97,7 +99,7 @@ def line_plot(
         x_ends, y_ends: The least and the largest x and y, as text.
         marks: Whether points are marked, and x is logarithmic where it spans a large ratio.
     """
-    names = min(NAME_WIDTH, max(len(line.name) for line in lines))
+    names = min(NAME_WIDTH, max(cell_width(line.name) for line in lines))
     bottom, top = (float(end([end(line.y) for line in lines])) for end in (np.min, np.max))
     ticks = {0: y_ends[1], HEIGHT - 1: y_ends[0]} if top > bottom else {HEIGHT // 2: y_ends[1]}
     margin = max(map(len, ticks.values()))
@@ -106,6 +108,7 @@ def line_plot(
     for number, (x, y) in reversed(list(enumerate(_places(lines, columns, log_x=marks)))):
         dots.draw(number, x, y, marks=marks)
     name_rows = _name_rows(lines, bottom, top)
+    short = cut([line.name for line in lines], names)
     text = Text(f"{title}\n", "bold")
     for row in range(HEIGHT):
         text.append(f"{ticks.get(row, ''):>{margin}} ", "dim")
@@ -114,7 +117,7 @@ def line_plot(
         if row in name_rows:
             number = name_rows[row]
             mark = f"{MARKS[number]} " if marks else ""
-            text.append(f" {mark}{_shortened(lines[number].name, names)}", COLOURS[number])
+            text.append(f" {mark}{short[number]}", COLOURS[number])
         text.append("\n")
     low, high = x_ends
     text.append(f"{'':{margin}} └{'─' * columns}\n", "dim")
@@ -124,25 +127,56 @@ def line_plot(
 
 
 def bar_plot(bars: Sequence[Bar], width: int, *, title: str) -> Text:
-    """Horizontal bars from zero on, at most MAX_BARS of them; negative values have none.
+    """Horizontal bars from zero on; negative values have none.
 
     Args:
-        bars: At least one.
+        bars: At least one, and at most MAX_BARS.
         width: Characters.
         title: Above the bars.
     """
-    shown = bars[:MAX_BARS]
-    names = min(NAME_WIDTH, max(len(bar.name) for bar in shown))
-    largest = max(bar.value for bar in shown)
-    room = max(10, width - names - max(len(bar.value_text) for bar in shown) - 4)
+    names = min(NAME_WIDTH, max(cell_width(bar.name) for bar in bars))
+    largest = max(bar.value for bar in bars)
+    room = max(10, width - names - max(len(bar.value_text) for bar in bars) - 4)
     text = Text(f"{title}\n", "bold")
-    for bar in shown:
+    for bar, name in zip(bars, cut([bar.name for bar in bars], names)):
         eighths = 8 * room * max(bar.value, 0.0) / largest if largest > 0 else 0.0
         whole, rest = divmod(round(eighths), 8)
-        text.append(f"{_shortened(bar.name, names):>{names}} ")
+        text.append(f"{fitted(name, names, right=True)} ")
         text.append("█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), COLOURS[0])
         text.append(f" {bar.value_text}\n")
     return text
+
+
+def cut(texts: Sequence[str], length: int) -> list[str]:
+    """The texts in at most `length` columns each, shortened in the middle, and still all different where they were.
+
+    Texts that begin and end alike show what is about the first place in which they differ.
+    """
+    short = [text if cell_width(text) <= length else _joined(text, length, len(text)) for text in texts]
+    for twins in {text: [i for i, other in enumerate(short) if other == text] for text in short}.values():
+        different = sorted({texts[i] for i in twins})
+        if len(different) < 2 or length < 5:
+            continue
+        pairs = enumerate(zip(different[0], different[-1]))
+        start = next((place for place, (one, other) in pairs if one != other), len(different[0]))
+        shown = [_joined(texts[i], length, start + length // 2) for i in twins]
+        if len(set(shown)) < len(different):
+            ends = {text: f"…{number}" for number, text in enumerate(different, start=1)}
+            shown = [fitted(texts[i], length - len(ends[texts[i]]) + 1).rstrip(" …") + ends[texts[i]] for i in twins]
+        for i, text in zip(twins, shown):
+            short[i] = text
+    return short
+
+
+def _joined(text: str, length: int, end: int) -> str:
+    """The beginning of a text and what is before `end`, in `length` columns in all."""
+    end = min(end, len(text))
+    for characters in range(length, 2, -1):  # fewer than there are columns, where some take two
+        head = (characters - 1) // 2
+        joined = f"{text[:head]}…{text[max(head, end - (characters - 1 - head)) : end]}"
+        if cell_width(joined) <= length:
+            return joined
+    return "…"
 
 
 def _places(lines: Sequence[Line], columns: int, *, log_x: bool) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -175,7 +209,3 @@ def _neighbours(values: np.ndarray) -> list[tuple[float, float]]:
 
 def _steps(start: float, end: float, count: int) -> np.ndarray:
     return np.linspace(start, end, count).round().astype(int)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -25,6 +25,7 @@ LINE_LENGTH = 62  # characters in a line of a legend
 MAX_SERIES = 24  # in one plot
 DECADES = 1.5  # values that span more get a logarithmic axis
 MAX_DECADES = 12  # of a logarithmic axis: smaller values, such as vanished gradients, are below its lower end
+HALF_UP = 1 + 1e-12  # Python rounds 12345 to 12340, Vega to 12350
 DIGIT = "substring('⁰¹²³⁴⁵⁶⁷⁸⁹', {0}, {0} + 1)"
 EXPONENT = "round(log(datum.value) / LN10)"
 POWER = (  # the Vega expression of a tick of a logarithmic axis: 10⁻⁸
@@ -143,18 +144,31 @@ def number_axis(
     if percent:
         axis["format"] = "~%"
     elif max(map(abs, values), default=0) >= 10_000:
-        axis["format"] = ".3~s"
+        axis["format"] = "~s"
     if log:
         log_scale, log_axis = _logarithmic(values, round_ends=not horizontal)
         scale, axis = scale | log_scale, axis | log_axis
     else:
         scale["zero"] = False
     if ticks_at_values and len(different := sorted(set(values))) <= 8:
-        axis |= {"values": different}
-        axis.setdefault("format", "~g")  # Vega would write 0.001 and 0.003 with two digits, both as 0.00
+        axis |= {"values": different, "format": _tick_format(different, axis.get("format", "~g"))}
+        axis.pop("labelExpr", None)  # which writes powers of ten
+        if axis["format"].endswith("s"):  # by itself, Vega would write 1 million and 1 thousand as 1M and 0.001M
+            axis["labelExpr"] = f"format(datum.value, '{axis['format']}')"
     if "values" in axis:
         axis["tickCount"] = len(axis["values"])  # with fewer, Vega would leave every other out
     return {"type": "quantitative", "scale": scale, "axis": axis}
+
+
+def _tick_format(values: Sequence[float], form: str) -> str:
+    """The format with as many digits as tell the values apart, at least three: without a number, Vega writes 44 as 4e+1."""
+    digits = next((n for n in range(3, 12) if len({f"{value * HALF_UP:.{n}g}" for value in values}) == len(values)), 12)
+    if form == "~%":  # whose digits are decimals
+        smallest = min((abs(value) for value in values if value), default=1.0)
+        digits = max(0, digits - 3 - math.floor(math.log10(smallest)))
+    elif form == "~g":  # written out up to 9,999, however few digits tell them apart
+        digits = max(digits, len(f"{max(map(abs, values), default=0):.0f}"))
+    return f".{digits}{form}"
 
 
 def spans_decades(values: Iterable[float]) -> bool:
