@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from epochal.config.compose import choices, load_option
 from epochal.config.instantiate import parameters, target_class
-from epochal.config.schema import NOT_ARGUMENTS
+from epochal.config.schema import NOT_ARGUMENTS, is_mixed
 from epochal.core.files import absolute_if_there, expanded
 
 
@@ -31,7 +31,7 @@ def finalize(config: DictConfig) -> DictConfig:
                 config.requested[group] = copy.deepcopy(config[group])
                 for key in stale:
                     del config[group][key]
-        if config.optimizer.get("fused") and config.trainer.gradient_clip_val and "mixed" in config.trainer.precision:
+        if config.optimizer.get("fused") and config.trainer.gradient_clip_val and is_mixed(config.trainer.precision):
             config.requested.setdefault("optimizer", copy.deepcopy(config.optimizer))
             config.optimizer.fused = False  # Lightning clips no fused optimiser's gradients in mixed precision
     OmegaConf.resolve(config)

@@ -26,9 +26,15 @@ TRAINER_SETS = {
     "enable_progress_bar": None,
     "enable_checkpointing": "callbacks.checkpoint_every=<steps>",
     "enable_model_summary": None,
+    "log_every_n_steps": "log_every=<steps>",
     "num_sanity_val_steps": None,
     "use_distributed_sampler": None,
     "plugins": None,
+    "barebones": None,
+    "limit_predict_batches": None,
+    "enable_autolog_hparams": None,
+    "model_registry": None,
+    "reload_dataloaders_every_n_epochs": None,
 }
 
 

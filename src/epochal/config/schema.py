@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from epochal.config.compose import choices, compose, own_folders
 from epochal.config.instantiate import parameters
@@ -69,7 +69,14 @@ FIELDS: dict[str, Field] = {
 PARTS: dict[str, Part] = {"dataset.validation": Part(), "dataset.test": Part(), "dataset.train_size": Part(all=True)}
 REQUIRED = ("output_dir", "trainer.devices", *(key for key, field in FIELDS.items() if field.required))
 
+HALF, MIXED = ("16-true", "bf16-true"), ("16-mixed", "bf16-mixed", "16", "bf16")  # values of trainer.precision
+
 NOT_ARGUMENTS = ("name", "_target_", "_partial_", "interval")  # keys of a group that its target is not given
+
+
+def is_mixed(precision: Any) -> bool:
+    """Whether `trainer.precision` keeps weights in single precision and computes in half; the short names mean that too."""
+    return str(precision) in MIXED
 
 
 def missing_values(config: DictConfig) -> Iterator[str]:
@@ -172,10 +179,23 @@ def _wrong_value(key: str, defaults: DictConfig, config: DictConfig) -> Iterator
     if isinstance(default, bool):
         if not isinstance(value, bool):
             yield f"{key}={value} must be true or false."
-    elif isinstance(default, int | float) and isinstance(value, str | bool | DictConfig):
+    elif key == "trainer.devices":  # a number, or auto, or which ones
+        if not _devices(value):
+            yield f"trainer.devices={value} must be a number of devices, auto, or a list of their numbers, e.g. [0,1]."
+    elif isinstance(default, int | float) and isinstance(value, str | bool | DictConfig | ListConfig):
         yield f"{key}={value} is not a number."
     elif isinstance(default, int) and isinstance(value, float) and default > 1 and not value.is_integer():
-        yield f"{key}={value} must be a whole number."
+        if key not in PARTS and FIELDS.get(key, Field()).whole:  # others may be fractions too
+            yield f"{key}={value} must be a whole number."
+
+
+def _devices(value: Any) -> bool:
+    """Whether Lightning understands `trainer.devices`."""
+    if isinstance(value, str):
+        return value == "auto" or all(part.strip().isdecimal() for part in value.split(","))
+    numbers = list(value) if isinstance(value, ListConfig) else [value]
+    least = 0 if isinstance(value, ListConfig) else -1  # -1: all
+    return bool(numbers) and all(type(number) is int and number >= least for number in numbers)
 
 
 def _unread(typed: str, defaults: DictConfig, config: DictConfig) -> Iterator[str]:

@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from epochal.config.compose import choices, option_file
 from epochal.config.duration import parse_duration, parse_unit
 from epochal.config.finalize import task_config
 from epochal.config.instantiate import make_model, resolve, target_class
-from epochal.config.schema import missing_values, unknown_arguments, unknown_children, wrong_numbers
+from epochal.config.schema import HALF, missing_values, unknown_arguments, unknown_children, wrong_numbers
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
 
 THREADS = 1024  # of many more torch aborts the process
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR")  # variables of those that start several processes
 
 
 def validate(config: DictConfig) -> None:
@@ -111,7 +113,7 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     manual = bool(common) and target_class(_target_of("task", common[0])).manual_optimization
     if manual and config.trainer.accumulate_grad_batches != 1:
         yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
-    if manual and str(config.trainer.precision).startswith("16"):
+    if manual and str(config.trainer.precision) in ("16", "16-mixed"):
         yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, a GAN has two; bf16-mixed works."
 
 
@@ -204,13 +206,38 @@ def _trainer(config: DictConfig) -> Iterator[str]:
         and not torch.backends.mps.is_available()
     ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
+    yield from wrong_precision(config)
     if config.trainer.devices == 0:
         yield "trainer.devices=0 must be above zero."
+    if config.trainer.num_nodes != 1 and not any(key in os.environ for key in LAUNCHERS):
+        yield (
+            f"trainer.num_nodes={config.trainer.num_nodes} needs a launcher that starts a process on each of them, "
+            "such as torchrun or srun; without one this process would wait for the others for ever."
+        )
     if config.trainer.strategy == "fsdp" and config.trainer.gradient_clip_val:
         yield "trainer=fsdp cannot clip gradients by their norm; add trainer.gradient_clip_val=null."
     alone = config.trainer.devices in (1, "1") and config.trainer.num_nodes == 1
     if not alone and parse_unit(config.duration) == "minute":
         yield f"duration={config.duration} is measured on one device; with several give epochs, steps or examples."
+
+
+def wrong_precision(config: DictConfig) -> Iterator[str]:
+    """Sentences about a `trainer.precision` that cannot be had here, or that Lightning would change without a word."""
+    import torch
+
+    precision = str(config.trainer.precision)
+    on_cpu = config.trainer.accelerator == "cpu" or not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    )
+    if precision in ("16", "16-mixed") and on_cpu:
+        yield f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true, bf16-mixed, bf16-true and 64-true."
+    elif precision.startswith("transformer-engine") and (on_cpu or find_spec("transformer_engine") is None):
+        yield f"trainer.precision={precision} needs an NVIDIA GPU and the package transformer_engine."
+    elif precision in HALF and OmegaConf.select(config, "callbacks.ema") is not None:
+        yield (
+            f"callbacks.ema does not go with trainer.precision={precision}: an average of so few digits stands still. "
+            "bf16-mixed keeps weights in single precision."
+        )
 
 
 def _models_that(fit: Callable[[Any], bool]) -> list[str]:
