@@ -12,12 +12,19 @@ OPTIONS = {"model": torch.nn.Identity(), "optimizer": None, "scheduler": None, "
 
 def test_one_caption_is_generated_for_each_image_and_each_of_its_own_is_a_reference():
     rows = SimpleNamespace(image=torch.tensor([3, 3, 7, 3]))
-    data = SimpleNamespace(rows=lambda split: (rows, 4), references=lambda split: ["a", "b", "c", "d"])
+    data = SimpleNamespace(
+        rows=lambda split: (rows, 4),
+        references=lambda split: ["a", "b", "c", "d"],
+        lengths=lambda split: None,
+        eval_batch_size=2,
+    )
     task = Captioning(**OPTIONS)
-    task.trainer = SimpleNamespace(datamodule=data)
+    task.trainer = SimpleNamespace(datamodule=data, num_test_batches=[2])
     numbers = task.rows_to_generate("test")
     assert numbers.tolist() == [0, 2]
     assert task.references("test", numbers) == [["a", "b", "d"], ["c"]]
+    task.trainer.num_test_batches = [1]  # trainer.limit_test_batches=1
+    assert task.rows_to_generate("test").tolist() == [0]
 
 
 def test_images_have_no_source_tokens():

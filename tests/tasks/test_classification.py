@@ -18,7 +18,7 @@ LENGTHS = torch.tensor([3, 1, 2, 3] * 8)
 class Sentences:
     """Rows of ones; the label is whether there is more than one. Row 3 and each fourth after it is mislabelled."""
 
-    yields, classes, seed = Tokens, Classes(("short", "long")), 0
+    yields, classes, seed, eval_batch_size = Tokens, Classes(("short", "long")), 0, 10
 
     def rows(self, split):
         return self, len(LENGTHS)
@@ -58,7 +58,7 @@ class Counts(torch.nn.Module):
 @pytest.fixture
 def task():
     task = Classification(model=Counts(), **OPTIONS).eval()
-    task.trainer = SimpleNamespace(datamodule=Sentences(), testing=True, world_size=1)
+    task.trainer = SimpleNamespace(datamodule=Sentences(), testing=True, world_size=1, num_test_batches=[4])
     return task
 
 
@@ -79,6 +79,17 @@ def test_a_test_lists_the_texts_of_mistakes_and_accuracy_by_length(task):
     profile = artifacts.profiles["accuracy_by_length"]
     assert (profile.positions, profile.values) == ([1, 2, 3], [1, 1, 0.5])
     assert artifacts.table[0][1] == "texts" and "confusion" in artifacts.pictures
+
+
+def test_a_test_of_some_batches_lists_the_texts_of_these(task):
+    data, task.trainer.num_test_batches = task.data, [2]  # trainer.limit_test_batches=2
+    for numbers in LENGTHS.argsort(stable=True).split(10)[:2]:
+        task.step(data[SimpleNamespace(rows=numbers)])
+    artifacts = task.test_artifacts()
+    assert artifacts.profiles["accuracy_by_length"].positions == [1, 2, 3]
+    first = set(LENGTHS.argsort(stable=True)[:20].tolist())
+    mistakes = [int(line.split()[1]) for line in artifacts.texts["mistakes"].splitlines() if line.startswith("    ")]
+    assert mistakes and set(mistakes) == {n for n in first if n % 4 == 3}
 
 
 def test_gradients_by_time_step_are_those_of_rows_of_one_length(task):

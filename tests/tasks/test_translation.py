@@ -64,7 +64,13 @@ def reverse(**options):
 
 
 def with_data(objective, data):
-    objective.trainer = SimpleNamespace(datamodule=data, world_size=1, callback_metrics={}, loggers=[])
+    objective.trainer = SimpleNamespace(
+        datamodule=data,
+        world_size=1,
+        callback_metrics={},
+        loggers=[],
+        num_test_batches=[9],
+    )
     return objective
 
 

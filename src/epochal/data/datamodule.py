@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +17,10 @@ from epochal.core.specs import ImageRange, Inputs, Outputs
 from epochal.data.batching import Batch, BatchOrder, Loader
 
 SPLITS = ("train", "val", "test")
+
+
+class UnpreparedError(ConfigError, AttributeError):
+    """Data was asked for something that it knows only after `prepare`."""
 
 
 class DataModule(pl.LightningDataModule):
@@ -53,7 +58,13 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, *, name: str, batch_size: int = 64, eval_batch_size: int = 256, seed: int = 1) -> None:
         super().__init__()
         self.name, self.batch_size, self.eval_batch_size, self.seed = name, batch_size, eval_batch_size, seed
-        self.fingerprint = ""  # hash of the arrays, or of the options that they are made from
+        self.fingerprint = ""  # hash of the arrays, or of the options that they are made from; set by `prepare`
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there: the message of data that is not prepared says so."""
+        if name.startswith("__") or vars(self).get("fingerprint", "-"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+        raise UnpreparedError(f"{type(self).__name__} has read nothing yet; call prepare() first.")
 
     def prepare(self) -> None:
         """Reads or makes the arrays, or opens those of the cache.
@@ -62,6 +73,32 @@ class DataModule(pl.LightningDataModule):
             ConfigError: If the source is missing or not what the config says it is.
         """
         raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook before a training, validation, test or prediction: prepares the data where nobody has.
+
+        Raises:
+            ConfigError: If it does not go with the trainer, or has no targets for its task.
+        """
+        assert self.trainer is not None
+        connector = self.trainer._accelerator_connector
+        if self.trainer.overfit_batches or (self.trainer.world_size > 1 and connector.use_distributed_sampler):
+            raise ConfigError(
+                f"{type(self).__name__} orders its batches itself; give pl.Trainer use_distributed_sampler=False, and no "
+                "overfit_batches: a train_size of one batch does that."
+            )
+        task = self.trainer.lightning_module
+        if not self.task and hasattr(task, "image_range"):  # a task of ours that no config chose
+            names = [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in type(task).__mro__]
+            if not (fitting := [name for name in names if name in self.tasks]):
+                raise ConfigError(
+                    f"{type(task).__name__} cannot learn from {type(self).__name__}, which has targets for: "
+                    f"{', '.join(self.tasks)}."
+                )
+            self.task = fitting[0]
+            self.use_image_range(task.image_range)
+        if not self.fingerprint:
+            self.prepare()
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
@@ -126,6 +163,12 @@ class DataModule(pl.LightningDataModule):
         """Number of rows by split."""
         return {split: self.rows(split)[1] for split in SPLITS}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the floats that the model reads: that of its weights, which `trainer.precision` decides."""
+        module = self.trainer.lightning_module if self.trainer else None
+        return torch.float32 if module is None else module.dtype  # type: ignore[return-value]
+
     def batches_per_epoch(self) -> int:
         """Training batches; the last, incomplete one is left out."""
         return self.rows("train")[1] // self.batch_size
@@ -148,7 +191,13 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader("test")
 
-    def _loader(self, split: str, shuffle: bool = False, first: Callable[[], int] = lambda: 0) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader:
+        """The test rows in their own order, also where texts of a test are sorted by length."""
+        return self._loader("test", by_length=False)
+
+    def _loader(
+        self, split: str, shuffle: bool = False, first: Callable[[], int] = lambda: 0, by_length: bool = True
+    ) -> DataLoader:
         rows, count = self.rows(split)
         order = BatchOrder(
             count=count,
@@ -158,7 +207,7 @@ class DataModule(pl.LightningDataModule):
             first=first,
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
-            lengths=self.lengths(split),
+            lengths=self.lengths(split) if by_length else None,
         )
         return Loader(rows, order)
 

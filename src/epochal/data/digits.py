@@ -72,7 +72,7 @@ class ComposedDigits(Synthetic):
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 pixels (..., 1, H, W) to a model's inputs, by mean and standard deviation of the digits."""
-        return self._images.normalise(images)
+        return self._images.normalise(images).to(self.dtype)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """The inverse of `normalise`: uint8 pixels of the same shape, on the CPU."""

@@ -132,10 +132,10 @@ class StoredImages(StoredExamples):
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 pixels (..., C, H, W) to the floats that a model reads, same shape; see `use_image_range`."""
         if self.image_range == "symmetric":
-            return images.to(torch.float32).div_(127.5).sub_(1)
+            return images.to(torch.float32).div_(127.5).sub_(1).to(self.dtype)
         if self._scale.device != images.device:
             self._scale, self._shift = self._scale.to(images.device), self._shift.to(images.device)
-        return images.to(torch.float32).mul_(self._scale).add_(self._shift)
+        return images.to(torch.float32).mul_(self._scale).add_(self._shift).to(self.dtype)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """The inverse of the normalisation: a model's inputs (..., C, H, W) to uint8 pixels, same shape, on the CPU."""

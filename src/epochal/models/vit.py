@@ -332,9 +332,9 @@ def attention_rollout(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor: 
     Returns:
         Not negative; sums to 1 over the patches, or to less with a class token, which contributes too.
     """
-    flow = torch.eye(maps[0].shape[-1], device=maps[0].device)
+    flow = identity = torch.eye(maps[0].shape[-1], device=maps[0].device, dtype=maps[0].dtype)
     for weights in maps:
-        flow = (weights.mean(dim=1) + torch.eye(flow.shape[-1], device=flow.device)) / 2 @ flow  # (B, T, T)
+        flow = (weights.mean(dim=1) + identity) / 2 @ flow  # (B, T, T)
     patches = math.prod(grid)
     read = flow[:, 0, 1:] if flow.shape[-1] > patches else flow.mean(dim=1)
     return read.unflatten(1, grid)

@@ -62,7 +62,7 @@ class Task(pl.LightningModule):
         model: The network.
         optimizer: Makes the optimizer for a module's parameters.
         scheduler: Makes the learning rate schedule of an optimizer, given the number of steps of the whole training.
-        total_steps: That number.
+        total_steps: That number, at which the training ends; None: as many as the trainer will take.
         log_every: Steps between two logged rows of training metrics.
         metrics: Further metrics of the predictions at validation and test, by name; logged as `val/<name>` and
             `test/<name>`.
@@ -88,16 +88,16 @@ class Task(pl.LightningModule):
         model: nn.Module,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler,
-        total_steps: int,
+        total_steps: int | None = None,
         log_every: int = 50,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.total_steps, self.log_every = total_steps, log_every
+        self._total_steps, self.log_every = total_steps, log_every
         self.artifacts = Artifacts()
-        self._artifacts_step = -total_steps  # of the newest artifacts of a validation
+        self._artifacts_step: int | None = None  # of the newest artifacts of a validation
         self.measured: dict[str, float] = {}  # metrics of the newest validation or test
         self._row = TrainingRow()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
@@ -112,6 +112,41 @@ class Task(pl.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training.
+
+        Raises:
+            ConfigError: If neither the task nor the trainer knows.
+        """
+        if self._total_steps is None:
+            steps = self.trainer.estimated_stepping_batches
+            if not math.isfinite(steps):
+                raise ConfigError("How long the training is must be told: give pl.Trainer max_epochs or max_steps.")
+            self._total_steps = int(steps)
+        return self._total_steps
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook; checks that the model reads what the data yields.
+
+        Raises:
+            ConfigError: If not, or if there is no data module.
+        """
+        reads, yields = getattr(self.model, "reads", None), self.data.yields
+        if reads is not None and yields not in reads:
+            words = " and ".join(kind.__name__.lower() for kind in reads)
+            raise ConfigError(
+                f"{type(self.model).__name__} reads {words}, but {type(self.data).__name__} yields {yields.__name__.lower()}."
+            )
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """What the network makes of its inputs."""
+        return self.model(*inputs, **options)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        """The network's outputs for the rows of a batch: of a classifier the logits (B, classes)."""
+        return self.model(batch.inputs) if batch.lengths is None else self.model(batch.inputs, batch.lengths)
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
@@ -156,6 +191,12 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._reseed(batch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """What the callbacks of `epochal train` have done already, as their checkpoints come after it; alone, it is done here."""
+        self.log_training_row()
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
@@ -255,7 +296,7 @@ class Task(pl.LightningModule):
         for kept in ("state_dict", "gradients", "current_model_state"):  # the last is that of an averaged model
             if kept in checkpoint:
                 checkpoint[kept] = current_names(checkpoint[kept], self.model, prefix="model.")
-        row = checkpoint["row"]  # checkpoints of older versions store sums instead: these lose the row under way
+        row = checkpoint.get("row", {})  # checkpoints of older versions store sums instead: these lose the row under way
         if "values" in row:
             self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])
         self._gradients = checkpoint.get("gradients", {})
@@ -282,16 +323,25 @@ class Task(pl.LightningModule):
         self._start_pass()
         self._validation_started = time.perf_counter()
         self.artifacts = Artifacts()
-        # about twenty times are enough for a run, however often it is validated
-        due = self.global_step - self._artifacts_step >= self.total_steps / 20 or self.global_step >= self.total_steps
-        if due and self.trainer.is_global_zero:
+        if self._artifacts_due() and self.trainer.is_global_zero:
             self.artifacts, self._artifacts_step = self.validation_artifacts(), self.global_step
+
+    def _artifacts_due(self) -> bool:
+        """About twenty times are enough for a run, however often it is validated."""
+        if self.trainer.sanity_checking:
+            return False
+        if self._artifacts_step is None or self.trainer.state.fn != "fit":
+            return True
+        return self.global_step - self._artifacts_step >= self.total_steps / 20 or self.global_step >= self.total_steps
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._record_means("val")
+        if not self.trainer.sanity_checking:
+            self._record_means("val")
+        if self.trainer.state.fn == "validate":
+            self.log_dict(self.measured, logger=False, rank_zero_only=True)  # what trainer.validate() returns
         self.exclude_from_speed(time.perf_counter() - self._validation_started)
 
     def on_test_epoch_start(self) -> None:
@@ -304,6 +354,7 @@ class Task(pl.LightningModule):
         self._record_means("test")
         if self.trainer.is_global_zero:
             self.artifacts = self.test_artifacts()
+        self.log_dict(self.measured, logger=False, rank_zero_only=True)  # what trainer.test() returns
 
     def _start_pass(self) -> None:
         """Forgets the metrics of the last pass over a validation or test split."""
@@ -321,7 +372,8 @@ class Task(pl.LightningModule):
         metrics.pop("tokens", None)  # only the speed of the training is logged
         for name, value in metrics.items():
             if name not in self._means:
-                self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
+                # not in the precision of the weights: bfloat16 counts no further than 256
+                self._means[name] = MeanMetric(nan_strategy="disable").set_dtype(torch.float32).to(self.device)
             # a value an example: with this strategy, weights given to MeanMetric are ignored
             self._means[name].update(value.detach().float().expand(count))
 
@@ -366,8 +418,22 @@ class Task(pl.LightningModule):
 
     @property
     def data(self) -> Any:
-        """The `epochal.data.DataModule` of this run, of the kind that the task learns from."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        """The `epochal.data.DataModule` of this run, of the kind that the task learns from.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        data = getattr(self._trainer, "datamodule", None)  # Lightning sets it
+        if data is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no data yet: give it to the trainer as a data module, e.g. trainer.fit(task, data)."
+            )
+        return data
+
+
+def at_least_single(outputs: Tensor) -> Tensor:
+    """The outputs of a network in half precision as float32, others as they are: a loss needs more than three digits."""
+    return outputs.float() if outputs.dtype.itemsize < 4 else outputs
 
 
 def _scalar(name: str, value: Any) -> float:

@@ -27,11 +27,11 @@ class Captioning(Seq2SeqTask):
 
     def rows_to_generate(self, split: str) -> Tensor:
         """The first row of each image: an image with several captions has several rows."""
-        image = self._image_of_rows(split)
+        rows, image = super().rows_to_generate(split), self._image_of_rows(split)
         if image is None:
-            return super().rows_to_generate(split)
-        _, first = np.unique(image.numpy(), return_index=True)
-        return torch.from_numpy(np.sort(first))
+            return rows
+        _, first = np.unique(image[rows].numpy(), return_index=True)
+        return rows[np.sort(first)]
 
     def references(self, split: str, numbers: Tensor) -> list[list[str]]:
         image = self._image_of_rows(split)

@@ -14,9 +14,9 @@ from epochal.core.specs import Images
 from epochal.data.batching import Batch
 from epochal.plots.heatmaps import confusion_matrix
 from epochal.tasks.artifacts import Artifacts, Profile
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics, Task, at_least_single
 from epochal.tasks.robustness import measure_robustness
-from epochal.tasks.sequences import evaluation_order, gather, length_bins, model_inputs, token_counts
+from epochal.tasks.sequences import gather, length_bins, model_inputs, tested_rows, token_counts
 from epochal.tasks.visuals.classification import (
     IMAGES,
     add_mistakes,
@@ -70,7 +70,7 @@ class Classification(Task):
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         outputs = self.model(*model_inputs(batch))
-        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        logits, *auxiliary = map(at_least_single, outputs if isinstance(outputs, tuple) else (outputs,))
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
         for others in auxiliary:  # of heads in the middle of the network, in training only
@@ -147,7 +147,7 @@ class Classification(Task):
         self, artifacts: Artifacts, prediction: Tensor, confidence: Tensor, labels: Tensor, wrong: Tensor
     ) -> None:
         """Adds mistakes and the accuracy by length; wrong: numbers, most confident first."""
-        numbers, wrong = evaluation_order(self.data, "test"), wrong[:LISTED]
+        numbers, wrong = tested_rows(self), wrong[:LISTED]
         if len(wrong):
             artifacts.texts["mistakes"] = prediction_texts(
                 self, "test", numbers[wrong], prediction[wrong], confidence[wrong], labels[wrong]

@@ -13,7 +13,7 @@ from epochal.core.checks import check_number, check_whole
 from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics, Task, at_least_single
 from epochal.tasks.sequences import prompt_ids, token_counts
 from epochal.tasks.visuals.sequences import add_state_gradients
 
@@ -63,7 +63,7 @@ class LanguageModeling(Task):
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = self.model(batch.inputs)  # (B, T, V)
+        logits = at_least_single(self.model(batch.inputs))  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
         return loss, {"loss": loss.detach(), **token_counts(batch)}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from epochal.data.batching import Batch
 from epochal.plots.images import image_grid
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics, Task, at_least_single
 
 IMAGES = 8  # in a picture
 
@@ -34,6 +34,7 @@ class PatchPrediction(Task):
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         targets, _, _ = standardised(self.model.patches(batch.inputs))
         predicted, mask = self.predict(batch.inputs)
+        predicted, targets = at_least_single(predicted), at_least_single(targets)
         loss = (predicted - targets).square().mean(dim=2)[mask].mean()
         variance = targets.square().mean(dim=2)[mask].mean()  # below 1 where patches are of one colour
         explained = 1 - loss.detach() / variance.clamp_min(1e-6)

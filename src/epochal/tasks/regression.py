@@ -11,7 +11,7 @@ from torch import Tensor
 from epochal.data.batching import Batch
 from epochal.plots.charts import line_chart
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics, Task, at_least_single
 from epochal.tasks.sequences import gather, model_inputs
 from epochal.tasks.visuals.sequences import add_state_gradients
 
@@ -31,10 +31,10 @@ class Regression(Task):
     accepts_metrics: ClassVar = True
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        outputs = self.model(*model_inputs(batch))  # (B, count)
-        loss = F.mse_loss(outputs, batch.targets)
-        self.update_metrics(outputs, batch.targets)
-        error = (outputs.detach() - batch.targets).abs()
+        outputs, targets = map(at_least_single, (self.model(*model_inputs(batch)), batch.targets))  # (B, count) each
+        loss = F.mse_loss(outputs, targets)
+        self.update_metrics(outputs, targets)
+        error = (outputs.detach() - targets).abs()
         return loss, {"loss": loss.detach(), "mae": error.mean(), "solved": (error < SOLVED).float().mean()}
 
     def validation_artifacts(self) -> Artifacts:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from epochal.tasks.artifacts import Artifacts, Profile
+from epochal.tasks.sequences import tested_rows
 
 
 @torch.no_grad()
@@ -21,16 +22,17 @@ def measure_robustness(task: Any, artifacts: Artifacts, clean_accuracy: float) -
         clean_accuracy: On the unchanged test images, in [0, 1].
     """
     metrics, (rows, _) = {}, task.data.rows("test")
+    tested = rows.rows[tested_rows(task)]
     for name, change, amounts in (("shift", shifted, task.shifts), ("noise", noisy, task.noises)):
         errors = []
         for amount in amounts:
             right = 0
-            for number, index in enumerate(rows.rows.split(task.data.eval_batch_size)):
+            for number, index in enumerate(tested.split(task.data.eval_batch_size)):
                 images, labels = (part.index_select(0, index).to(task.device) for part in (rows.images, rows.labels))
                 prediction = task.model(task.data.normalise(change(images, amount, seed=number))).argmax(1)
                 right += int((prediction == labels).sum())
-            metrics[f"{name}_{amount}/accuracy"] = right / len(rows.rows)
-            errors.append(1 - right / len(rows.rows))
+            metrics[f"{name}_{amount}/accuracy"] = right / len(tested)
+            errors.append(1 - right / len(tested))
         if amounts:
             label = {"shift": "shift in pixels", "noise": "standard deviation of the noise"}[name]
             artifacts.profiles[name] = Profile(label, "test error", [1 - clean_accuracy, *errors], [0, *amounts])

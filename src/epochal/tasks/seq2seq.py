@@ -15,8 +15,8 @@ from epochal.core.protocols import EncoderDecoder, ScheduledSampling
 from epochal.core.specs import PAD
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
-from epochal.tasks.sequences import gather
+from epochal.tasks.base import Metrics, Task, at_least_single
+from epochal.tasks.sequences import gather, tested_rows
 from epochal.tasks.text_metrics import scores
 from epochal.tasks.visuals.sequences import labelled_blocks
 
@@ -94,7 +94,7 @@ class Seq2SeqTask(Task):
 
     def rows_to_generate(self, split: str) -> Tensor:
         """Numbers (N,) of the rows for which a text is generated."""
-        return torch.arange(self.data.rows(split)[1])
+        return tested_rows(self).sort().values if split == "test" else torch.arange(self.data.rows(split)[1])
 
     def sources(self, split: str, numbers: Tensor) -> dict[str, list[str]]:
         """The sources of these rows as text, under the name of their column; none if they are images."""
@@ -116,17 +116,18 @@ class Seq2SeqTask(Task):
         options = {}
         if self.training and self.teacher_forcing < 1:
             options["teacher_forcing"] = 1 - (1 - self.teacher_forcing) * self.global_step / self.total_steps
-        logits = self.model(batch.inputs, inputs, lengths=batch.lengths, **options).flatten(0, 1)  # (B * T, V)
+        logits = self.model(batch.inputs, inputs, lengths=batch.lengths, **options)
+        logits = at_least_single(logits).flatten(0, 1)  # (B * T, V)
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing)
         detached, count = logits.detach(), self._target_tokens(batch)
         # argmax would take a tenth of the time of the loss
         right = detached.gather(1, targets[:, None])[:, 0] >= detached.amax(1)
-        accuracy = (right & (targets != PAD)).sum() / count
+        accuracy = (right & (targets != PAD)).sum().float() / count
         return loss, {
             "loss": loss.detach(),
             "accuracy": accuracy,
-            "tokens": (count + self.source_tokens(batch)) / len(batch.targets),
+            "tokens": (count + self.source_tokens(batch)).float() / len(batch.targets),
         }
 
     def _target_tokens(self, batch: Batch) -> Tensor:

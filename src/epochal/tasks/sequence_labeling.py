@@ -12,7 +12,7 @@ from epochal.core.specs import IGNORED, Frames
 from epochal.data.batching import Batch
 from epochal.plots.heatmaps import video_strips
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics, Task, at_least_single
 from epochal.tasks.sequences import gather, model_inputs, token_counts
 from epochal.tasks.visuals.sequences import add_state_gradients, labelled_blocks, token_labels
 
@@ -33,10 +33,10 @@ class SequenceLabeling(Task):
     accepts_metrics: ClassVar = True
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = self.model(*model_inputs(batch))  # (B, T, classes)
+        logits = at_least_single(self.model(*model_inputs(batch)))  # (B, T, classes)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
         labelled = batch.targets != IGNORED  # (B, T)
-        right, count = logits.detach().argmax(2) == batch.targets, labelled.sum()
+        right, count = logits.detach().argmax(2) == batch.targets, labelled.sum().float()
         metrics = {"loss": loss.detach(), "accuracy": right.sum() / count, **token_counts(batch)}
         if not self.training:  # sums over sequences, divided by the steps that all means are of; see `derive`
             self.update_metrics(logits[labelled], batch.targets[labelled])

@@ -24,7 +24,7 @@ def token_counts(batch: Batch) -> dict[str, Tensor]:
     if batch.inputs.dtype != torch.int64:
         return {}
     if batch.lengths is None:
-        return {"tokens": torch.tensor(float(batch.inputs.shape[1]), device=batch.inputs.device)}
+        return {"tokens": torch.tensor(batch.inputs.shape[1], dtype=torch.float32, device=batch.inputs.device)}
     return {"tokens": batch.lengths}
 
 
@@ -47,16 +47,19 @@ def prompt_ids(tokenizer: Any, prompt: str, longest: int | None) -> list[int]:
 
 
 def gather(task: Task, split: str, numbers: Tensor) -> Batch:
-    """The rows of a split with these numbers (N,), as a batch on the model's device."""
+    """The rows of a split with these numbers (N,), as a batch on the model's device and of its precision."""
     rows, _ = task.data.rows(split)
     batch = task.data.transfer_batch_to_device(rows[BatchIndices(numbers, 0)], task.device, 0)
+    if batch.inputs.is_floating_point():  # as Lightning does with those of its own loops; pixels become floats below
+        batch = batch._replace(inputs=batch.inputs.to(task.dtype))
     return task.data.on_after_batch_transfer(batch, 0)
 
 
-def evaluation_order(data: Any, split: str) -> Tensor:
-    """Row numbers (N,) in the order of a validation or test: by length, if rows have lengths."""
-    lengths = data.lengths(split)
-    return torch.arange(data.rows(split)[1]) if lengths is None else lengths.argsort(stable=True)
+def tested_rows(task: Task) -> Tensor:
+    """Row numbers (N,) in the order of a test: by length, if rows have lengths; `trainer.limit_test_batches` leaves some out."""
+    lengths = task.data.lengths("test")
+    rows = torch.arange(task.data.rows("test")[1]) if lengths is None else lengths.argsort(stable=True)
+    return rows[: sum(task.trainer.num_test_batches) * task.data.eval_batch_size]
 
 
 def length_bins(lengths: np.ndarray) -> list[np.ndarray]:

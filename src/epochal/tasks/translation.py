@@ -42,7 +42,8 @@ class Translation(Seq2SeqTask):
 
     def _add_scores_by_length(self, artifacts: Artifacts, generated: Generated) -> None:
         """Adds BLEU of short and of long sources, and a profile of BLEU by length."""
-        lengths = np.array([len(source.split()) for source in self.data.sources("test")])  # in words
+        sources = self.sources("test", generated.numbers)["source"]
+        lengths = np.array([len(source.split()) for source in sources])  # in words
 
         def score(places: np.ndarray) -> float:
             return bleu([generated.texts[place] for place in places], [generated.references[place] for place in places])
