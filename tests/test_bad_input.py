@@ -29,6 +29,8 @@ from helpers.samples import image_folder, image_npz, text_file, text_parquet
 IMAGES = ("dataset=images", "dataset.batch_size=2", "duration=2steps")
 TEXT = ("model=gpt", "dataset=text", "duration=2steps")
 
+# a "billion laughs": ten times ten times ten ... values, in half a kilobyte
+LAUGHS = "a: &a [x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
 WRONG_CHOICES = {
     "an unknown model": (["model=resent"], ["model=resent is no model.", "Did you mean resnet?", "lenet"]),
     "an unknown data set": (["dataset=digts"], ["dataset=digts is no dataset.", "Did you mean digits?", "mnist"]),
@@ -445,6 +447,9 @@ def test_resuming_with_another_config(refuse, copied):
         ("model: 1\ndataset: 2\n", "its config.yaml has no model"),
         ("model: {name: lenet}\ndataset: {name: digits}\n", "its config.yaml has no task"),
         ("model: [\n", "config.yaml cannot be read"),
+        (LAUGHS, "config.yaml is refused: with its aliases written out it has more than 100,000 values"),
+        ("model: &a {name: [*a]}\n", "config.yaml is refused"),
+        ("model: " + "[" * 10_000, "config.yaml is refused"),
     ],
 )
 @pytest.mark.parametrize("script, option", [("train", "resume"), ("evaluate", "run")])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from epochal.config.compose import check_size
+
 MODULE = '''
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
@@ -98,6 +100,16 @@ def test_help_lists_configs_of_ones_own(command, own, folder):
     assert outcome.status == 0
     assert "mine" in next(line for line in outcome.out.splitlines() if line.startswith("model: "))
     assert "own_claim" in next(line for line in outcome.out.splitlines() if line.startswith("experiment: "))
+
+
+@pytest.mark.parametrize("script", ["train", "compare"])
+@pytest.mark.parametrize("file", ["experiment/own_claim.yaml", "model/mine.yaml", "own.yaml"])
+def test_a_config_that_aliases_make_huge_is_refused(refuse, own, script, file):
+    laughs = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+    (own / "own" / file).write_text("a: &a [x]\n" + laughs)
+    refuse(script, "--config-dir=own", "experiment=own_claim", says=(file, "is refused: with its aliases"))
+    (own / "own" / file).write_text("base: &base {lr: 0.1}\nother:\n  <<: *base\nboth: [*base, *base]\n")
+    check_size(own / "own" / file)
 
 
 def test_a_misspelt_model_of_ones_own_is_recognised(refuse, own):

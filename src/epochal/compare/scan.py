@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from epochal.compare.records import STATUSES, Record, Skipped, Value, own_file, printable, usable_number
-from epochal.config.compose import flat
+from epochal.config.compose import check_size, flat
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
 
@@ -136,6 +136,7 @@ def _record(folder: Path, known: Record | None) -> Record | str:
 def _config(path: Path) -> dict[str, Value] | str:
     """Every key of a config.yaml, dotted, or what is wrong with it."""
     try:
+        check_size(path)
         config = yaml.load(path.read_bytes(), yaml.CSafeLoader)
         if not isinstance(config, dict) or not all(isinstance(config.get(g), dict) for g in ("model", "dataset")):
             return "not a run of Epochal: its config.yaml has no model and dataset"
@@ -170,6 +171,7 @@ def plain_value(value: Any) -> Value:
 def _typed(path: Path) -> tuple[str, ...]:
     """The overrides in an overrides.yaml."""
     try:
+        check_size(path)
         overrides = yaml.load(path.read_bytes(), yaml.CSafeLoader)
     except Exception:  # as in a config.yaml
         return ()

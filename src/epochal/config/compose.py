@@ -7,6 +7,7 @@ user's own, which every function here includes.
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import epochal
 from epochal.core.errors import ConfigError
+
+ALIAS = re.compile(rb"(?:^|[\s\[{,:-])\*\w|[\[{]\s*[\[{]\s*[\[{]")  # in YAML; or a list in a list in a list
+MOST_VALUES, MOST_BYTES = 100_000, 1_000_000  # of a YAML file with aliases, when they are written out
 
 _own_folders: tuple[str, ...] | None = None  # of the command that runs in this process; None in a worker process
 
@@ -26,9 +30,53 @@ def conf_folder() -> Path:
 
 
 def use_folders(paths: Iterable[str]) -> None:
-    """Sets the folders of the user's own configs, `file:///...` or `pkg://...`; a plugin of ours gives them to Hydra."""
+    """Sets the folders of the user's own configs, `file:///...` or `pkg://...`; a plugin of ours gives them to Hydra.
+
+    Raises:
+        ConfigError: See `check_size`.
+    """
     global _own_folders
     _own_folders = tuple(paths)
+    for path in _own_folders:
+        if path.startswith("file://"):
+            folder = Path(path.removeprefix("file://"))
+            for file in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")):
+                check_size(file)
+
+
+def check_size(file: Path) -> None:
+    """Refuses a small YAML file that aliases make huge (a "billion laughs"), before anything writes it out.
+
+    Raises:
+        ConfigError: If it has aliases, or deep nesting, and more than MOST_BYTES or MOST_VALUES.
+        OSError: If it cannot be read.
+    """
+    import yaml
+
+    text = file.read_bytes()
+    if not ALIAS.search(text):
+        return
+    sizes: dict[int, float] = {}
+
+    def size(node: yaml.Node) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = float("inf")  # if it contains itself
+            parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+            sizes[id(node)] = 1 + (len(parts) / 100 if isinstance(node, yaml.ScalarNode) else sum(map(size, parts)))
+        return sizes[id(node)]
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader) if len(text) <= MOST_BYTES else None
+        huge = len(text) > MOST_BYTES or (root is not None and size(root) > MOST_VALUES)
+    except yaml.YAMLError:  # whoever reads it says what is wrong
+        return
+    except RecursionError:
+        huge = True
+    if huge:
+        raise ConfigError(
+            f"{file} is refused: with its aliases written out it has more than {MOST_VALUES:,} values, or is nested too "
+            "deeply, which no config is."
+        )
 
 
 def own_folders() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from epochal.config.allowlist import check_resolved
-from epochal.config.compose import plain
+from epochal.config.compose import check_size, plain
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import absolute_if_there, expanded, relative, slug, write_atomically
 
@@ -124,7 +124,10 @@ class Run:
             ConfigError: If it cannot be read.
         """
         try:
+            check_size(self.folder / "config.yaml")
             content = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
+        except ConfigError:
+            raise
         except Exception as error:  # whatever YAML's parser raises, the file is at fault
             raise ConfigError(f"{self.folder / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}.") from error
         for group in GROUPS:
@@ -136,6 +139,8 @@ class Run:
     def overrides(self) -> list[str]:
         """The overrides that the run was started with; none where the file is missing."""
         file = self.folder / "overrides.yaml"
+        if file.is_file():
+            check_size(file)
         return [str(override) for override in OmegaConf.load(file)] if file.is_file() else []
 
     def summary(self) -> dict[str, Any]:
