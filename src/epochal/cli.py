@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"train": train, "evaluate": evaluate, "compare": compare}
     name = given[0] if given else "--help"
+    print_anything()
     if name in ("-h", "--help"):
         print(HELP, end="")
     elif name == "--version":

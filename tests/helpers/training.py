@@ -60,43 +60,20 @@ def train_until_killed(overrides: tuple[str, ...], kill_after: int | None, where
     train(*overrides, callbacks=(killer,))
 
 
-def in_new_process(function: Any, *arguments: Any) -> int:
-    """Its exit code; minus the signal if one ended it. Imports are paid once, by the server that forks."""
+def in_new_process(function: Any, *arguments: Any, seconds: float | None = None) -> int:
+    """Its exit code; minus the signal if one ended it. Imports are paid once, by the server that forks.
+
+    Args:
+        function, arguments: What the process calls.
+        seconds: After which it is killed; None lets it end.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["epochal.training.build", "epochal.cli", "torch.utils.flop_counter"])
     process = context.Process(target=function, args=arguments)
     process.start()
+    process.join(seconds)
+    if seconds is not None and process.is_alive():
+        process.kill()
     process.join()
     assert process.exitcode is not None
     return process.exitcode
-
-
-# moments around the saving of a pair of checkpoints: before last.ckpt is there, before the link and before best.ckpt is
-# replaced, and after it
-SAVING = {
-    "before last": ("replace", "last.ckpt", 0),
-    "before link": ("link", "", 0),
-    "before best": ("replace", "best.ckpt", 0),
-    "after best": ("replace", "best.ckpt", 1),
-}
-
-
-def train_until_killed_saving(overrides: tuple[str, ...], moment: str, saves: int) -> None:
-    """Trains in this process, which kills itself at this moment (see `SAVING`) of its so many-th better checkpoint."""
-    import torch
-
-    torch.set_num_threads(1)
-    name, target, after = SAVING[moment]
-    real, left = getattr(os, name), [saves]
-
-    def dying(source: Any, destination: Any, *rest: Any, **named: Any) -> Any:
-        ours = Path(destination).parent.name == "checkpoints" and Path(destination).name.endswith(target)
-        left[0] -= ours
-        if after and ours:
-            real(source, destination, *rest, **named)
-        if ours and not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return None if after and ours else real(source, destination, *rest, **named)
-
-    setattr(os, name, dying)
-    train(*overrides)

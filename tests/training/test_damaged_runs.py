@@ -145,7 +145,8 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(what, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "call", ["pathlib.Path.mkdir", "omegaconf.OmegaConf.save", "epochal.training.run_folder.write_atomically"]
+    "call",
+    ["pathlib.Path.mkdir", "epochal.training.resume.write_atomically", "epochal.training.run_folder.write_atomically"],
 )
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(call, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()

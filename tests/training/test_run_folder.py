@@ -128,11 +128,11 @@ def test_the_newest_unfinished_run_of_the_same_config_is_found(tmp_path):
     newer = leave(1, "running")
     leave(1, "finished")
     leave(2, "stopped")
-    found = newest_unfinished(tmp_path, composed("seed=1", "resume=auto"), claim=True)
+    found = newest_unfinished(tmp_path, composed("seed=1", "resume=auto"))
     assert found is not None
     assert found.folder == newer.folder
-    assert newest_unfinished(tmp_path, composed("seed=3"), claim=True) is None
-    assert newest_unfinished(tmp_path, composed("seed=1", "optimizer.lr=0.1"), claim=True) is None
+    assert newest_unfinished(tmp_path, composed("seed=3")) is None
+    assert newest_unfinished(tmp_path, composed("seed=1", "optimizer.lr=0.1")) is None
 
 
 def test_a_summary_has_no_nan_and_is_never_half_written(tmp_path):
@@ -149,3 +149,24 @@ def test_names_become_fit_for_folders():
 def logger_in(folder: Path) -> RunLogger:
     run = Run(folder)
     return RunLogger(run, examples_per_step=32, steps_per_epoch=5)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path):
+    run = Run.create(tmp_path, "x")
+    kept = [run.folder / ".lock", run.folder / "metrics.csv", run.folder / ".mine", run.best, run.pictures / "a.png"]
+    left = [
+        run.folder / ".metrics.csv.0badcafe",
+        run.best.with_name(".best.ckpt.part"),
+        run.pictures / ".a.txt.01234567",
+    ]
+    for file in (*kept, *left):
+        file.touch()
+    run.sweep()
+    assert all(file.exists() for file in kept) and not any(file.exists() for file in left)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "5", '"finished"', "null", "\ufeff{}", "[" * 100_000])
+def test_a_summary_that_is_none_counts_as_missing(content, tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "summary.json").write_text(content)
+    assert run.summary() == {}

@@ -16,7 +16,7 @@ from epochal.compare.comparison import Comparison
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import print_anything, verbatim
+from epochal.core.format import print_anything, say, verbatim
 from epochal.core.program import command_line
 from epochal.plots.vega import save
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(parse(given), Console())
     except EpochalError as error:
-        print(error, file=sys.stderr, flush=True)
+        say(str(error))
         sys.exit(error.exit_status)
 
 

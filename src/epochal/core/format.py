@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epochal.core.metrics import find
+from epochal.core.multirun import in_grid
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -92,15 +95,29 @@ def _digits(value: float, places: int) -> str:
     return f"{value:,.{places}f}" if places >= 0 else f"{value:.3g}"
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
+
+
+def printable(value: Any) -> Any:
+    """The value, and all within it, without control characters: a stranger's run must not command the terminal."""
+    if isinstance(value, str):
+        return CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value
+
+
 def verbatim(*parts: object) -> Text:
     """What rich prints as it stands: nothing in a name, label or path is markup, such as `[red]`, `[/INST]` or `:cat:`.
+
+    Control characters, which would command the terminal, are replaced.
 
     Args:
         parts: Joined; one in a style of its own is a pair (text, style).
     """
     from rich.text import Text
 
-    return Text.assemble(*(part if isinstance(part, tuple) else str(part) for part in parts))
+    return Text.assemble(*((printable(p[0]), p[1]) if isinstance(p, tuple) else printable(str(p)) for p in parts))
 
 
 def cell_width(text: str) -> int:
@@ -122,13 +139,40 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
+class Pipe(io.FileIO):
+    """Standard output or error. Where its reader has ended, as after `| head`, the command goes on without a word to it."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if self.fileno() == 1 and not in_grid():  # each run of a grid would say it
+                say("Nobody reads the output any more; the command goes on without it.")
+            return len(content)
+
+
 def print_anything() -> None:
-    """Makes standard output and error replace characters that their encoding lacks by question marks, without an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """Prepares standard output and error for anything: characters that their encoding lacks, and readers that end.
+
+    The former become question marks.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors="replace")
+        if stream is not getattr(sys, f"__{name}__") or os.name == "nt":  # somebody collects the output; no such pipes
+            continue
+        stream.flush()
+        buffer = io.BufferedWriter(Pipe(stream.fileno(), "w", closefd=False))
+        now = stream.line_buffering, stream.write_through
+        again = io.TextIOWrapper(
+            buffer, encoding=stream.encoding, errors="replace", line_buffering=now[0], write_through=now[1]
+        )
+        setattr(sys, name, again)
 
 
 def say(text: str) -> None:
-    """Prints to standard error at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints to standard error at once, without control characters."""
+    print(printable(text), file=sys.stderr, flush=True)

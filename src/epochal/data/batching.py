@@ -56,6 +56,7 @@ class BatchOrder(Sampler[BatchIndices]):
         lengths: (count,) lengths of the rows. If given, rows of similar length share a batch, which keeps padding
             small: all rows are sorted if shuffle is False, else those within pools of `POOL` batches, so that epochs
             have different batches.
+        once: The epoch counts nowhere: a test comes after any number of epochs, or after none where a run is evaluated.
     """
 
     def __init__(
@@ -69,15 +70,16 @@ class BatchOrder(Sampler[BatchIndices]):
         rank: int = 0,
         world: int = 1,
         lengths: Tensor | None = None,
+        once: bool = False,
     ) -> None:
         self.lengths = lengths
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self.first, self.rank, self.world = first, rank, world
-        self.epoch = 0
+        self.epoch, self.once = 0, once
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
-        self.epoch = epoch
+        self.epoch = 0 if self.once else epoch
 
     def __len__(self) -> int:
         return self.count // self.batch_size if self.shuffle else -(-self.count // self.batch_size)

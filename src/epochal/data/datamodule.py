@@ -208,6 +208,7 @@ class DataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
             lengths=self.lengths(split) if by_length else None,
+            once=split == "test",
         )
         return Loader(rows, order)
 

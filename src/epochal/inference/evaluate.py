@@ -32,6 +32,7 @@ from epochal.tasks.visuals import explain
 from epochal.training.console import rows_table, show_examples, show_texts
 from epochal.training.factories import make_data
 from epochal.training.loggers.files import save_artifacts
+from epochal.training.resume import trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import make_trainer
 
@@ -77,7 +78,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     rebuilt = rebuild(config)
     task, data = rebuilt.task, rebuilt.data
     for note in rebuilt.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(verbatim(note), highlight=False, soft_wrap=True)
     if config.prompt is not None:
         task.trainer, rebuilt.trainer.datamodule = rebuilt.trainer, data  # type: ignore[attr-defined]  # as in a test
         task.to(rebuilt.trainer.strategy.root_device).eval()
@@ -99,7 +100,7 @@ def show(rebuilt: Rebuilt, metrics: Mapping[str, float], console: Console) -> No
     """Prints metrics, the table by class, examples and texts."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
-        table.add_row(name, f"[bold]{number_text(name, value)}[/]")
+        table.add_row(verbatim(name), f"[bold]{number_text(name, value)}[/]")
     title = verbatim(f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}")
     console.print(Panel(table, title=title, title_align="left", expand=False, border_style="cyan"))
     artifacts = rebuilt.task.artifacts
@@ -150,10 +151,10 @@ def rebuild(config: DictConfig) -> Rebuilt:
         choose_data(saved, config)
     data = make_data(saved.config, saved.data)  # pixels are normalised and text is tokenized as in training
     inputs, outputs = data.specs(saved.config.task.name)
-    if not other and config.prompt is None:  # a text goes on without the data
-        check_unchanged(saved, data, outputs)
+    notes = [] if other or config.prompt is not None else check_unchanged(saved, data, outputs)
     check_specs(saved, inputs, outputs)
-    notes = match_classes(saved, data, outputs) if other else []
+    if other:
+        notes = match_classes(saved, data, outputs)
     if config.checkpoint is None and config.run == "latest":
         notes.insert(0, f"The newest finished run is {relative(saved.folder)}.")
     task = saved.task()
@@ -180,12 +181,20 @@ def choose_data(saved: SavedRun, config: DictConfig) -> None:
     saved.config.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
 
 
-def check_unchanged(saved: SavedRun, data: DataModule, outputs: Outputs) -> None:
-    """Raises ConfigError where the run's own data changed since: rows that it learned from could be in the test part."""
-    known = Run(saved.folder).summary().get("data_fingerprint")
+def check_unchanged(saved: SavedRun, data: DataModule, outputs: Outputs) -> list[str]:
+    """Compares the run's own data with what it learned from.
+
+    Returns:
+        What the user should know: that nothing is known of it.
+
+    Raises:
+        ConfigError: If the data changed since: rows that it learned from could be in the test part.
+    """
+    known = trained_on(Run(saved.folder), saved.checkpoint)
     same_classes = not isinstance(outputs, Classes | StepLabels) or outputs == saved.outputs
     if known in (None, data.fingerprint) and same_classes:
-        return
+        unknown = "This checkpoint does not tell which data it learned from, so the test part may hold some of it."
+        return [unknown] if known is None else []
     name = saved.config.dataset.name
     path = " dataset.path=<file or folder>" if saved.config.dataset.get("path") else ""
     raise ConfigError(

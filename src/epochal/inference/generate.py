@@ -7,12 +7,12 @@ import re
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.panel import Panel
-from rich.text import Text
 from torch import nn
 
 from epochal.config.instantiate import parameters
 from epochal.config.schema import wrong_numbers
 from epochal.core.errors import ConfigError
+from epochal.core.format import verbatim
 from epochal.tasks import Task
 from epochal.tasks.base import AnswersPrompts
 from epochal.training.factories import make_task
@@ -52,7 +52,7 @@ def print_response(task: Task, prompt: str, console: Console) -> None:
     """
     for text in respond(task, prompt):
         title = answering(task).response_name
-        console.print(Panel(Text(text), title=title, title_align="left", border_style="cyan"))
+        console.print(Panel(verbatim(text), title=title, title_align="left", border_style="cyan"))
 
 
 def set_options(config: DictConfig, given: DictConfig) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epochal.core.format import verbatim
 from epochal.plots.images import check_images, to_picture
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def grid_in_terminal(
     from rich.columns import Columns
     from rich.console import Group
     from rich.constrain import Constrain
-    from rich.text import Text
 
     check_images(images, captions, highlight)
     shrink = math.ceil(max(images.shape[2:]) / 16)
@@ -63,6 +63,6 @@ def grid_in_terminal(
     cells = []
     for index, image in enumerate(images):
         style = "" if highlight is None else "red" if highlight[index] else "green"
-        caption = [] if captions is None else [Text(captions[index], style)]
+        caption = [] if captions is None else [verbatim((captions[index], style))]
         cells.append(Group(image_in_terminal(np.asarray(to_picture(image).reduce(shrink))), *caption, ""))
     return Constrain(Columns(cells, padding=(0, 2), width=width), columns * (width + 2))

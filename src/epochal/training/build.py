@@ -29,14 +29,14 @@ from epochal.tasks import Task
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
-from epochal.training.console import Terminal, show_panel
+from epochal.training.console import show_panel
 from epochal.training.cost import count_flops, git_commit, reset_peak_memory
 from epochal.training.duration import length_of
 from epochal.training.factories import make_data, make_loggers, make_task, optional_callbacks
 from epochal.training.job import Job
 from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import wandb_id
-from epochal.training.resume import last_checkpoint, new_run, rank, resumed
+from epochal.training.resume import last_checkpoint, new_run, rank, resumed, trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, load_matching_weights, parent_of
@@ -59,9 +59,10 @@ def build(
     Raises:
         ConfigError: With every conflict in one message, before any work.
     """
-    console = console or Terminal(quiet=in_grid())  # one of many runs prints a line at its end
+    console = console or Console(quiet=in_grid())  # one of many runs prints a line at its end
     quiet()
     reset_peak_memory()
+    auto = config.resume == "auto"
     config, run = resumed(config, overrides)
     checkpoint = last_checkpoint(run) if run is not None else None
     validate(config)
@@ -77,7 +78,9 @@ def build(
     if config.compile:
         model.compile()
     check_lengths(config, data)
-    with opened(run, config, overrides, data) as run:
+    if run is not None:
+        check_data(config, data, run, checkpoint)
+    with opened(run or new_run(config, overrides, auto=auto), fresh=run is None) as run:
         loggers = make_loggers(config, run, resuming=checkpoint is not None)
         known = known_values(config, run, data, model, parent, flops=flops, wandb_id=wandb_id(loggers))
         step = checkpoint["global_step"] if checkpoint else 0
@@ -125,20 +128,17 @@ def make_network(
     return model
 
 
-@contextmanager
-def opened(run: Run | None, config: DictConfig, overrides: Sequence[str], data: DataModule) -> Iterator[Run]:
-    """The folder of the run that is resumed, or a new one; if the run cannot start, a new folder is removed again.
-
-    Raises:
-        ConfigError: If the data changed since the run began.
-    """
-    fresh = run is None
-    if run is None:
-        run = new_run(config, overrides)
-    elif run.summary().get("data_fingerprint") not in (None, data.fingerprint):
+def check_data(config: DictConfig, data: DataModule, run: Run, checkpoint: dict[str, Any] | None) -> None:
+    """Raises ConfigError if the data changed since a run began."""
+    if trained_on(run, checkpoint) not in (None, data.fingerprint):
         raise ConfigError(
             f"The data of dataset={config.dataset.name} changed since {run.folder.name} began; start anew."
         )
+
+
+@contextmanager
+def opened(run: Run, *, fresh: bool) -> Iterator[Run]:
+    """A run that is about to start; if it cannot, its folder is removed again, or released where it was there before."""
     try:
         yield run
     except BaseException as error:
@@ -172,6 +172,7 @@ def make_record(
         extra=lambda: {
             "config": plain(config),
             "data": data.state(),
+            "data_fingerprint": data.fingerprint,
             "specs": [to_plain(spec) for spec in data.specs(config.task.name)],
         },
     )
@@ -198,6 +199,7 @@ def known_values(
         "flops": flops,
         "git_commit": git_commit(),
         "versions": {"epochal": epochal.__version__} | {name: version(name) for name in ("torch", "pytorch-lightning")},
+        "sizes": data.sizes(),
         "data_fingerprint": data.fingerprint,
         "wandb_id": wandb_id,
     }

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
 from epochal.core.files import relative as relative
-from epochal.core.format import duration_text, number_text, say, short, verbatim
+from epochal.core.format import duration_text, number_text, short, verbatim
 from epochal.core.program import command_line, typed
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
     from epochal.training.job import Job
 
 LINES = 24  # of a text in the terminal
-
-
-class Terminal(Console):
-    """Rich's Console; where the reader of a pipe has ended, as after `| head`, the training goes on without a word to it."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        say("Nobody reads the output any more; the run goes on without it.")
 
 
 def show_panel(
@@ -67,16 +56,15 @@ def show_panel(
 def show_report(job: Job) -> None:
     """Prints how the run went as a table, draws its curves, and shows the line to type next."""
     console, summary = job.console, job.run.summary()
-    save_curves(job.run)
     table = Table(title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in summary["metrics"].items():
         if name.startswith("test/"):
-            table.add_row(name, f"[bold]{number_text(name, value)}[/]")
+            table.add_row(verbatim(name), f"[bold]{number_text(name, value)}[/]")
     if "train/loss" in summary["metrics"]:
         table.add_row("train/loss", number_text("train/loss", summary["metrics"]["train/loss"]))
     if best := summary["best"].get("metric"):
         value, step = summary["best"]["value"], summary["best"]["step"]
-        table.add_row(best, f"{number_text(best, value)} (best, at step {step:,})")
+        table.add_row(verbatim(best), f"{number_text(best, value)} (best, at step {step:,})")
     table.add_row("parameters", f"{summary['parameters']:,}")
     if summary["flops"]:
         table.add_row("FLOPs", f"{summary['flops']:,} an example, forward")
@@ -130,7 +118,7 @@ def show_texts(console: Console, texts: dict[str, str]) -> None:
             end = max((number for number, line in enumerate(lines[:LINES]) if not line), default=LINES)
             left = len(lines) - end
             lines = [*lines[:end], "", f"and {left:,} more lines in the file {name}.txt"]
-        panel = Panel(Text("\n".join(lines)), title=verbatim(name), title_align="left", border_style="dim")
+        panel = Panel(verbatim("\n".join(lines)), title=verbatim(name), title_align="left", border_style="dim")
         console.print(panel)
 
 

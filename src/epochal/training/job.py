@@ -21,7 +21,7 @@ from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.record import Record
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
-from epochal.training.console import show_report
+from epochal.training.console import save_curves, show_report
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
 
@@ -71,6 +71,8 @@ class Job:
     def report(self) -> None:
         """Marks the run as finished in its summary, and prints the results."""
         with self._interruptible():
+            if self.trainer.is_global_zero:
+                save_curves(self.run)  # before the run counts as finished, which it stays
             self.record.write(self.trainer, "finished")
         if self.trainer.is_global_zero:
             show_report(self)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,8 +16,8 @@ from rich.console import Console
 from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.compose import plain
 from epochal.config.validate import wrong_roles
-from epochal.core.errors import ConfigError, EpochalError
-from epochal.core.files import relative
+from epochal.core.errors import ConfigError
+from epochal.core.files import one_at_a_time, relative, write_atomically
 from epochal.core.format import say, verbatim
 from epochal.core.multirun import in_grid
 from epochal.training.checkpoint_io import read_checkpoint
@@ -24,12 +28,14 @@ from epochal.training.run_folder import (
     current_layout,
     newest_finished,
     newest_unfinished,
+    not_writable,
     run_name,
     runs_folder,
 )
 from epochal.training.trainer import settle_rank
 
 NAMED = 4  # edited keys in a sentence
+LEASE = 120  # seconds; an NFS server keeps the locks of a machine that crashed for 90
 
 
 def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Run | None]:
@@ -43,11 +49,10 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
     if config.resume is None:
         return config, None
     if config.resume == "auto":
-        run = newest_unfinished(runs_folder(config), config, claim=rank() == 0)
+        run = newest_unfinished(runs_folder(config), config)
         if run is None:
-            if in_grid() and (held := newest_unfinished(runs_folder(config), config, claim=False)):
-                raise EpochalError(f"{relative(held.folder)} is being trained by another process.")
             return config, None
+        claim(run)
         typed = [
             child._target_
             for group in (config.callbacks, config.logger)
@@ -74,11 +79,43 @@ def resumed(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, R
     others = [o for o in overrides if not o.startswith(("resume=", "allow=", "hydra."))]
     if others:
         raise ConfigError(f"resume={config.resume} goes on with that run as it was; leave out {' '.join(others)}.")
-    if run.summary().get("status") == "finished":
-        raise ConfigError(f"{config.resume} is finished: there is nothing to resume.")
-    if rank() == 0 and not run.claim():
-        raise ConfigError(f"{config.resume} is being trained by another process.")
+    claim(run)
     return saved, run
+
+
+def claim(run: Run) -> None:
+    """Locks a run that is to go on, for this process and those that train with it.
+
+    Raises:
+        ConfigError: If another process trains it, or it has finished.
+    """
+    if rank() == 0 and not run.claim():
+        _wait(run)
+    if run.summary().get("status") == "finished":
+        run.release()
+        raise ConfigError(f"{relative(run.folder)} is finished: there is nothing to resume.")
+    if rank() == 0:
+        run.sweep()
+
+
+def _wait(run: Run) -> None:
+    """Waits a little for a run that a process on another machine holds: of one that crashed, the lock ends soon.
+
+    Raises:
+        ConfigError: If it is still held then.
+    """
+    host = run.lock.holder()[1]
+    if host == socket.gethostname():
+        raise ConfigError(f"{run.in_use()}; it can be resumed when that has ended.")
+    say(f"{run.in_use()}; waiting up to {LEASE} seconds, in case that machine has crashed.")
+    end = time.monotonic() + LEASE
+    while time.monotonic() < end:
+        if run.claim():
+            return
+        time.sleep(1)
+    raise ConfigError(
+        f"{run.in_use()}; where that machine is no longer running, delete {relative(run.lock.path)} and resume again."
+    )
 
 
 def last_checkpoint(run: Run) -> dict[str, Any] | None:
@@ -100,6 +137,12 @@ def last_checkpoint(run: Run) -> dict[str, Any] | None:
         else:
             remedy = f"{best} is whole: copied over {last}, the run goes on from step {step:,}."
         raise ConfigError(f"{error} {remedy}") from error
+
+
+def trained_on(run: Run | None, checkpoint: dict[str, Any] | None) -> str | None:
+    """The fingerprint of the data that a run learned from, as its checkpoint or else `summary.json` has it."""
+    kept = checkpoint["epochal"].get("data_fingerprint") if checkpoint is not None else None  # not in version 0.1
+    return kept or (run.summary().get("data_fingerprint") if run is not None else None)
 
 
 def check_saved(config: DictConfig, allowed: tuple[str, ...], trusted: Sequence[str] = ()) -> None:
@@ -151,16 +194,44 @@ def finished_before(config: DictConfig) -> Run | None:
     return run
 
 
-def new_run(config: DictConfig, overrides: Sequence[str]) -> Run:
-    """A new folder with the config in it; on other ranks a placeholder, until rank zero broadcasts its folder."""
+def new_run(config: DictConfig, overrides: Sequence[str], *, auto: bool = False) -> Run:
+    """A new folder with the config in it; on other ranks a placeholder, until rank zero broadcasts its folder.
+
+    Args:
+        config: Resolved.
+        overrides: As typed.
+        auto: Whether the same run would have been resumed.
+
+    Raises:
+        ConfigError: If the folder cannot be written; with `auto`, if the same run has begun meanwhile.
+    """
     parent = runs_folder(config)
     if rank() != 0:
         return Run(parent / "of-rank-zero")
-    run = Run.create(parent, run_name(config))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(parent / ".new.lock") if auto else nullcontext():
+            if auto:
+                check_alone(parent, config)
+            return _written(Run.create(parent, run_name(config)), config, overrides)
+    except OSError as error:
+        raise not_writable(parent, error) from error
+
+
+def check_alone(parent: Path, config: DictConfig) -> None:
+    """Raises ConfigError if another process has begun the same run since this one looked for runs to resume."""
+    if run := newest_unfinished(parent, config) or newest_finished(parent, config):
+        raise ConfigError(
+            f"The same run was begun at the same time: {run.in_use()}; it can be resumed when that has ended."
+        )
+
+
+def _written(run: Run, config: DictConfig, overrides: Sequence[str]) -> Run:
+    """The new run, locked and with its configs in its folder; the folder is removed again where they cannot be written."""
     try:
         run.claim()
-        OmegaConf.save(config, run.folder / "config.yaml")
-        OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / "overrides.yaml")
+        write_atomically(run.folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+        write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(config))  # last: it makes the folder a run's
     except OSError as error:
         sentence = run.explained(error)
         run.discard()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from epochal.config.allowlist import check_resolved
 from epochal.config.compose import check_size, plain
 from epochal.core.errors import ConfigError, EpochalError
-from epochal.core.files import absolute_if_there, expanded, relative, slug, write_atomically
+from epochal.core.files import Lock, absolute_if_there, expanded, relative, slug, write_atomically
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 ENDED = ("finished", "pruned")
@@ -23,6 +24,7 @@ LOGGERS = {  # of version 0.1
     "wandb": "epochal.training.loggers.Wandb",
     "tensorboard": "epochal.training.loggers.TensorBoard",
 }
+UNFINISHED = re.compile(r"\..+\.([0-9a-f]{8}|part)")  # files that are written, before they take their names
 # keys in which two configs of the same run may differ
 VOLATILE = ("resume", "allow", "logger", "output_dir", "threads", "launcher", "sweep", "claim", "budgets")
 
@@ -31,8 +33,8 @@ class Run:
     """A run's folder: `config.yaml`, `overrides.yaml`, `metrics.csv`, `summary.json`, `checkpoints/`, `pictures/`."""
 
     def __init__(self, folder: Path) -> None:
-        self._lock: Any = None
         self.move(folder)
+        self.lock = Lock(folder / ".lock")  # held by the process of rank zero, which does not move
 
     def move(self, folder: Path) -> None:
         """Sets another folder, such as rank zero's."""
@@ -65,9 +67,7 @@ class Run:
                     raise
                 return run
         except OSError as error:
-            raise ConfigError(
-                f"The outputs folder {parent} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
-            ) from error
+            raise not_writable(parent, error) from error
         raise ConfigError(f"{parent} has ten thousand runs of this second.")
 
     @classmethod
@@ -78,6 +78,10 @@ class Run:
             ConfigError: If the path is no run folder.
         """
         folder = expanded(str(path)).absolute()
+        if folder.is_file():
+            raise ConfigError(
+                f"{path} is a file; a run is given by its folder, which has config.yaml and checkpoints in it."
+            )
         if not folder.is_dir():
             raise ConfigError(f"There is no run folder {path}.")
         if not (folder / "config.yaml").is_file():
@@ -103,19 +107,32 @@ class Run:
         return None
 
     def claim(self) -> bool:
-        """Locks the run for this process; False if another living process holds it."""
-        from filelock import FileLock, Timeout
+        """Locks the run for this process; False if another living process holds it.
 
-        self._lock = FileLock(self.folder / ".lock")
+        Raises:
+            ConfigError: If the folder cannot be written.
+        """
         try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        return True
+            return self.lock.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"{relative(self.folder)} cannot be written ({error.strerror}), so that the run cannot go on there."
+            ) from error
+
+    def sweep(self) -> None:
+        """Removes the unfinished files that a killed process left; only for who has locked the run."""
+        for folder in (self.folder, self.best.parent, self.pictures):
+            for file in folder.glob(".*"):
+                if UNFINISHED.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
+
+    def in_use(self) -> str:
+        """A sentence about the process that holds the run."""
+        process, host = self.lock.holder()
+        return f"{relative(self.folder)} is being trained by process {process} on {host}"
 
     def release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        self.lock.release()
 
     def config(self) -> DictConfig:
         """The resolved config.
@@ -146,12 +163,19 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """`summary.json`; empty where it is missing or broken."""
         try:
-            return json.loads((self.folder / "summary.json").read_text())
-        except (OSError, ValueError):
+            content = json.loads((self.folder / "summary.json").read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return content if isinstance(content, dict) else {}
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomically(self.folder / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+
+
+def not_writable(outputs: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The outputs folder {outputs} cannot be written ({error.strerror}); choose another with output_dir=<folder>."
+    )
 
 
 def current_layout(content: dict[Any, Any]) -> DictConfig:
@@ -170,21 +194,14 @@ def current_layout(content: dict[Any, Any]) -> DictConfig:
     return OmegaConf.create(content)
 
 
-def newest_unfinished(parent: Path, config: DictConfig, *, claim: bool) -> Run | None:
-    """The newest unfinished run of the same config.
+def newest_unfinished(parent: Path, config: DictConfig) -> Run | None:
+    """The newest unfinished run of the same config, whether or not a process trains it.
 
     Args:
         parent: The folder of runs.
         config: As composed.
-        claim: Lock it, and pass over runs that another living process holds.
     """
-    for run in same_runs(parent, config):
-        if run.summary().get("status") in ENDED or (claim and not run.claim()):
-            continue
-        if run.summary().get("status") not in ENDED:  # who had it until now may just have finished
-            return run
-        run.release()
-    return None
+    return next((run for run in same_runs(parent, config) if run.summary().get("status") not in ENDED), None)
 
 
 def newest_finished(parent: Path, config: DictConfig) -> Run | None:

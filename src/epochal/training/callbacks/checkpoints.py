@@ -98,6 +98,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     def _link_best(self) -> None:
         """Makes `best.ckpt` the same file as `last.ckpt`."""
+        if self.run.best.exists() and self.run.best.samefile(self.run.last):  # replacing a link by itself leaves both
+            return
         link = self.run.best.with_name(".best.ckpt.part")
         link.unlink(missing_ok=True)
         try:

@@ -6,7 +6,6 @@ import netrc
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
@@ -17,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from epochal.config.compose import plain
 from epochal.core.errors import ConfigError
+from epochal.core.format import say
 from epochal.tasks.artifacts import Artifacts
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import VOLATILE, Run
@@ -73,7 +73,7 @@ class Wandb(ArtifactLogger):
             except wandb.Error as error:
                 if mode != "online":
                     raise
-                print(f"W&B cannot be reached ({error}); this run is logged into its own folder.", file=sys.stderr)
+                say(f"W&B cannot be reached ({error}); this run is logged into its own folder.")
                 experiment = self._init("offline")
             experiment.define_metric("step")
             experiment.define_metric("*", step_metric="step")
