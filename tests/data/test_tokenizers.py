@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import unicodedata
 
 import pytest
 
@@ -221,6 +222,53 @@ def test_byte_pairs_take_the_place_of_words_where_there_are_no_spaces(texts, kin
     assert made.kind == kind and (UNKNOWN not in made.encode(texts[0]))
     note = tokenizers.note("word", made, [made.encode(texts[0])])
     assert ("dataset.tokenizer=bpe takes the place of word" in note) == (kind == "bpe")
+
+
+@pytest.mark.parametrize("vocab_size", [100, 260])
+def test_byte_pairs_that_were_chosen_for_the_user_need_a_vocabulary(vocab_size):
+    with pytest.raises(ConfigError, match="tokenizer=bpe takes the place of word, and dataset.vocab_size=.* too small"):
+        tokenizers.learn_or_restore("word", None, ["这部电影太无聊了"], vocab_size=vocab_size)
+
+
+LANGUAGES = {
+    "Korean": "정말 재미있는 영화였다! 또 보고 싶다.",
+    "Chinese": "这部电影非常好看，我很喜欢。",
+    "Japanese": "この映画はとても面白かった。カタカナも。",
+    "Hindi": "यह फिल्म बहुत अच्छी है।",
+    "Arabic": "هذا الفِيلم رائع جدًّا، شكرا!",
+    "Hebrew": "הסרט הזה נפלא מאוד.",
+    "Thai": "ภาพยนตร์เรื่องนี้ดีมาก",
+    "Russian": "Очень хороший фильм.",
+    "accents, composed": "für déjà vu naïve Größe",
+    "accents, apart": "fu\u0308r de\u0301ja\u0300 vu",
+    "emoji": "👍🏽 🎉 👩‍👩‍👧 ❤️ 🇰🇷",
+    "both directions": "film هذا 3 סרט 영화",
+    "old and rare": "𠮷野家 𝒳 𐍈 ﷽",
+}
+
+
+@pytest.mark.parametrize("text", LANGUAGES.values(), ids=LANGUAGES)
+@pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("reserved", [0, RESERVED])
+def test_a_text_of_any_language_comes_back_as_it_was(text, kind, reserved):
+    if reserved:
+        made = tokenizers.learn(kind, [text] * 3, vocab_size=400)
+    else:
+        learned = {"character": Characters.learn(text), "byte": Bytes()}
+        made = learned.get(kind) or BytePairs.learn([text] * 3, vocab_size=400)
+    again = tokenizers.restore(kind, made.vocabulary, reserved)
+    assert again.decode(again.encode(text)) == text
+    assert UNKNOWN not in again.encode(text) or not reserved
+
+
+@pytest.mark.parametrize("text", LANGUAGES.values(), ids=LANGUAGES)
+def test_words_of_any_language_are_known_and_lose_spaces_and_capitals_alone(text):
+    made = tokenizers.learn_or_restore("word", None, [text], vocab_size=1000)
+    ids = made.encode(text)
+    assert UNKNOWN not in ids and made.decode(ids) == made.as_decoded(text)
+    assert "".join(made.decode(ids).split()) == "".join(text.lower().split())
+    starts = [made.decode([token])[:1] for token in ids if made.kind == "word"]
+    assert len(ids) > 1 and not any(unicodedata.category(start).startswith("M") for start in starts)
 
 
 def test_many_unknown_tokens_are_told_with_their_share():

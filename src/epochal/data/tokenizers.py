@@ -275,6 +275,12 @@ def learn_or_restore(
         unspaced, letters = re.compile(f"[{UNSPACED}]"), re.compile(r"\w")
         if 2 * sum(len(unspaced.findall(text)) for text in texts) > sum(len(letters.findall(text)) for text in texts):
             kind = "bpe"
+            if vocab_size <= 256 + RESERVED:
+                raise ConfigError(
+                    "Most texts have no spaces between words, so dataset.tokenizer=bpe takes the place of word, and "
+                    f"dataset.vocab_size={vocab_size} is too small for it: {256 + RESERVED} are taken before the first "
+                    "pair is learned. Give a few thousand, or dataset.tokenizer=character."
+                )
     return learn(kind, texts, vocab_size=vocab_size, min_count=min_count)
 
 
