@@ -25,7 +25,7 @@ from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
 from epochal.experiments.sweeps import JOURNAL
 from epochal.experiments.sweeps.settings import Objective, Settings
-from epochal.experiments.sweeps.space import Parameter, read_space
+from epochal.experiments.sweeps.space import Branch, Parameter, Space, read_space, setting_text
 from epochal.experiments.sweeps.study import Asked, Study, repair
 from epochal.tasks.classification import Classification
 from helpers.training import composed, in_new_process
@@ -39,8 +39,9 @@ def settings(**changes: Any) -> Settings:
     return Settings(**(plain | {"seed": 1} | changes))  # type: ignore[arg-type]
 
 
-def study(folder: Path, space: Sequence[Parameter] = (LR,), config: Any = None, **changes: Any) -> Study:
+def study(folder: Path, space: Sequence[Parameter] | Space = (LR,), config: Any = None, **changes: Any) -> Study:
     objectives = changes.pop("objectives", (Objective("minimize", "val/loss"),))
+    space = space if isinstance(space, Space) else Space(tuple(space))
     return Study(folder, space, objectives, settings(**changes), config or {"model": {"name": "cnn"}})
 
 
@@ -178,6 +179,453 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
     assert [trial.values for trial in two.best(9)] == [[0.95, 400.0], [0.9, 100.0], [0.8, 50.0]]
 
 
+# ---- nothing twice ----
+
+GRID = Space(
+    (Parameter("optimizer.lr", choices=(0.003, 0.01, 1e25)), Parameter("model.dropout", low=0.0, high=0.5, step=0.25))
+)
+MODELS = Space(  # of mlp and cnn the learning rate, and what only one of them has
+    (
+        Parameter("model", choices=("mlp", "cnn")),
+        Parameter("model.hidden", choices=("[8]", "[16]")),
+        Parameter("model.filters", choices=("[4]", "[8]", "[8,8]")),
+        Parameter("optimizer.lr", choices=(0.1, 0.2)),
+    ),
+    (
+        Branch({"model": "mlp"}, frozenset({"model", "model.hidden", "optimizer.lr"}), ("a=1",)),
+        Branch({"model": "cnn"}, frozenset({"model", "model.filters", "optimizer.lr"}), ("a=1", "model.pool=max")),
+    ),
+)
+
+
+def settings_of(study: Study) -> list[str]:
+    return [setting_text(trial.params) for trial in study.trials()]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (GRID, 9),
+        (MODELS, 10),
+        (Space((Parameter("optimizer.lr", low=1, high=12, log=True),)), 12),
+        (Space((Parameter("optimizer.lr", choices=(0.1, 0.2)), Parameter("seed", choices=(1, 2, 3)))), 6),
+    ],
+    ids=["grid", "conditional", "integers", "seeds"],
+)
+def test_a_finite_space_is_tried_once_and_ends_the_search(
+    tmp_path: Path, sampler: str, space: Space, size: int
+) -> None:
+    assert space.size == size == len(list(space.settings()))
+    while asked := (tried := study(tmp_path / "s", space, sampler=sampler, n_trials=99)).ask():  # resumed at each trial
+        assert not tried.exhausted or len(tried.trials()) == size
+        finish(tried, asked)
+    assert sorted(settings_of(tried)) == sorted(map(setting_text, space.settings()))
+    assert tried.exhausted
+
+
+def test_what_is_being_tried_is_not_asked_for_again(tmp_path: Path) -> None:
+    processes = [study(tmp_path / "s", MODELS, sampler="random", n_trials=99) for _ in range(2)]
+    asked = [processes[number % 2].ask() for number in range(10)]
+    assert len({setting_text(a.values) for a in asked if a}) == 10
+    assert [process.ask() for process in processes] == [None, None]
+
+
+def ask_all_of_grid(folder: Path) -> None:
+    mine = study(folder, GRID, n_trials=99)
+    while asked := mine.ask():
+        finish(mine, asked)
+
+
+def test_processes_try_nothing_twice_between_them(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: in_new_process(ask_all_of_grid, tmp_path / "s"), range(2))) == [0, 0]
+    tried = settings_of(study(tmp_path / "s", GRID))
+    assert len(tried) == len(set(tried)) == 9
+
+
+def test_a_range_of_fractions_never_ends() -> None:
+    assert Space((LR,)).size == math.inf
+    assert Space((LR, Parameter("a", choices=("b", "c")))).size == math.inf
+
+
+# ---- keys that only some choices have ----
+
+
+def conditional(*arguments: str) -> Space:
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
+    parameters, fixed = read_space(overrides, composed())
+    return Space.of(parameters, fixed, lambda overrides: composed(*overrides))
+
+
+def test_a_trial_has_the_keys_that_its_own_choice_has() -> None:
+    space = conditional(
+        *("model=mlp,cnn", "model.dropout=0.1,0.2", "model.pool=max,average", "model.kernel_size=5"),
+        *("optimizer=adamw,sgd", "optimizer.momentum=interval(0,0.9)", "seed=3"),
+    )
+    keys = {tuple(branch.options.values()): branch.names for branch in space.branches}
+    both = {"model", "optimizer", "model.dropout"}
+    assert keys == {
+        ("mlp", "adamw"): both,
+        ("mlp", "sgd"): {*both, "optimizer.momentum"},
+        ("cnn", "adamw"): {*both, "model.pool"},
+        ("cnn", "sgd"): {*both, "model.pool", "optimizer.momentum"},
+    }
+    setting = {"model": "mlp", "optimizer": "adamw", "model.dropout": 0.1}
+    assert space.overrides(setting) == ["seed=3", "model=mlp", "model.dropout=0.1", "optimizer=adamw"]
+    setting |= {"model": "cnn", "model.pool": "max"}
+    assert space.overrides(setting)[:2] == ["model.kernel_size=5", "seed=3"]
+
+
+def test_a_key_that_follows_from_the_chosen_model_is_one_too() -> None:
+    space = conditional(
+        "model=resnet,lenet", "optimizer.momentum=0.8,0.9"
+    )  # sgd of resnet has one, adamw of lenet none
+    assert [sorted(branch.names or ()) for branch in space.branches] == [["model", "optimizer.momentum"], ["model"]]
+
+
+def test_every_key_is_drawn_only_where_it_belongs(tmp_path: Path) -> None:
+    tried = study(tmp_path / "s", MODELS, n_trials=99)
+    while asked := tried.ask():
+        assert set(asked.values) == MODELS.branch(asked.values).names
+        finish(tried, asked)
+    assert {len(trial.params) for trial in tried.trials()} == {3}
+
+
+@pytest.mark.parametrize("searched", [("model=cnn", "model.filters=choice([4],[8])"), ("optimizer=adamw,sgd",)])
+def test_a_search_without_such_keys_draws_as_optuna_itself_does(tmp_path: Path, searched: Sequence[str]) -> None:
+    """Bit for bit as before conditions were known: an old study goes on as it began."""
+    import optuna
+
+    from epochal.experiments.sweeps.study import sampler
+
+    space = conditional("optimizer.lr=tag(log,interval(1e-4,1e-1))", *searched)
+    ours = study(tmp_path / "s", space, n_trials=12)
+    plain = optuna.create_study()
+    while asked := ours.ask():
+        plain.sampler = sampler(ours.settings, asked.number)
+        trial = plain.ask()
+        values = {parameter.name: parameter.suggest(trial) for parameter in space.parameters}
+        assert values == asked.values
+        finish(ours, asked)
+        plain.tell(trial, ours.trials()[-1].values)
+
+
+# ---- runs that come to nothing ----
+
+
+def outcome(**changes: Any) -> Any:
+    return {"status": "failed", "error": "so", "exit_status": 1, "folder": None, "summary": {}} | changes
+
+
+FINISHED = {"status": "finished", "error": None, "exit_status": 0}
+
+
+@pytest.mark.parametrize(
+    ("ending", "noted", "expected"),
+    [
+        (outcome(), None, "failed"),
+        (outcome(), "The loss is nan", "diverged"),
+        (outcome(**FINISHED, summary={"metrics": {"val/loss": None}}), None, "diverged"),
+        (outcome(**FINISHED, summary={"metrics": {"val/loss": 0.5}}), None, "finished"),
+        (outcome(**FINISHED, summary={"metrics": {"val/loss": 0.5}}), "before it was resumed", "finished"),
+        (outcome(**FINISHED, summary={"metrics": {"val/acc": 0.5}}), None, "failed"),
+        (outcome(status="pruned", error=None), None, "pruned"),
+    ],
+)
+def test_how_a_run_ended_is_told_apart(tmp_path: Path, ending: Any, noted: str | None, expected: str) -> None:
+    from epochal.experiments.sweeps import search
+    from epochal.experiments.sweeps.study import mark_diverged, open_study
+    from epochal.experiments.sweeps.words import state
+
+    tried = study(tmp_path / "s")
+    asked = tried.ask()
+    assert asked is not None
+    if noted:  # by the callback, in the process of the run
+        mark_diverged(open_study(tried.folder, tried.settings), asked.number, noted)
+    search.tell(tried, asked, ending)
+    assert state(tried.trials()[0]) == expected
+    assert len(tried.finished()) == (expected == "finished")
+    assert len(tried.diverged()) == (expected == "diverged")
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_sampler_learns_where_runs_diverge(tmp_path: Path, direction: str) -> None:
+    """A fifth of the space is good; where the learning rate is above 0.01 a run diverges."""
+    sign = -1 if direction == "maximize" else 1
+
+    def lost(diverged: bool) -> int:
+        objectives = (Objective(direction, "val/loss"),)
+        tried = study(tmp_path / f"{diverged}", objectives=objectives, n_trials=40)
+        while asked := tried.ask():
+            lr = float(asked.values["optimizer.lr"])
+            if lr < 1e-2:
+                finish(tried, asked, lambda lr: sign * abs(math.log10(lr) + 2))
+            elif diverged:
+                tried.tell(asked, TrialState.FAIL, diverged="The loss is nan")
+            else:  # as a search that is not told
+                tried.tell(asked, TrialState.FAIL)
+        assert all(trial.params["optimizer.lr"] < 1e-2 for trial in tried.best(99))
+        return sum(trial.params["optimizer.lr"] >= 1e-2 for trial in tried.trials())
+
+    assert lost(True) < lost(False)
+
+
+def test_a_trial_that_diverged_is_never_the_best(tmp_path: Path) -> None:
+    one = study(tmp_path / "one")
+    one.tell(one.ask(), TrialState.FAIL, diverged="so")  # type: ignore[arg-type]
+    assert one.best(9) == []
+    both = (Objective("maximize", "val/accuracy"), Objective("minimize", "parameters"))
+    two = study(tmp_path / "two", objectives=both, n_trials=30)
+    for number in range(30):
+        if number % 3:
+            two.tell(two.ask(), TrialState.COMPLETE, [number / 30, 100.0])  # type: ignore[arg-type]
+        else:
+            two.tell(two.ask(), TrialState.FAIL, diverged="so")  # type: ignore[arg-type]
+    assert [trial.values for trial in two.best(9)] == [[29 / 30, 100.0]]
+
+
+def test_a_failed_trial_neither_counts_nor_was_tried_when_the_search_is_begun_again(tmp_path: Path) -> None:
+    first = study(tmp_path / "s", GRID, n_trials=99)
+    for _ in range(9):
+        first.tell(first.ask(), TrialState.FAIL, error="The disk is full")  # type: ignore[arg-type]
+    assert first.ask() is None, "it would fail again"
+    again = study(tmp_path / "s", GRID, n_trials=9)
+    while asked := again.ask():
+        finish(again, asked)
+    assert len(again.finished()) == 9 and len(again.trials()) == 18
+
+
+def test_trials_that_diverged_are_no_measure_for_the_median() -> None:
+    from epochal.experiments.sweeps.study import pruner
+
+    assert pruner(settings(pruner="median", startup=5), diverged=3)._n_startup_trials == 8  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, home: Path) -> Callable[[Callable[[Any], Any]], None]:
+    """Trials that train nothing: a function of the config gives the value, or raises."""
+
+    def replace(value: Callable[[Any], Any]) -> None:
+        class Ended:
+            def __init__(self, config: Any) -> None:
+                self.folder, self.value = home / f"run_{config.sweep.trial}", value(config)
+
+            def summary(self) -> dict[str, Any]:
+                return {"status": "finished", "metrics": {"val/accuracy": self.value}}
+
+        monkeypatch.setattr("epochal.cli.train_run", lambda config: (Ended(config), False))
+
+    return replace
+
+
+LINE = ("sweep=search", "logger=none", "sweep.study=s", "sweep.n_trials=20")
+
+
+def test_a_search_of_few_settings_ends_early_and_says_so(command: Any, home: Path, quick: Any) -> None:
+    seen: list[str] = []
+    quick(lambda config: seen.append(f"{config.model.name} {config.model.get('pool')}") or 0.5)
+    arguments = (*LINE, "model=mlp,cnn", "model.pool=max,average,none")
+    outcome = command("train", *arguments)
+    assert outcome.status == 0, outcome.error
+    assert sorted(seen) == ["cnn average", "cnn max", "cnn none", "mlp None"]
+    assert outcome.out.startswith("4 settings, a trial each, in outputs/sweeps/s, 0 of them ended before.")
+    assert "4 of 4 settings: all were tried, so the search ends before sweep.n_trials=20." in " ".join(
+        outcome.out.split()
+    )
+    again = command("train", *arguments)
+    assert "There is nothing left to try: each of them was tried." in again.out
+    assert len(seen) == 4
+
+
+def test_the_study_of_several_models_is_named_after_them(command: Any, home: Path, quick: Any) -> None:
+    quick(lambda config: 0.5)
+    assert command("train", "sweep=search", "logger=none", "model=mlp,cnn").status == 0
+    assert [folder.name for folder in (home / "outputs" / "sweeps").iterdir()] == ["search_mlp-cnn_digits"]
+
+
+def test_a_search_stops_when_run_after_run_fails(command: Any, home: Path, quick: Any) -> None:
+    from epochal.core.errors import EpochalError
+
+    full = True
+
+    def value(config: Any) -> float:
+        if full and config.sweep.trial > 1:
+            raise EpochalError("The disk is full.")
+        return 0.5
+
+    quick(value)
+    arguments = (*LINE, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.n_trials=9")
+    outcome = command("train", *arguments)
+    assert outcome.status == 1
+    assert "The search stopped after 5 failed trials in a row, the last one because: The disk is full." in outcome.error
+    assert "7 trials: 2 finished, 5 failed." in outcome.out
+    full = False
+    again = command("train", *arguments)
+    assert again.status == 0 and "14 trials: 9 finished, 5 failed." in again.out
+    assert "5 trials failed before and did not count" in again.out
+
+
+def test_a_search_of_which_all_diverged_fails(command: Any, home: Path, quick: Any) -> None:
+    quick(lambda config: math.nan)
+    outcome = command("train", *LINE, "optimizer.lr=choice(1,2)")
+    assert outcome.status == 1
+    assert "Every trial diverged; search where the learning rate is smaller." in outcome.error
+
+
+# ---- table and figures ----
+
+
+def searched(folder: Path, space: Space, n_trials: int = 24, **changes: Any) -> Study:
+    """Trials of all kinds."""
+    tried = study(folder, space, objectives=(Objective("maximize", "val/accuracy"),), n_trials=n_trials, **changes)
+    while asked := tried.ask():
+        kind = asked.number % 8
+        if kind == 1:
+            tried.tell(asked, TrialState.FAIL, diverged="The loss is nan", error="The loss is nan")
+        elif kind == 2:
+            tried.tell(asked, TrialState.FAIL, error="The disk is full")
+        elif kind == 3:
+            asked.trial.report(0.4, 20)
+            tried.tell(asked, TrialState.PRUNED)
+        else:
+            tried.tell(asked, TrialState.COMPLETE, [1 - 1 / (2 + asked.number)])
+    return tried
+
+
+LONG = tuple(f"[64,64,64,64,{end}]" for end in (8, 16, 32))
+MANY = Space(
+    (
+        LR,
+        Parameter("model.hidden", choices=LONG),
+        Parameter("model.dropout", low=0.0, high=0.5),
+        Parameter("optimizer.weight_decay", low=1e-6, high=1e-1, log=True),
+        Parameter("dataset.batch_size", choices=(16, 32, 64)),
+        Parameter("scheduler.warmup", low=0.0, high=0.5),
+    )
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("space", [Space((LR,)), Space(MANY.parameters[:2]), Space(MANY.parameters[:4]), MANY, MODELS])
+def test_the_table_fits_the_terminal_and_no_two_rows_read_alike(tmp_path: Path, width: int, space: Space) -> None:
+    import io
+
+    from rich.console import Console
+
+    from epochal.experiments.sweeps.report import table
+
+    tried = searched(tmp_path / "s", space)
+    console = Console(width=width, file=io.StringIO())
+    console.print(table(tried, tried.best(10), width))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    body = " ".join(line.rstrip() for line in lines[2:])
+    for trial in tried.best(10):
+        assert f" {trial.number} " in f" {body} "
+    if space is not MANY:
+        cells = [" ".join(line.split()[3:]) for line in lines[2:]]
+        assert len(cells) == len(set(cells)) == min(10, len(tried.finished()))
+
+
+@pytest.mark.parametrize(
+    ("texts", "width", "expected"),
+    [
+        (["abc", "abcd"], 4, ["abc", "abcd"]),
+        (["abcdefghij"], 5, ["ab…ij"]),
+        (["[64,64,64,8]", "[64,64,64,16]"], 8, ["[64…4,8]", "[64…,16]"]),
+        (["aaaaXaaaa", "aaaaYaaaa"], 6, ["…Xaaaa", "…Yaaaa"]),
+        (["aaaaaaXaaaaaa", "aaaaaaYaaaaaa"], 4, ["…Xaaaaaa", "…Yaaaaaa"]),
+        ([], 4, []),
+    ],
+)
+def test_long_texts_are_cut_in_the_middle_and_stay_different(texts: list[str], width: int, expected: list[str]) -> None:
+    from epochal.experiments.sweeps.words import shortened
+
+    cut = shortened(texts, width)
+    assert cut == expected
+    assert len(set(cut)) == len(set(texts))
+
+
+def rows_of(spec: Any) -> list[Any]:
+    """All rows of data in a figure."""
+    if isinstance(spec, dict):
+        data = spec.get("data") or {}
+        return [*data.get("values", []), *(row for child in spec.values() for row in rows_of(child))]
+    return [row for child in spec for row in rows_of(child)] if isinstance(spec, list) else []
+
+
+def test_a_panel_for_each_key_marks_the_best_and_those_that_came_to_nothing(tmp_path: Path) -> None:
+    from epochal.experiments.sweeps.figures import parameters
+
+    spec = parameters(searched(tmp_path / "s", Space(MANY.parameters[:3])))
+    assert spec is not None
+    panels = spec["concat"]
+    scales = [panel["layer"][0]["encoding"]["x"]["scale"]["type"] for panel in panels if "log" in str(panel)]
+    assert len(panels) == 3 and scales == ["log"]
+    for panel in panels:
+        series = [row["series"] for row in rows_of(panel)]
+        assert {kind: series.count(kind) for kind in set(series)} == {
+            "finished": 14,
+            "best": 1,
+            "diverged": 3,
+            "failed": 3,
+            "pruned": 3,
+        }
+
+
+def test_a_key_that_not_all_trials_have_is_drawn_for_those_that_do(tmp_path: Path) -> None:
+    from epochal.experiments.sweeps.figures import parallel, parameters
+
+    tried = searched(tmp_path / "s", MODELS, startup=99)
+    with_filters = sum("model.filters" in trial.params for trial in tried.trials())
+    panels = parameters(tried)["concat"]  # type: ignore[index]
+    assert [len(rows_of(panel)) for panel in panels] == [10, 10 - with_filters, with_filters, 10]
+    assert "not set" in str(parallel(tried))
+
+
+def test_parallel_coordinates_have_a_line_for_each_trial_with_a_value_or_none(tmp_path: Path) -> None:
+    from epochal.experiments.sweeps.figures import parallel
+
+    lines = [row for row in rows_of(parallel(searched(tmp_path / "s", MANY))) if "kind" in row]
+    trials = {row["trial"]: row["kind"] for row in lines}
+    assert len(lines) == 7 * len(trials) == 7 * 21
+    assert sorted(set(trials.values())) == ["best", "diverged", "finished", "pruned"]
+    assert all(row["y"] < 0 for row in lines if row["kind"] == "diverged" and row["x"] == 6), "below the worst value"
+    assert all(0 <= row["y"] <= 1 for row in lines if row["kind"] != "diverged")
+
+
+def test_where_runs_diverge_counts_for_the_importance(tmp_path: Path) -> None:
+    from epochal.experiments.sweeps.figures import importance
+
+    tried = study(tmp_path / "s", Space(MANY.parameters[:2]), sampler="random", n_trials=40)
+    while asked := tried.ask():  # nothing matters but that half of the learning rates diverge
+        if float(asked.values["optimizer.lr"]) > 3e-3:
+            tried.tell(asked, TrialState.FAIL, diverged="so")
+        else:
+            tried.tell(asked, TrialState.COMPLETE, [asked.number % 7 / 7])
+    found = {row["parameter"]: row["fraction"] for row in rows_of(importance(tried))}
+    assert found["optimizer.lr"] > 0.7
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_the_figures_of_a_search_are_files(tmp_path: Path, objectives: int) -> None:
+    from epochal.experiments.sweeps.figures import draw
+
+    both = (Objective("minimize", "val/loss"), Objective("minimize", "parameters"))[:objectives]
+    tried = study(tmp_path / "s", MODELS, objectives=both, n_trials=99)
+    while asked := tried.ask():
+        if asked.number == 3:
+            tried.tell(asked, TrialState.FAIL, diverged="so")
+        else:
+            tried.tell(asked, TrialState.COMPLETE, [10.0 ** (asked.number % 5), 1e5 * asked.number + 1][:objectives])
+    names = draw(tried)
+    assert names == ["history" if objectives == 1 else "front", "parameters", "parallel", "importance"]
+    for name in names:
+        assert (tried.folder / f"{name}.png").stat().st_size > 5000
+        assert (tried.folder / f"{name}.svg").exists()
+
+
 # ---- other searches and wrong words ----
 
 
@@ -230,6 +678,11 @@ def test_a_study_goes_on_with_another_sampler_and_more_trials(tmp_path: Path) ->
         (("sweep=lr", "dataset.batch_size=interval(16,64)"), "int(interval(16, 64))"),
         (("sweep=lr", "model.widht=choice(1,2)"), "There is no key model.widht."),
         (("sweep=lr", "model=lenet,gpt"), "reads tokens"),
+        (
+            ("sweep=lr", "model=mlp,cnn", "model.channels=1,2"),
+            "There is no key model.channels with any of model=mlp,cnn; model=captioner would have it.",
+        ),
+        (("sweep=lr", "model=mlp,cnn", "model.filtres=choice([1],[2])"), "Did you mean model.filters?"),
         (("sweep=lr", "dataset.batch_size=choice(32,0)"), "dataset.batch_size=0 must be above zero."),
     ],
 )
@@ -317,13 +770,15 @@ def test_a_search_killed_twice_tries_and_finds_the_same(tmp_path: Path) -> None:
     assert [len(list(folder.glob("*_s1*"))) for folder in folders] == [5, 5], "a run was begun twice"
 
 
-def test_a_diverged_trial_fails_and_the_search_goes_on(command: Any, home: Path) -> None:
+def test_a_diverged_trial_is_told_apart_and_the_search_goes_on(command: Any, home: Path) -> None:
     arguments = ("optimizer.lr=choice(1e-3,1e30)", "optimizer=sgd", "sweep.sampler=random", "sweep.n_trials=5")
     outcome = command("train", *SEARCH, *arguments)
     states = [row["state"] for row in rows(home / "outputs" / "sweeps" / "cnn_digits")]
-    assert {"finished", "failed"} == set(states)
+    assert sorted(states) == ["diverged", "finished"]
     assert outcome.status == 0, outcome.error
     assert "The loss is" in outcome.out or "no longer finite" in outcome.out
+    best = outcome.out.partition("The best trials")[2].partition("figure")[0]
+    assert "1e+30" not in best.partition("2 trials:")[0]
 
 
 def test_accuracy_against_parameters_gives_a_front(command: Any, home: Path) -> None:

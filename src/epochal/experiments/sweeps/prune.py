@@ -1,4 +1,4 @@
-"""Reports the validations of a trial to its study, and stops the trial when the pruner says so."""
+"""Reports the validations of a trial to its study, and that it diverged; stops it when the pruner says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from epochal.core.errors import ConfigError, PrunedError, did_you_mean
+from epochal.core.errors import ConfigError, DivergedError, PrunedError, did_you_mean
 from epochal.experiments.sweeps.settings import Objective, Settings
 
 if TYPE_CHECKING:
@@ -47,13 +47,25 @@ class Prune(pl.Callback):
         if self._percent is not None:
             raise PrunedError(f"Pruned after {self._percent} % of the training: other trials were better by then.")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Notes that the trial diverged: its values are bad, unlike those of a run that found the disk full."""
+        from epochal.experiments.sweeps import study
+
+        if isinstance(exception, DivergedError) and trainer.is_global_zero:
+            study.mark_diverged(self._opened(), self.trial, str(exception))
+
     def _report(self, percent: int, value: Any) -> bool:
         """Adds a validation to the study, and returns whether to prune."""
         from epochal.experiments.sweeps import study
 
+        return study.report(self._opened(), self.trial, percent, float(value))
+
+    def _opened(self) -> optuna.Study:
+        from epochal.experiments.sweeps import study
+
         if self._study is None:
             self._study = study.open_study(self.folder, self.settings)
-        return study.report(self._study, self.trial, percent, float(value))
+        return self._study
 
 
 def check_measured(objectives: Sequence[Objective], known: Sequence[str]) -> None:

@@ -1,234 +1,146 @@
-"""The report of a search: a table of the best trials, and figures of its history, Pareto front and importances."""
+"""The report of a search: a table of the best trials, what became of the others, `trials.csv`, and the figures."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import shlex
-import warnings
 from collections.abc import Sequence
 
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import number_text, verbatim
-from epochal.core.metrics import find
+from epochal.core.format import count_text, number_text, verbatim
 from epochal.core.program import command_line, typed
 from epochal.experiments.sweeps import JOURNAL
-from epochal.experiments.sweeps.settings import Objective
-from epochal.experiments.sweeps.space import value_text
+from epochal.experiments.sweeps.figures import draw
+from epochal.experiments.sweeps.space import setting_text, value_text
 from epochal.experiments.sweeps.study import Study
-from epochal.plots.vega import COLOURS, Row, save, specification
+from epochal.experiments.sweeps.words import KINDS, leaves, shortened, state
 
 BEST = 10  # trials in the table
-MIN_TRIALS = 8  # finished trials needed for importances
-STATES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
+NAMED = 3  # trials that diverged, and that failed, by their values
+GAP = 2  # characters between two columns
+DIGITS = (6, 4, 3)  # significant ones of a value, as many as there is room for
+NARROWEST = 6  # characters of a column that is cut
 
 
 def report(study: Study, console: Console) -> None:
-    """Prints the best and the failed trials; writes `trials.csv` and figures into the study's folder."""
+    """Prints the best trials and those that failed; writes `trials.csv` and figures into the study's folder."""
     trials = study.trials()
-    counts = {name: sum(trial.state == state for trial in trials) for state, name in STATES.items()}
+    kinds = [state(trial) for trial in trials]
     console.print()
     if best := study.best(BEST):
-        console.print(table(study, best))
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + ".", highlight=False)
-    for trial in study.trials(TrialState.FAIL):
-        values = " ".join(f"{name}={value_text(value)}" for name, value in trial.params.items())
-        words = f" trial {trial.number}  {values}  {trial.user_attrs.get('error')}"
-        console.print(verbatim(("✗", "red"), words), soft_wrap=True)
+        console.print(table(study, best, console.width))
+        console.print()
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds)
+    console.print(f"{count_text(len(trials), 'trial')}: {counts}.", highlight=False)
+    if study.exhausted and "running" not in kinds:
+        early = f", so the search ends before sweep.n_trials={study.settings.n_trials}"
+        early = early if len(study.counted) < study.settings.n_trials else ""
+        text = f"{study.space.size} of {study.space.count_text}: all were tried{early}."
+        console.print(text, highlight=False)
+    for kind in ("diverged", "failed"):
+        lost = [trial for trial in trials if state(trial) == kind]
+        for trial in lost[:NAMED]:
+            words = f" trial {trial.number} {kind}  {setting_text(trial.params)}  {trial.user_attrs.get('error')}"
+            console.print(verbatim(("✗", "red"), words), soft_wrap=True)
+        if len(lost) > NAMED:
+            console.print(verbatim(("✗", "red"), f" {len(lost) - NAMED} more {kind}: trials.csv"), soft_wrap=True)
     write_atomically(study.folder / "trials.csv", as_csv(study, trials))
-    pictures = draw(study)
-    folder = relative(study.folder)
-    if pictures:
-        where = f"\nPictures of the search: {folder}/{', '.join(pictures)} (.png, .svg)."
-        console.print(verbatim(where), soft_wrap=True)
+    pictures, folder = draw(study), relative(study.folder)
+    console.print()
+    for name in pictures:
+        console.print(verbatim(f"figure         {folder}/{name}.png"), soft_wrap=True)
+    console.print(verbatim(f"every trial    {folder}/trials.csv"), soft_wrap=True)
+    lines = {"all runs": command_line("compare", shlex.quote(folder))}
     if best and (run := best[0].user_attrs.get("run")):
-        line = command_line("evaluate", typed("run", relative(study.folder / run)))
-        console.print(verbatim("The best run:  ", (line, "bold")), soft_wrap=True)
-    lines = command_line("compare", shlex.quote(folder)), f"optuna-dashboard {shlex.quote(f'{folder}/{JOURNAL}')}"
-    console.print(verbatim("All of them:   ", (lines[0], "bold")), soft_wrap=True)
-    console.print(verbatim("In a browser:  ", (lines[1], "bold")), soft_wrap=True)
+        lines = {"the best run": command_line("evaluate", typed("run", relative(study.folder / run)))} | lines
+    lines["in a browser"] = f"optuna-dashboard {shlex.quote(f'{folder}/{JOURNAL}')}"
+    for what, line in lines.items():
+        console.print(verbatim(f"{what:15}", (line, "bold")), soft_wrap=True)
 
 
-def table(study: Study, trials: Sequence[FrozenTrial]) -> Table:
-    """A row for each trial."""
-    front = len(study.objectives) > 1
-    title = "The Pareto front: no trial is better in one and as good in the other." if front else "The best trials"
-    made = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
-    made.add_column("trial", justify="right")
-    for objective in study.objectives:
-        made.add_column(objective.name, justify="right")
-    names = [parameter.name for parameter in study.space]
-    for name in names:
-        made.add_column(verbatim(name), justify="right")
-    for trial in trials:
-        values = [number_text(o.name, value) for o, value in zip(study.objectives, trial.values, strict=True)]
-        made.add_row(str(trial.number), *values, *(verbatim(value_text(trial.params[name])) for name in names))
+def table(study: Study, trials: Sequence[FrozenTrial], width: int) -> Table:
+    """A row for each trial, at most `width` characters wide: heads and values are cut, in the middle, before that.
+
+    With more columns than fit, the values stand below each other in one.
+    """
+    many = len(study.objectives) > 1
+    title = "The Pareto front: no trial is better in one and as good in the other." if many else "The best trials"
+    made = Table(title=title, title_justify="left", box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    first = [("trial", [str(trial.number) for trial in trials])]
+    for number, objective in enumerate(study.objectives):
+        first.append((objective.name, [number_text(objective.name, trial.values[number]) for trial in trials]))
+    room = width - sum(max(map(len, [head, *cells])) + GAP for head, cells in first)
+    columns = columns_within(study, trials, room)
+    for head, _ in [*first, *(columns or ())]:
+        made.add_column(verbatim(head), justify="right", no_wrap=True)
+    if columns is None:
+        made.add_column("setting", overflow="fold")
+        names = varying(study, trials)
+        values = [cells(trials, name, DIGITS[1]) for name in names]
+        columns = [("setting", [one_line(leaves(names), row) for row in zip(*values)])]
+    for row in zip(*(cells for _, cells in [*first, *columns])):
+        made.add_row(*map(verbatim, row))
     return made
+
+
+def columns_within(study: Study, trials: Sequence[FrozenTrial], room: int) -> list[tuple[str, list[str]]] | None:
+    """Head and cells of each key that varies, in so many characters together; None if they cannot be read then."""
+    names = varying(study, trials)
+    for digits in DIGITS:
+        for heads in (names, leaves(names)):
+            columns = [(head, cells(trials, name, digits)) for head, name in zip(heads, names)]
+            if total(columns) <= room:
+                return columns
+    heads, values = [head for head, _ in columns], [column for _, column in columns]
+    widths = [max(map(len, [head, *column])) for head, column in columns]
+    while sum(widths) + GAP * len(widths) > room and max(widths, default=0) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    cut = [shortened([head], limit)[0] for head, limit in zip(heads, widths)]
+    columns = [(head, shortened(column, limit)) for head, column, limit in zip(cut, values, widths)]
+    return columns if total(columns) <= room and len(set(cut)) == len(cut) else None
+
+
+def varying(study: Study, trials: Sequence[FrozenTrial]) -> list[str]:
+    """The keys of which these trials have one of several values."""
+    names = [parameter.name for parameter in study.space.parameters if parameter.size > 1]
+    return [name for name in names if any(name in trial.params for trial in trials)]
+
+
+def one_line(names: Sequence[str], values: Sequence[str]) -> str:
+    """`lr=0.003 hidden=64`, without the keys that have no value."""
+    return " ".join(f"{name}={value}" for name, value in zip(names, values) if value != "–")
+
+
+def total(columns: Sequence[tuple[str, list[str]]]) -> int:
+    """The width of columns, the gaps behind them included."""
+    return sum(max(map(len, [head, *cells])) + GAP for head, cells in columns)
+
+
+def cells(trials: Sequence[FrozenTrial], name: str, digits: int) -> list[str]:
+    """The values of a key, numbers with so many significant digits or as many more as set them apart; `–` for none."""
+    values = [trial.params.get(name) for trial in trials]
+    full = ["–" if value is None else value_text(value) for value in values]
+    for count in range(digits, max(DIGITS)):
+        short = [f"{value:.{count}g}" if isinstance(value, float) else text for value, text in zip(values, full)]
+        if len(set(short)) == len(set(full)):
+            return short
+    return full
 
 
 def as_csv(study: Study, trials: Sequence[FrozenTrial]) -> str:
     """A row for each trial: number, state, run, objectives and parameters."""
     text = io.StringIO()
-    names = [parameter.name for parameter in study.space]
+    names = [parameter.name for parameter in study.space.parameters]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "state", "run", *(objective.name for objective in study.objectives), *names])
     for trial in trials:
-        values = trial.values if trial.values is not None else [""] * len(study.objectives)
-        writer.writerow(
-            [
-                trial.number,
-                STATES.get(trial.state, "waiting"),
-                trial.user_attrs.get("run", ""),
-                *values,
-                *(trial.params.get(name, "") for name in names),
-            ]
-        )
+        kind, found = state(trial), trial.values
+        values = found if found is not None and kind != "diverged" else [""] * len(study.objectives)
+        parameters = (trial.params.get(name, "") for name in names)
+        writer.writerow([trial.number, kind, trial.user_attrs.get("run", ""), *values, *parameters])
     return text.getvalue()
-
-
-def draw(study: Study) -> list[str]:
-    """Writes the figures for which there are enough trials, and returns their names."""
-    one = len(study.objectives) == 1
-    specs = {"history": history(study)} if one else {"front": front(study)}
-    specs["importance"] = importance(study)
-    drawn = {name: spec for name, spec in specs.items() if spec is not None}
-    for name, spec in drawn.items():
-        save(spec, study.folder, name)
-    return list(drawn)
-
-
-def history(study: Study) -> Row | None:
-    """Each trial's value, of pruned trials the last one, and a line with the best value so far; None without trials."""
-    objective = study.objectives[0]
-    trials = [trial for trial in study.trials(TrialState.COMPLETE, TrialState.PRUNED) if trial.values]
-    if not trials:
-        return None
-    better = max if objective.direction == "maximize" else min
-    rows: list[Row] = []
-    steps: list[Row] = []
-    for trial in trials:
-        value = trial.values[0]
-        rows.append({"trial": trial.number, "value": value, "state": STATES[trial.state]})
-        if trial.state == TrialState.COMPLETE:
-            steps.append({"trial": trial.number, "value": better(value, steps[-1]["value"]) if steps else value})
-    if steps:
-        steps.append({"trial": trials[-1].number, "value": steps[-1]["value"]})
-    x = {
-        "field": "trial",
-        "type": "quantitative",
-        "scale": {"padding": 8, "nice": False},
-        "axis": {"title": "trial", "tickMinStep": 1, "grid": False},
-    }
-    y = {"field": "value", **axis(objective)}
-    kinds = [STATES[TrialState.COMPLETE], STATES[TrialState.PRUNED]]
-    legend = {
-        "shape": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": ["circle", "cross"]}},
-        "color": {"field": "state", "type": "nominal", "scale": {"domain": kinds, "range": [COLOURS[0], COLOURS[6]]}},
-    }
-    return specification(
-        [
-            {
-                "data": {"values": steps},
-                "mark": {"type": "line", "interpolate": "step-after", "color": COLOURS[1]},
-                "encoding": {"x": x, "y": y},
-            },
-            {
-                "data": {"values": rows},
-                "mark": {"type": "point", "filled": True, "size": 45},
-                "encoding": {"x": x, "y": y, **legend},
-            },
-        ],
-        "Line: the best so far. A pruned trial stands at its last validation.",
-    )
-
-
-def front(study: Study) -> Row | None:
-    """The first objective against the second, the trials of the Pareto front joined by a line; None without trials."""
-    x_name, y_name = study.objectives[1], study.objectives[0]
-    trials = study.trials(TrialState.COMPLETE)
-    if not trials:
-        return None
-    best = {trial.number for trial in study.best(BEST)}
-    rows = [
-        {"trial": t.number, "x": t.values[1], "y": t.values[0], "front": "front" if t.number in best else "others"}
-        for t in trials
-    ]
-    x = {"field": "x", **axis(x_name, log=min(row["x"] for row in rows) > 0)}
-    y = {"field": "y", **axis(y_name)}
-    kinds = {"domain": ["front", "others"], "range": [COLOURS[1], COLOURS[6]]}
-    return specification(
-        [
-            {
-                "data": {"values": [row for row in rows if row["front"] == "front"]},
-                "mark": {"type": "line", "color": COLOURS[1]},
-                "encoding": {"x": x, "y": y},
-            },
-            {
-                "data": {"values": rows},
-                "mark": {"type": "point", "filled": True, "size": 45},
-                "encoding": {"x": x, "y": y, "color": {"field": "front", "type": "nominal", "scale": kinds}},
-            },
-        ],
-        "No trial is better than one of the front in one objective and as good in the others.",
-    )
-
-
-def importance(study: Study) -> Row | None:
-    """How much each parameter decides whether a trial is among the best quarter; None where that cannot be told.
-
-    PED-ANOVA: Watanabe, Bansal, Hutter, 2023 (arXiv 2304.10255).
-    """
-    if len(study.space) < 2 or len(study.trials(TrialState.COMPLETE)) < MIN_TRIALS:
-        return None
-    evaluator = PedAnovaImportanceEvaluator(
-        target_quantile=0.25
-    )  # the default, a tenth, is less than one of few trials
-    target = None
-    if len(study.objectives) > 1:
-        sign = -1 if study.objectives[0].direction == "maximize" else 1
-
-        def target(trial: FrozenTrial) -> float:
-            return sign * trial.values[0]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the direction, which target takes care of
-        try:
-            found = get_param_importances(study.optuna, evaluator=evaluator, target=target)
-        except ValueError:  # every trial has the same value
-            return None
-    if not all(math.isfinite(fraction) for fraction in found.values()) or sum(found.values()) == 0:
-        return None
-    rows = [{"parameter": name, "fraction": fraction} for name, fraction in found.items()]
-    bars = {
-        "data": {"values": rows},
-        "mark": {"type": "bar", "color": COLOURS[0]},
-        "encoding": {
-            "y": {"field": "parameter", "type": "nominal", "sort": None, "axis": {"title": None, "labelLimit": 200}},
-            "x": {"field": "fraction", "type": "quantitative", "axis": {"title": "importance", "format": "~%"}},
-        },
-    }
-    trials = len(study.trials(TrialState.COMPLETE))
-    caption = f"What sets the best quarter of {trials} finished trials apart by {study.objectives[0].name} (PED-ANOVA)."
-    return specification([bars], caption, height=30 * len(rows) + 10)
-
-
-def axis(objective: Objective, *, log: bool = False) -> Row:
-    """Type, scale and axis of an objective, accuracies and errors in percent."""
-    scale = {"type": "log", "nice": False} if log else {"zero": False}
-    percent = find(objective.name).percent
-    return {
-        "type": "quantitative",
-        "scale": scale,
-        "axis": {"title": objective.name, "format": "~%" if percent else "~s" if log else "~g", "tickCount": 5},
-    }

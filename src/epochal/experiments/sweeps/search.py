@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from epochal.config.finalize import finalize
@@ -18,7 +19,7 @@ from epochal.config.instantiate import target_class
 from epochal.config.schema import check_values
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import relative
-from epochal.core.format import verbatim
+from epochal.core.format import count_text, verbatim
 from epochal.core.multirun import family
 from epochal.core.program import command_line
 from epochal.experiments.grid import jobs_at_once
@@ -26,11 +27,12 @@ from epochal.experiments.launchers import lost_runs
 from epochal.experiments.outcome import Outcome
 from epochal.experiments.sweeps.report import report
 from epochal.experiments.sweeps.settings import Objective, Settings
-from epochal.experiments.sweeps.space import Parameter, read_space
-from epochal.experiments.sweeps.study import Asked, Study
+from epochal.experiments.sweeps.space import Parameter, Setting, Space, Value, read_space, setting_text
+from epochal.experiments.sweeps.study import DIVERGED, Asked, Study
 from epochal.training.preflight import check
 from epochal.training.run_folder import comparable, sweep_folder
 
+PATIENCE = 5  # failed runs in a row that stop a search: a full disk fails them all
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 
 
@@ -47,81 +49,154 @@ def search(
 
     Raises:
         ConfigError: Before any run, if the search is invalid or its folder holds another study.
-        EpochalError: If no trial finished.
+        EpochalError: If no trial finished, or one after the other failed.
     """
     console = Console()
     settings = Settings.read(config)
-    space, fixed = read_space(overrides, config)
-    folder = sweep_folder(config)
+    parameters, fixed = read_space(overrides, config)
+    folder = sweep_folder(named(config, parameters))
     assert folder is not None  # a search has one
     fixed.append(f"sweep.study={folder.name}")  # the name may depend on a searched key
-    objectives = check_runs(space, fixed, settings, compose)
+    space = Space.of(parameters, fixed, compose)
+    objectives = check_runs(space, settings, compose)
     shared = comparable(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     study = Study(folder, space, objectives, settings, shared)
     at_once = settings.n_jobs or jobs_at_once(config)
-    ended = len(study.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    console.print(verbatim(f"{settings.n_trials} trials in {relative(folder)}, {ended} of them ended before."))
-    if ended >= settings.n_trials:
-        console.print(f"There is nothing left to try; more: sweep.n_trials={2 * ended}.", highlight=False)
-    else:
-        line = command_line("compare", f"{shlex.quote(relative(folder))} --live")
-        console.print(verbatim((f"To watch them: {line}", "dim")), soft_wrap=True)
+    announce(study, console)
 
     returns: list[Any] = []
-    with family(config, [parameter.name for parameter in space]), lost_runs(config):
-        while batch := [asked for _ in range(at_once) if (asked := study.ask()) is not None]:
-            done = launch([job(asked, space, fixed) for asked in batch], batch[0].number)
+    failed = 0  # runs one after the other
+    with family(config, [parameter.name for parameter in parameters if parameter.size > 1]), lost_runs(config):
+        while failed < PATIENCE and (batch := [asked for _ in range(at_once) if (asked := study.ask()) is not None]):
+            done = launch([job(asked, space) for asked in batch], batch[0].number)
             returns += done
             outcomes = [result.return_value for result in done]
             for asked, outcome in zip(batch, outcomes, strict=True):
-                tell(study, asked, outcome)
+                failed = failed + 1 if tell(study, asked, outcome).state == TrialState.FAIL else 0
             stop_if_nothing_works(study, outcomes)
     report(study, console)
-    if not study.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING):
-        raise EpochalError("Not one trial came to an end.")
+    end(study, failed)
     return returns
 
 
+def named(config: DictConfig, parameters: Sequence[Parameter]) -> DictConfig:
+    """The config with the options of searched groups as names, which the study's may contain: `search_mlp-cnn_digits`."""
+    config = copy.deepcopy(config)
+    for parameter in parameters:
+        if (
+            isinstance(config.get(parameter.name), DictConfig)
+            and parameter.choices
+            and "name" in config[parameter.name]
+        ):
+            options = list(map(str, parameter.choices))
+            config[parameter.name].name = (
+                "-".join(options) if len(options) <= 4 else f"{len(options)}-{parameter.name}s"
+            )
+    return config
+
+
+def announce(study: Study, console: Console) -> None:
+    """Prints what is going to be tried, and how to watch it."""
+    size, n_trials, folder = study.space.size, study.settings.n_trials, relative(study.folder)
+    ended = sum(trial.state != TrialState.RUNNING for trial in study.trials())
+    count = f"{n_trials} trials" if size > n_trials else f"{study.space.count_text}, a trial each,"
+    console.print(verbatim(f"{count} in {folder}, {ended} of them ended before."), soft_wrap=True)
+    again = sum(trial.state == TrialState.FAIL for trial in study.trials())
+    if study.exhausted:
+        console.print("There is nothing left to try: each of them was tried.", highlight=False)
+    elif len(study.counted) >= n_trials and not study.trials(TrialState.RUNNING):
+        console.print(f"There is nothing left to try; more: sweep.n_trials={2 * n_trials}.", highlight=False)
+    else:
+        if again:
+            text = f"{count_text(again, 'trial')} failed before and did not count; others take their place."
+            console.print(text, highlight=False)
+        line = command_line("compare", f"{shlex.quote(folder)} --live")
+        console.print(verbatim((f"To watch them: {line}", "dim")), soft_wrap=True)
+
+
+def end(study: Study, failed: int) -> None:
+    """Ends a search that found nothing with an error.
+
+    Raises:
+        EpochalError: If the search stopped because run after run failed, or if no trial finished.
+    """
+    if failed >= PATIENCE:
+        reason = study.trials(TrialState.FAIL)[-1].user_attrs.get("error")
+        raise EpochalError(
+            f"The search stopped after {failed} failed trials in a row, the last one because: {reason}\n"
+            "When that is mended, the same line typed again goes on; failed trials do not count then."
+        )
+    if not study.finished() and not study.trials(TrialState.PRUNED, TrialState.RUNNING):
+        if study.diverged():
+            raise EpochalError("Every trial diverged; search where the learning rate is smaller.")
+        raise EpochalError("Not one trial came to an end.")
+
+
 def check_runs(
-    space: Sequence[Parameter], fixed: list[str], settings: Settings, compose: Callable[[Sequence[str]], DictConfig]
+    space: Space, settings: Settings, compose: Callable[[Sequence[str]], DictConfig]
 ) -> tuple[Objective, ...]:
     """Checks the configs at the ends of each range and at each choice, one key at a time, and returns the objectives.
 
     Raises:
         ConfigError: If one of them is invalid.
     """
-    first = {parameter: parameter.corners()[0] for parameter in space}
-    corners = [first, *({**first, p: value} for p in space for value in p.corners()[1:])]
     seen: dict[str, Any] = {}
     objectives = None
-    for corner in corners:
-        chosen = [parameter.override(value) for parameter, value in corner.items()]
-        config = compose([*fixed, *chosen])
+    for setting in corners(space):
+        overrides = space.overrides(setting)
         try:
-            check_values(config, [*fixed, *chosen])
+            config = compose(overrides)
+            check_values(config, overrides)
             check(config, seen)
         except ConfigError as error:
-            raise ConfigError(f"{error}  ({' '.join(chosen)})\nNo run was started.") from error
-        objectives = objectives or settings.resolved(target_class(finalize(config).task._target_).reports)
+            raise ConfigError(f"{error}  ({setting_text(setting)})\nNo run was started.") from error
+        found = settings.resolved(target_class(finalize(config).task._target_).reports)
+        if objectives is not None and found != objectives:
+            names = " and ".join(f"{o.direction} {o.name}" for o in (objectives[0], found[0]))
+            raise ConfigError(
+                f"sweep.objectives=auto would {names}, which do not compare; give one that all trials measure, "
+                "e.g. 'sweep.objectives=[minimize val/loss]'."
+            )
+        objectives = found
     assert objectives is not None  # there is at least one corner
     return objectives
 
 
-def job(asked: Asked, space: Sequence[Parameter], fixed: Sequence[str]) -> list[str]:
+def corners(space: Space) -> Iterator[Setting]:
+    """A setting for each branch, then for each other choice and end of a range: once, or once for each option of its group."""
+    first = [
+        dict(branch.options)
+        | {p.name: p.corners()[0] for p in space.parameters if branch.has(p) and p.name not in branch.options}
+        for branch in space.branches
+    ]
+    yield from first
+    for parameter in space.parameters:
+        group = parameter.name.partition(".")[0]
+        owners: set[Value | None] = set()
+        for setting in first:
+            owner = setting.get(group)
+            if parameter.name not in setting or parameter.name in space.branches[0].options or owner in owners:
+                continue
+            owners.add(owner)
+            yield from ({**setting, parameter.name: value} for value in parameter.corners()[1:])
+
+
+def job(asked: Asked, space: Space) -> list[str]:
     """The overrides of a trial's run; a run whose process died resumes from its checkpoint."""
-    chosen = [parameter.override(asked.values[parameter.key]) for parameter in space]
     resume = ["resume=auto"] if asked.again else []
-    return [*fixed, *chosen, f"sweep.trial={asked.number}", *resume]
+    return [*space.overrides(asked.values), f"sweep.trial={asked.number}", *resume]
 
 
-def tell(study: Study, asked: Asked, outcome: Outcome) -> None:
+def tell(study: Study, asked: Asked, outcome: Outcome) -> FrozenTrial:
     """Tells the study how a trial's run ended; stores in `outcome` why a finished run has no valid objective."""
     summary, folder = outcome["summary"], outcome["folder"]
     run = Path(folder).name if folder else None
     state, values = TrialState.FAIL, None
+    diverged = study.trials()[asked.number].user_attrs.get(DIVERGED)  # noted by the callback of the run
     if "pruned" in (outcome["status"], summary.get("status")):
-        state = TrialState.PRUNED
+        state, diverged = TrialState.PRUNED, None
     elif outcome["status"] in ("finished", "already"):
+        diverged = None
         try:
             found = [objective.value(summary) for objective in study.objectives]
         except KeyError as error:
@@ -130,8 +205,8 @@ def tell(study: Study, asked: Asked, outcome: Outcome) -> None:
             if all(value is not None and math.isfinite(value) for value in found):
                 state, values = TrialState.COMPLETE, [float(value) for value in found if value is not None]
             else:
-                outcome["error"] = "What the search is for is not a finite number."
-    study.tell(asked, state, values, run=run, error=outcome["error"])
+                diverged = outcome["error"] = "What the search is for is not a finite number."
+    return study.tell(asked, state, values, run=run, error=outcome["error"], diverged=diverged)
 
 
 def stop_if_nothing_works(study: Study, outcomes: Sequence[Outcome]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -49,6 +50,11 @@ class Objective:
                 f"{', '.join(COST_OBJECTIVES)}.{did_you_mean(name, (*COST_OBJECTIVES, 'val/accuracy', 'val/loss'))}"
             )
         return cls(direction, name)
+
+    @property
+    def worst(self) -> float:
+        """Worse than any value: what a run that diverged is worth."""
+        return -math.inf if self.direction == "maximize" else math.inf
 
     def value(self, summary: dict[str, Any]) -> float | None:
         """The value in a run's summary: at the best checkpoint if this metric chose it, else the last one.
