@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import choose_input, kaiming_init, scaled
+from epochal.models.common.layers import choose_input, kaiming_init, scaled, small_head_init
 
 FILTERS = (64, 192, 384, 256, 256)
 KERNELS = {"imagenet": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
@@ -37,7 +37,8 @@ class AlexNet(nn.Module):
           384, 256, 256 filters, each of which reads all channels, not 96, 256, 384, 384, 256.
         - Local response normalisation only with norm="local_response"; the authors of VGG found no benefit.
         - An image of another size than 224 is averaged to 6x6 before the fully connected layers.
-        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852) and zero biases, not normal(0, 0.01) and one.
+        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852) and zero biases, not normal(0, 0.01) and one; the
+          output layer starts from N(0, 0.001), since it reads larger features than with the paper's.
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
@@ -98,6 +99,7 @@ class AlexNet(nn.Module):
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
         kaiming_init(self)
+        small_head_init(self.head[-1], std=0.001)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> AlexNet:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_positive, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import choose_input
+from epochal.models.common.layers import choose_input, small_head_init
 
 
 class Stage(NamedTuple):
@@ -270,8 +270,7 @@ class EfficientNet(nn.Module):
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        small_head_init(self.head, std=0.01)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> EfficientNet:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import choose_input, kaiming_init, scaled
+from epochal.models.common.layers import choose_input, kaiming_init, scaled, small_head_init
 
 BRANCHES = ("1x1", "3x3", "5x5", "pool")
 INCEPTIONS = {  # module: channels of the 1x1, of the 3x3's reduction, the 3x3, the 5x5's reduction, the 5x5, the pool's
@@ -108,7 +108,8 @@ class GoogLeNet(nn.Module):
           parameters usually quoted are of this form. The paper's largest_kernel=5 has 7.0 million.
         - Pooling before module 5a is 2x2 instead of 3x3, as in torchvision.
         - The auxiliary heads average to 4x4 pixels whatever the image's size.
-        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852); the paper says nothing about it.
+        - Kaiming initialisation (He et al. 2015, arXiv 1502.01852), of which the paper says nothing; the three output
+          layers start from N(0, 0.01), as torchvision's (nearly: it cuts the normal distribution off at two deviations).
 
     Args:
         in_channels: 1 for grey, 3 for colour images.
@@ -193,6 +194,7 @@ class GoogLeNet(nn.Module):
                     in_channels=before.out_channels, num_classes=num_classes, width=width
                 )
         kaiming_init(self)
+        small_head_init(self.head, *(head.fc2 for head in self.auxiliary.values()), std=0.01)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import choose_input, kaiming_init
+from epochal.models.common.layers import choose_input, kaiming_init, small_head_init
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
 IMAGENET = {  # depth: blocks of the four stages, and expansion of a block's last convolution (4: bottleneck blocks)
@@ -90,7 +90,8 @@ class ResNet(nn.Module):
     The small form of the imagenet family, for 28 to 64 pixels, has the stem of the cifar family: a 3x3 convolution of
     stride 1 and no max pooling, so it halves the image three times instead of five.
 
-    Kaiming initialisation (He et al. 2015, arXiv 1502.01852). Deviation from the paper: a bottleneck has its stride in
+    Kaiming initialisation (He et al. 2015, arXiv 1502.01852); the output layer starts from N(0, 0.01) (Goyal
+    et al. 2017, arXiv 1706.02677, section 5.1). Deviation from the paper: a bottleneck has its stride in
     the 3x3 convolution, not in the 1x1 before it, which would ignore three pixels of four ("v1.5", as in torchvision).
 
     Args:
@@ -155,6 +156,7 @@ class ResNet(nn.Module):
         published = large and residual and shortcut == "B"
         self.torchvision_name = f"resnet{depth}" if published else None
         kaiming_init(self)
+        small_head_init(self.head, std=0.01)
         if zero_init_residual:
             for block in layers:
                 nn.init.zeros_((block.norm3 or block.norm2).weight)

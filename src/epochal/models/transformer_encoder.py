@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from epochal.core.checks import check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Frames, Images, Numbers, Series, StepLabels, Tokens
 from epochal.models.common.attention import Encoder, add_positions, padding_mask
-from epochal.models.common.layers import FrameEncoder, xavier_init
+from epochal.models.common.layers import FrameEncoder, small_head_init, xavier_init
 from epochal.models.common.old_names import TRANSFORMER_LAYERS
 
 
@@ -30,7 +30,8 @@ class TransformerEncoder(nn.Module):
 
         -> (B, T, embed_dim) -> depth x (attention, feed-forward) -> (B, T, embed_dim) -> each step, or pooled
 
-    Weights start Xavier-uniform, token embeddings from N(0, 1 / embed_dim), biases at zero.
+    Weights start Xavier-uniform, token embeddings from N(0, 1 / embed_dim), the output layer from N(0, 0.02) as BERT's,
+    biases at zero.
 
     Deviations from BERT: sinusoidal positions, ReLU, and the mean of the steps instead of a class token's output.
 
@@ -95,7 +96,8 @@ class TransformerEncoder(nn.Module):
             dropout=dropout,
             pre_norm=pre_norm,
         )
-        self.head = xavier_init(nn.Linear(embed_dim, out_features))
+        self.head = nn.Linear(embed_dim, out_features)
+        small_head_init(self.head, std=0.02)
 
     @classmethod
     def for_data(
