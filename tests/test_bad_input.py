@@ -103,6 +103,19 @@ WRONG_CHOICES = {
     "a shift that is no list": (["task=classification", "task.shifts=2"], ["shifts=2 must be a list of numbers"]),
     "a shift backwards": (["task=classification", "task.shifts=[1,-2]"], ["shifts=[1, -2] must be a list"]),
     "noise of nothing": (["task=classification", "task.noises=[0]"], ["noises=[0] must be a list"]),
+    "noise without end": (["task=classification", "task.noises=[inf]"], ["noises=[inf] must be a list"]),
+    "labels smoothed away": (
+        ["task=classification", "task.label_smoothing=5"],
+        ["task=classification: label_smoothing=5 must be a number of at least 0 and below 1."],
+    ),
+    "labels smoothed beyond a half": (
+        ["model=gan", "task=adversarial", "task.label_smoothing=0.6"],
+        ["task=adversarial: label_smoothing=0.6 must be a number of at least 0 and at most 0.5."],
+    ),
+    "two batches a step of a GAN": (
+        ["model=gan", "trainer.accumulate_grad_batches=2"],
+        ["trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."],
+    ),
     "nothing hidden": (
         ["model=vit", "task=masked_patch", "task.mask_ratio=0"],
         ["mask_ratio=0 must be between 0 and 1"],
@@ -134,6 +147,17 @@ WRONG_CHOICES = {
     "a learning rate of zero": (["optimizer.lr=0"], ["optimizer.lr=0 must be above zero."]),
     "one beta for two": (["optimizer.betas=3"], ["optimizer=adamw"]),
     "a negative warm-up": (["scheduler.warmup=-1"], ["scheduler=one_cycle", "-1"]),
+    "a negative warm-up in steps": (
+        ["scheduler=cosine", "scheduler.warmup=-3"],
+        ["scheduler=cosine: warmup=-3 must be a number of at least 0 and finite."],
+    ),
+    "a rate that ends below zero": (["scheduler=cosine", "scheduler.final=-3"], ["final=-3 must be", "at most 1."]),
+    "a cycle from below zero": (["scheduler.initial=-1"], ["initial=-1 must be above 0 and at most 1."]),
+    "a rate that changes its sign": (
+        ["scheduler=multistep", "scheduler.gamma=-1"],
+        ["scheduler=multistep: gamma=-1 must be above 0 and finite."],
+    ),
+    "a momentum that grows": (["optimizer=sgd", "optimizer.momentum=5"], ["momentum=5 must be", "below 1."]),
     "a precision that is none": (["trainer.precision=99"], ["trainer=default", "99"]),
     "an average that forgets all": (["callbacks.ema=3"], ["callbacks.ema=3 must be between 0 and 1"]),
     "validation of 0": (["dataset.validation=0"], ["dataset.validation=0 must be a fraction between 0 and 1"]),

@@ -9,9 +9,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from epochal.core.checks import check_fraction, check_number, check_positive
+
 
 def sgd(model: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> Optimizer:
-    """Stochastic gradient descent; Nesterov's look-ahead needs a momentum above 0."""
+    """Stochastic gradient descent; Nesterov's look-ahead needs a momentum above 0.
+
+    Raises:
+        ValueError: If momentum is not in [0, 1).
+    """
+    check_fraction("momentum", momentum)
     return torch.optim.SGD(
         model.parameters(), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
     )
@@ -40,7 +47,12 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: int | float, final
     Args:
         warmup: Steps of the rise, or a fraction of all.
         final: The last learning rate, as a fraction of the highest.
+
+    Raises:
+        ValueError: If warmup is negative, or final not in [0, 1].
     """
+    check_number("warmup", warmup, 0)
+    check_number("final", final, 0, most=1)
     rise = steps_of(warmup, total_steps)
 
     def factor(step: int) -> float:
@@ -59,13 +71,22 @@ def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, warmup: int | float)
 
     Args:
         warmup: Steps of the rise, or a fraction of all.
+
+    Raises:
+        ValueError: If warmup is negative.
     """
+    check_number("warmup", warmup, 0)
     rise = max(steps_of(warmup, total_steps), 1)
     return LambdaLR(optimizer, lambda step: min((step + 1) / rise, math.sqrt(rise / (step + 1))))
 
 
 def multistep(optimizer: Optimizer, total_steps: int, *, milestones: list[int | float], gamma: float) -> LRScheduler:
-    """Multiplies the learning rate by gamma at each milestone: a step, or a fraction of all steps."""
+    """Multiplies the learning rate by gamma at each milestone: a step, or a fraction of all steps.
+
+    Raises:
+        ValueError: If gamma is not above 0.
+    """
+    check_positive("gamma", gamma)
     return MultiStepLR(optimizer, [steps_of(m, total_steps) for m in milestones], gamma)
 
 
@@ -80,10 +101,12 @@ def one_cycle(
         cycle_momentum: Move the momentum the other way.
 
     Raises:
-        ValueError: If the warm-up is no fraction.
+        ValueError: If the warm-up is no fraction, or initial or final not in (0, 1].
     """
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup={warmup} must be a fraction from 0 to 1")
+    check_positive("initial", initial, most=1)
+    check_positive("final", final, most=1)
     # one step more than are taken: torch's cycle ends before its last step, and divides by zero if it has three or less
     total = max(total_steps, 3) + 1
     return OneCycleLR(

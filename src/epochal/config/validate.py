@@ -193,7 +193,7 @@ def _optimizer(config: DictConfig) -> Iterator[str]:
         resolve(config.scheduler._target_)(optimizer, 100, **arguments["scheduler"])
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         if OmegaConf.select(config, "optimizer.lr") is not None:  # that one is told
-            yield f"{group}={config[group].name}: {error}."
+            yield f"{group}={config[group].name}: {str(error).rstrip('.')}."
 
 
 def _trainer(config: DictConfig) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -162,5 +163,5 @@ class Classification(Task):
 def _check_positive(name: str, amounts: Any, kind: Any, example: str) -> None:
     """Raises ValueError unless amounts is a list of positive numbers of a kind."""
     is_list = isinstance(amounts, Sequence) and not isinstance(amounts, str)
-    if not is_list or not all(isinstance(a, kind) and not isinstance(a, bool) and a > 0 for a in amounts):
+    if not is_list or not all(isinstance(a, kind) and not isinstance(a, bool) and 0 < a < math.inf for a in amounts):
         raise ValueError(f"{name}={amounts} must be a list of numbers above zero, e.g. {example}.")
