@@ -221,13 +221,15 @@ def test_wrong_seeds_sizes_and_limits(refuse, argument):
     [
         ("logger.wandb.project=a/b", "none of / "),
         ("logger.wandb.project=", "1 to 128 characters"),
+        ("logger.wandb.tags=sweep", "tags=sweep must be a list"),
         ("logger.wandb.tags=['']", "1 to 64 characters"),
         (f"logger.wandb.tags=[{70 * 'a'}]", "1 to 64 characters"),
         (f"logger.wandb.group={129 * 'a'}", "1 to 128 characters"),
     ],
 )
-def test_settings_that_wandb_refuses(refuse, argument, says):
-    refuse("train", "model=mlp", argument, says=(says,))
+@pytest.mark.parametrize("many", [[], ["-m", "seed=1,2"]])
+def test_settings_that_wandb_refuses(refuse, argument, says, many):
+    refuse("train", "model=mlp", *many, argument, says=(says,), lines=2 if many else 1)
 
 
 def test_a_mode_that_wandb_does_not_have(refuse, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from epochal.config.compose import choices, option_file
+from epochal.config.compose import choices, option_file, plain
 from epochal.config.duration import parse_duration, parse_unit
 from epochal.config.finalize import task_config
 from epochal.config.instantiate import make_model, resolve, target_class
@@ -23,6 +23,7 @@ from epochal.core.files import expanded
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
 
 THREADS = 1024  # of many more torch aborts the process
+TRAINER = "pytorch_lightning.Trainer"
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR")  # variables of those that start several processes
 
 
@@ -57,7 +58,7 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
     yield from _optimizer(config)
     yield from _trainer(config)
     yield from unknown_children(config, "callbacks", CALLBACK_OPTIONS)
-    yield from unknown_children(config, "logger")
+    yield from _loggers(config)
 
 
 def _run_options(config: DictConfig) -> Iterator[str]:
@@ -207,6 +208,12 @@ def _trainer(config: DictConfig) -> Iterator[str]:
     ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
     yield from wrong_precision(config)
+    if config.trainer._target_ != TRAINER:
+        yield f"trainer._target_={config.trainer._target_} is read by nothing: it is always {TRAINER}."
+    if any(way in str(config.trainer.strategy) for way in ("spawn", "fork", "notebook")):
+        yield f"trainer.strategy={config.trainer.strategy} copies a process that has begun; ddp starts others, from anywhere."
+    if config.trainer.limit_val_batches == 0 and OmegaConf.select(config, "callbacks.early_stopping") is not None:
+        yield "callbacks.early_stopping needs validations, and trainer.limit_val_batches=0 leaves none."
     if config.trainer.devices == 0:
         yield "trainer.devices=0 must be above zero."
     if config.trainer.num_nodes != 1 and not any(key in os.environ for key in LAUNCHERS):
@@ -238,6 +245,19 @@ def wrong_precision(config: DictConfig) -> Iterator[str]:
             f"callbacks.ema does not go with trainer.precision={precision}: an average of so few digits stands still. "
             "bf16-mixed keeps weights in single precision."
         )
+
+
+def _loggers(config: DictConfig) -> Iterator[str]:
+    """Unknown keys, or else what a logger itself finds wrong with its options."""
+    if unknown := list(unknown_children(config, "logger")):
+        yield from unknown
+        return
+    for child in config.logger.values():
+        if isinstance(child, DictConfig) and (check := getattr(target_class(child._target_), "check_options", None)):
+            try:
+                check(plain(child))
+            except ConfigError as error:
+                yield str(error)
 
 
 def _models_that(fit: Callable[[Any], bool]) -> list[str]:

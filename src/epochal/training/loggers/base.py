@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
@@ -11,6 +12,14 @@ from epochal.tasks.artifacts import Artifacts
 
 class ArtifactLogger(Logger):
     """A logger that also takes pictures and texts, is opened when the first step is done, and closed when the run ends."""
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Called before any run with the keys of its group, to find what would fail only later.
+
+        Raises:
+            ConfigError: If an option is wrong.
+        """
 
     def open_run(self) -> None:
         """Called once after the first step, whose time it does not count to."""

@@ -51,12 +51,16 @@ class Wandb(ArtifactLogger):
         tags: Sequence[str],
     ) -> None:
         super().__init__()
-        check_settings(project, group, tags)
         self.run, self.config, self.resuming = run, config, resuming
         self.wandb_id = run.summary().get("wandb_id") or secrets.token_hex(4)  # of a resumed run the same one
         self.project, self.entity, self.tags = project, entity, [str(tag) for tag in tags]
         self.group = group or group_of(config, run.overrides())
         self._logger: WandbLogger | None = None
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Raises ConfigError for what W&B itself would refuse only after the first step."""
+        check_settings(options.get("project"), options.get("group"), options.get("tags", ()))
 
     def open_run(self) -> None:
         self.open()
@@ -123,8 +127,8 @@ class Wandb(ArtifactLogger):
         )
 
 
-def check_settings(project: Any, group: Any, tags: Sequence[Any], environment: Any = os.environ) -> None:
-    """Raises ConfigError for what W&B itself would refuse only after the first step."""
+def check_settings(project: Any, group: Any, tags: Any, environment: Any = os.environ) -> None:
+    """Raises ConfigError for a mode, project, group or tag that W&B does not take."""
     mode = environment.get("WANDB_MODE")
     if mode and mode not in MODES:
         raise ConfigError(
@@ -136,6 +140,8 @@ def check_settings(project: Any, group: Any, tags: Sequence[Any], environment: A
         )
     if group is not None and not 0 < len(str(group)) <= LONGEST:
         raise ConfigError(f"logger.wandb.group={group} must have 1 to {LONGEST} characters, or be null.")
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise ConfigError(f"logger.wandb.tags={tags} must be a list: [{tags}].")
     if wrong := [tag for tag in tags if not 0 < len(str(tag)) <= TAG]:
         raise ConfigError(f"logger.wandb.tags: the tag {str(wrong[0])!r} must have 1 to {TAG} characters.")
 
