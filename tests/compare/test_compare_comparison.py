@@ -143,7 +143,9 @@ def claimed(tmp_path):
     """Runs of the shipped experiment's cpu budget, whatever they learned."""
     claim, budget = load_claim("depth_degradation", "cpu")
     more, than = claim["tests"][0]["more"], claim["tests"][0]["than"]
-    errors = {(model, side["model.depth"]): [0.105, 0.11, 0.115] for model in ("plain", "resnet") for side in (than, more)}
+    errors = {
+        (model, side["model.depth"]): [0.105, 0.11, 0.115] for model in ("plain", "resnet") for side in (than, more)
+    }
     errors["plain", more["model.depth"]] = [0.4, 0.41, 0.42]
     return claim_grid(tmp_path / "outputs" / "depth_degradation", "depth_degradation", budget, errors)
 
@@ -310,3 +312,25 @@ def test_an_experiment_that_cannot_be_read_ends_in_a_sentence(experiment, text):
     experiment(text)
     with pytest.raises(ConfigError, match="experiment=mine cannot be read: "):
         load_claim("mine", None)
+
+
+def test_trials_are_in_the_footnote_and_not_in_the_verdict(experiment, tmp_path):
+    experiment(
+        "hydra: {sweeper: {params: {model: 'mlp,cnn', seed: '1,2,3'}, along: {model=cnn: [optimizer.lr=9]},"
+        " tune: {space: {optimizer.lr: '0.1,0.01'}, seed: 100}}}\n"
+        "claim: {sentence: A CNN is better., plots: [{x: model.name, y: val/loss}],"
+        " tests: [{says: worse, y: val/loss, more: {model.name: mlp}, than: {model.name: cnn}}]}"
+    )
+    for model, losses in (("mlp", (0.5, 0.7)), ("cnn", (0.4, 0.3))):
+        typed, config = designed("mine", None, (f"model={model}",))
+        for rate, loss in zip((0.1, 0.01), losses):
+            chosen = {**config, "optimizer.lr": rate}
+            for seed in (100, 1, 2, 3):
+                given = {"config": {**chosen, "seed": seed}, "typed": [*typed, f"optimizer.lr={rate}", f"seed={seed}"]}
+                run_folder(tmp_path / "runs", f"{model}-{rate}-{seed}", seed=seed, metrics={"val/loss": loss}, **given)
+    comparison = Request(paths=(str(tmp_path / "runs"),), experiment="mine", to=str(tmp_path / "to")).compare()
+    assert len(comparison.records) == 12  # without the trials
+    assert {record.value("optimizer.lr") for record in comparison.drawn if "mlp" in record.name} == {0.1}
+    assert comparison.verdict.verdict == "supported"
+    assert "model=mlp takes optimizer.lr=0.1; model=cnn takes optimizer.lr=0.01 (4 trials" in comparison.footnote
+    assert "3 runs: optimizer.lr is 0.01, and 0.1 in the experiment" in comparison.footnote

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from filelock import FileLock
 
 from conftest import ROOT
+from epochal.core.files import Lock
 from epochal.experiments.outcome import line
 from helpers.training import CONF
 
@@ -166,10 +166,11 @@ def test_a_run_that_is_finished_or_another_processes_is_not_begun_twice(command,
     folder = next((home / "outputs" / "runs").glob("*_s2"))
     summary = folder / "summary.json"
     summary.write_text(summary.read_text().replace('"finished"', '"running"'))
-    holder = FileLock(folder / ".lock")  # stands for the other process
-    with holder:
-        outcome = command("train", *arguments)
-    assert outcome.status == 1 and "is being trained by another process" in outcome.error
+    holder = Lock(folder / ".lock")  # stands for the other process
+    assert holder.acquire()
+    outcome = command("train", *arguments)
+    holder.release()
+    assert outcome.status == 2 and f"is being trained by process {os.getpid()} on " in outcome.error
     assert len(list((home / "outputs" / "runs").iterdir())) == 2
 
 
@@ -232,3 +233,40 @@ def test_a_run_has_one_line_that_shows_what_is_its_own(monkeypatch):
     text = line({**outcome, "folder": "x", "summary": summary}, 90)
     assert "seed=2" in text and "model=mlp" not in text
     assert "90.00 %" in text and "90 s" in text
+
+
+TUNED = """\
+# @package _global_
+defaults:
+  - override /model: mlp
+experiment: mine
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {model: "mlp,lenet", seed: "1,2"}
+    along: {model=lenet: [optimizer.lr=0.5]}
+    tune: {space: {optimizer.lr: "1e9,0.003"}, seed: 100, metric: val/accuracy}
+duration: 4steps
+dataset: {train_size: 64}
+claim:
+  sentence: One is better.
+  plots: [{x: model.name, y: val/error}]
+  tests: [{says: so, y: val/error, more: {model.name: mlp}, than: {model.name: lenet}}]
+"""
+
+
+def test_an_experiment_that_tunes_tries_every_side_first_and_gives_it_the_best(command, home):
+    (home / "own" / "experiment").mkdir(parents=True)
+    (home / "own" / "experiment" / "mine.yaml").write_text(TUNED)
+    given = ("train", "--config-dir", "own", "experiment=mine", "logger=none", "log_every=1")
+    outcome = command(*given)
+    assert outcome.status == 0, outcome.error  # that a trial diverged is a result
+    assert outcome.out.index("seed=100") < outcome.out.index("seed=1 ")
+    assert "8 runs" in outcome.out and "✗ model=lenet optimizer.lr=1000000000.0 seed=100" in outcome.out
+    assert outcome.out.count("optimizer.lr=0.003") >= 6  # two trials, four runs that decide
+    assert "takes optimizer.lr=0.003" in " ".join(outcome.out.replace("│", " ").split())
+    assert len(list((home / "outputs" / "mine").iterdir())) == 8
+    again = command(*given, "seed=100")
+    assert again.status == 2 and "seed=100 is that of the tuning" in again.error
+    fixed = command(*given, "optimizer.lr=0.001", "model=mlp", "seed=1")
+    assert "seed=100" not in fixed.out  # who sets the rate needs no trials

@@ -163,6 +163,7 @@ def footnote(
     budget: str | None,
     verdict: Verdict | None,
     left_out: Mapping[str, int] | None = None,
+    tuned: str = "",
 ) -> str:
     """What a reader of the figure has to know about the numbers.
 
@@ -172,6 +173,7 @@ def footnote(
         budget: The experiment's, or None.
         verdict: On the claim, or None.
         left_out: How runs differ from the experiment's design, and how many do so.
+        tuned: What was tuned, in a sentence; empty for nothing.
     """
     finished = [record for record in records if record.status == "finished"]
     seeds = {record.seed for record in finished}
@@ -179,6 +181,8 @@ def footnote(
     if budget is not None:
         setting = (claim or {}).get("setting")
         sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
+    if tuned:
+        sentences.append(tuned)
     if left_out:
         why = "; ".join(f"{count_text(count, 'run')}: {reason}" for reason, count in left_out.items())
         of = "figures" if verdict is None else "verdict"

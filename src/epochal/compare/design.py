@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from epochal.compare.labels import value_text
 from epochal.compare.records import Record, Value
 from epochal.compare.scan import plain_value
+from epochal.compare.tuning import Point, Tuning
 from epochal.config.compose import compose, flat, load_option, option_file, plain
 
 # Keys that may differ: they say where and how a run is executed, not what is trained
@@ -21,21 +22,26 @@ FREE = {
 }
 FREE_GROUPS = ("launcher", "logger", "requested", "asked", "sweep", "hydra", "claim", "budgets")
 
-Point = tuple[str, ...]  # the overrides of a run of the grid, without its seed
-
 
 class Design:
     """An experiment of one budget as its YAML stands now.
 
     Args:
         experiment, budget: Their names; budget is None for an experiment that has none.
+        records: The runs, among which are the trials of an experiment that tunes.
     """
 
-    def __init__(self, experiment: str, budget: str | None) -> None:
+    def __init__(self, experiment: str, budget: str | None, records: Sequence[Record] = ()) -> None:
         file = option_file("experiment", experiment)
         stamp = 0 if file is None else file.stat().st_mtime_ns
-        self.points, self.sets = _grid(experiment, budget, stamp)
         self._key = (experiment, budget, stamp)
+        self.points, self.sets, self.tuning = _grid(*self._key)
+        self._chosen = {} if self.tuning is None else self.tuning.chosen(self.points, records)
+        self.tuned = "" if self.tuning is None else self.tuning.described(self.points, records)
+
+    def is_trial(self, record: Record) -> bool:
+        """Whether a run only served to choose a value."""
+        return self.tuning is not None and self.tuning.is_trial(record)
 
     def differences(self, record: Record) -> tuple[str, ...]:
         """How a run's config differs from that of its point of the grid; empty for a run of the design."""
@@ -46,7 +52,8 @@ class Design:
             listed = {override for point in self.points for override in point}
             others = [o for o in record.typed if o.partition("=")[0].lstrip("+") in keys and o not in listed]
             return tuple(f"{override} is not in its grid" for override in others) or ("it is none of its grid",)
-        designed = _composed(*self._key, max(own, key=len))
+        point = max(own, key=len)
+        designed = _composed(*self._key, (*point, *self._chosen.get(point, ())))
         return tuple(self._compared(designed, _as_requested(record.config)))
 
     def _compared(self, designed: dict[str, Value], run: dict[str, Value]) -> Iterator[str]:
@@ -76,8 +83,8 @@ def _as_requested(config: dict[str, Value]) -> dict[str, Value]:
 
 
 @lru_cache(maxsize=16)
-def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point, ...], frozenset[str]]:
-    """Every point of the grid, and the keys that the experiment's YAML sets; stamp is the time of its file."""
+def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point, ...], frozenset[str], Tuning | None]:
+    """Every point of the grid, the keys that the experiment's YAML sets, and what it tunes; stamp is the time of its file."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -87,14 +94,16 @@ def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point,
     config = OmegaConf.create({**compose(_chosen(experiment, budget)), "sweeper": sweeper})
     found = OmegaConf.to_container(config.sweeper, resolve=True)
     assert isinstance(found, dict)
-    points: dict[Point, None] = {}
+    tuning, points = Tuning.of(found.get("tune")), dict[Point, None]()
     for grid in (found.get("params") or {}, *(found.get("before") or [])):
         overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
         for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0] if overrides else [()]:
-            brought = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]
+            along = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]
+            brought = [o for o in along if tuning is None or o.partition("=")[0] not in tuning.space]
             points[tuple(o for o in (*job, *brought) if not o.startswith("seed="))] = None
     own: Any = OmegaConf.to_container(written, resolve=False)
-    return tuple(points), frozenset(flat(own)) | {o.partition("=")[0].lstrip("+") for point in points for o in point}
+    keys = frozenset(flat(own)) | {o.partition("=")[0].lstrip("+") for point in points for o in point}
+    return tuple(points), keys, tuning
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from typing import Any
 from epochal.compare.claims import load_claim
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
 from epochal.compare.design import Design
-from epochal.compare.groups import varying
+from epochal.compare.groups import ALIKE, kinds, trial, varying
 from epochal.compare.labels import value_text
 from epochal.compare.records import Record, Skipped, printable
 from epochal.compare.scan import read
@@ -27,9 +27,7 @@ from epochal.core.program import command_line
 USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoints were chosen by different metrics
 SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
 
-ALIKE = ("task.name", "dataset.name", "dataset.path")  # runs that differ in these are not ranked together
 MAX_DIFFERENCES = 3  # from an experiment's design that are named
-TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,12 @@ class Request:
         records, skipped = self._read(known, budget)
         if experiment is None:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
+        design = Design(experiment, budget, records) if experiment is not None and claim is not None else None
+        deciding = [record for record in records if design is None or not design.is_trial(record)]
+        counted, left_out = _counted(deciding, design)
+        records = deciding or records
         keys = varying(records)
         y = self._y(records, claim)
-        counted, left_out = _counted(records, experiment, budget, claim)
         plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
         verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
         drawn = records if self._chooses else counted
@@ -80,7 +81,7 @@ class Request:
             plots=plots,
             title=(claim or {}).get("sentence") or described(records),
             folder=self._folder((experiment, budget) if experiment else None),
-            footnote=footnote(drawn, claim, budget, verdict, left_out),
+            footnote=footnote(drawn, claim, budget, verdict, left_out, design.tuned if design else ""),
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
@@ -89,17 +90,16 @@ class Request:
 
     def _divided(self, whole: Comparison) -> Comparison:
         """The same with a part for each task and data set, and for trials, if there are several."""
-        kinds: dict[tuple[str, ...], list[Record]] = {}
-        for record in whole.records:
-            kinds.setdefault((*(str(record.value(key)) for key in ALIKE), _trial(record)), []).append(record)
-        if len(kinds) == 1 or whole.claim is not None or self._chooses:
+        found, parts = kinds(whole.records), []
+        if len(found) == 1 or whole.claim is not None or self._chooses:
             return whole
-        told, parts = (*ALIKE, "trainer.name") if any(kind[-1] for kind in kinds) else ALIKE, []
-        for kind in sorted(kinds, key=lambda kind: (bool(kind[-1]), kind)):
-            records, trial = kinds[kind], kind[-1]
+        told = [*ALIKE, *(["trainer.name"] if any(map(trial, whole.records)) else [])]
+        told = [key for key in told if len({record.value(key) for record in whole.records}) > 1]
+        for kind in found:
+            records, trainer = list(kind.records), trial(kind.records[0])
             where = tuple((key, records[0].value(key)) for key in told)
             keys, y = varying(records), self._y(records, None)
-            title = f"{described(records)}, {records[0].value('task.name')}{f', trainer={trial}' if trial else ''}"
+            title = f"{described(records)}, {records[0].value('task.name')}{f', trainer={trainer}' if trainer else ''}"
             plots = [replace(plot, where=where) for plot in self._plots(records, keys, y)]
             parts.append(
                 replace(whole, records=records, drawn=records, skipped=[], keys=keys, y=y, plots=plots, title=title)
@@ -226,13 +226,11 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
     return name
 
 
-def _counted(
-    records: list[Record], experiment: str | None, budget: str | None, claim: Mapping[str, Any] | None
-) -> tuple[list[Record], dict[str, int]]:
+def _counted(records: list[Record], design: Design | None) -> tuple[list[Record], dict[str, int]]:
     """The runs that count towards the verdict, of an experiment those of its own design; and how the others differ."""
-    if experiment is None or claim is None:
+    if design is None:
         return records, {}
-    design, counted, others = Design(experiment, budget), list[Record](), Counter[str]()
+    counted, others = list[Record](), Counter[str]()
     for record in records:
         if found := design.differences(record):
             more = f"; and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
@@ -240,11 +238,6 @@ def _counted(
         else:
             counted.append(record)
     return counted, dict(others)
-
-
-def _trial(record: Record) -> str:
-    """debug or overfit, if it is of such a trainer; else empty."""
-    return str(record.value("trainer.name")) if record.value("trainer.name") in TRIALS else ""
 
 
 def described(records: Sequence[Record]) -> str:

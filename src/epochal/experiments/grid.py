@@ -54,6 +54,34 @@ def run(
     return returns
 
 
+def tuned(written: Any, jobs: Sequence[Sequence[str]], trials: Sequence[str | None]) -> list[list[str]]:
+    """The runs that decide, each with the best values of its own trials.
+
+    Args:
+        written: `hydra.sweeper.tune`.
+        jobs: The overrides of each run.
+        trials: The folders of the trials; None for one that has none.
+
+    Raises:
+        EpochalError: If all trials of a run ended without a value.
+    """
+    from epochal.compare.scan import read
+    from epochal.compare.tuning import Tuning
+
+    tuning = Tuning.of(written)
+    assert tuning is not None
+    records, _ = read([folder for folder in trials if folder])
+    points = {tuple(o for o in job if split(o)[0] != "seed") for job in jobs}
+    chosen = tuning.chosen(points, records)
+    found = []
+    for job in jobs:
+        point = tuple(o for o in job if split(o)[0] != "seed")
+        if point not in chosen:
+            raise EpochalError(f"No trial of {' '.join(point)} has a {tuning.metric}; mend that and run it again.")
+        found.append([*job, *chosen[point]])
+    return found
+
+
 def check(configs: Sequence[DictConfig], names: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
     """Raises ConfigError with everything that is wrong with any of the configs; loads each data set once."""
     from epochal.compare.claims import load_claim
@@ -94,8 +122,15 @@ def finish(config: DictConfig, outcomes: Sequence[Outcome], names: Sequence[str]
         EpochalError: If there are any of these.
     """
     from epochal.compare import command
+    from epochal.compare.tuning import Tuning
 
-    failures = [(name, outcome) for name, outcome in zip(names, outcomes) if outcome["status"] == "failed"]
+    tuning = Tuning.of(OmegaConf.select(config, "hydra.sweeper.tune"))
+    failures = [
+        (name, outcome)
+        for name, outcome in zip(names, outcomes)
+        if outcome["status"] == "failed"
+        and not (tuning is not None and outcome["diverged"] and f"seed={tuning.seed}" in outcome["overrides"])
+    ]  # that a setting of a space diverges is a result
     folders = [Path(outcome["folder"]) for outcome in outcomes if outcome["folder"]]
     try:
         if config.get("claim") is not None and folders:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epochal.config.messages import sentence
-from epochal.core.errors import EpochalError
+from epochal.core.errors import DivergedError, EpochalError
 from epochal.core.format import print_anything, verbatim
 from epochal.core.multirun import GRID, end_with_parent
 
@@ -29,6 +29,7 @@ class Outcome(TypedDict):
     status: str  # finished, already, failed, pruned
     error: str | None
     exit_status: int
+    diverged: bool  # failed because a loss or weight was not finite
     folder: str | None
     summary: dict[str, Any]
 
@@ -81,6 +82,7 @@ def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overr
         "status": "failed",
         "error": None,
         "exit_status": 0,
+        "diverged": False,
         "folder": None,
         "summary": {},
     }
@@ -92,7 +94,7 @@ def one_of_many(function: Callable[[DictConfig], Any], config: DictConfig, overr
     except Exception as error:  # in the outcome, and a bug's traceback is printed: the other runs go on
         if not isinstance(error, EpochalError | OmegaConfBaseException):
             traceback.print_exception(error)
-        outcome["error"] = sentence(error)
+        outcome["error"], outcome["diverged"] = sentence(error), isinstance(error, DivergedError)
         outcome["exit_status"] = error.exit_status if isinstance(error, EpochalError) else 1
     tell(outcome, time.perf_counter() - started)
     return outcome

@@ -21,6 +21,7 @@ class GridSweeper(BasicSweeper):
         max_batch_size, params: As of Hydra's own sweeper.
         before: Further grids, whose runs end before the others start, which may start from their weights.
         along: Overrides that a choice adds, e.g. `{model=vgg: [model.width=0.25]}`.
+        tune: `space`, `seed` and `metric`: each combination is first tried with each setting of the space, and takes the best.
     """
 
     def __init__(
@@ -29,16 +30,19 @@ class GridSweeper(BasicSweeper):
         params: dict[str, str] | None = None,
         before: list[dict[str, str]] | None = None,
         along: dict[str, list[str]] | None = None,
+        tune: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
-        self.before, self.along = before or [], along or {}
+        self.before, self.along, self.tune = before or [], along or {}, tune
 
     def sweep(self, arguments: list[str]) -> Any:
         from epochal.experiments import grid, launchers
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        stages = [stage for stage in (self.earlier(arguments), self.jobs(self.choices(arguments))) if stage]
+        deciding = self.jobs(self.choices(arguments))
+        trials = self.trials(arguments, deciding)
+        stages = [stage for stage in (self.earlier(arguments), trials, deciding) if stage]
         jobs = [job for stage in stages for job in stage]
         configs = [self.compose(job) for job in jobs]
         launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
@@ -46,14 +50,17 @@ class GridSweeper(BasicSweeper):
         def launch() -> list[Any]:
             returns: list[Any] = []
             for stage in stages:  # runs of the second may start from weights of the first
+                if stage is deciding and trials:
+                    tried = returns[len(returns) - len(trials) :]
+                    stage = grid.tuned(self.tune, stage, [r.return_value["folder"] for r in tried])
                 returns += launcher.launch(stage, initial_job_idx=len(returns))
             return returns
 
         return grid.run(self.config, jobs, configs, launch)
 
     def jobs(self, choices: list[Override]) -> list[list[str]]:
-        """Every combination, with the overrides that `along` adds to its choices unless their keys were chosen themselves."""
-        chosen = {override.get_key_element().lstrip("+") for override in choices}
+        """Every combination, with the overrides that `along` adds to its choices unless their keys are chosen or tuned."""
+        chosen = {override.get_key_element().lstrip("+") for override in choices} | {*(self.tune or {}).get("space", ())}
         return [
             [*job, *(o for choice in job for o in self.along.get(choice, ()) if o.partition("=")[0] not in chosen)]
             for job in self.split_arguments(choices, max_batch_size=None)[0]
@@ -74,6 +81,26 @@ class GridSweeper(BasicSweeper):
             typed = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in fixed]
             found += self.jobs(self.choices(typed, [f"{key}={value}" for key, value in grid.items()]))
         return found
+
+    def trials(self, arguments: list[str], deciding: list[list[str]]) -> list[list[str]]:
+        """The runs that try every setting of `tune`; none if the command line itself sets a key of its space.
+
+        Raises:
+            ConfigError: If `tune` is wrong, or its seed is one of those that decide.
+        """
+        from epochal.compare.tuning import Tuning
+        from epochal.core.errors import ConfigError
+
+        tuning = Tuning.of(self.tune)
+        typed = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+        if tuning is None or typed & {*tuning.space}:
+            return []
+        if any(f"seed={tuning.seed}" in job for job in deciding):
+            raise ConfigError(f"seed={tuning.seed} is that of the tuning, whose runs do not decide; choose another.")
+        others = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") != "seed"]
+        params = [override for override in self._parse_config() if override.partition("=")[0] != "seed"]
+        space = [f"{key}={values}" for key, values in tuning.space.items()]
+        return self.jobs(self.choices([*others, f"seed={tuning.seed}"], [*params, *space]))
 
     def choices(self, arguments: list[str], params: list[str] | None = None) -> list[Override]:
         """One override per key; the command line takes precedence over the config.
@@ -125,5 +152,6 @@ GRID: dict[str, Any] = {
     "params": {},
     "before": [],
     "along": {},
+    "tune": None,
 }
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GRID, provider="epochal")
