@@ -38,6 +38,7 @@ class DataModule(pl.LightningDataModule):
 
     tasks: ClassVar[tuple[str, ...]] = ()  # names in conf/task that it has targets for; the first is the default
     yields: ClassVar[type]  # the class of its input spec, one of core.specs.Inputs
+    target_span: ClassVar[float] = 1.0  # width of the interval of its targets, if these are numbers
     unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
     task: str = ""  # one of `tasks`, set before `prepare`

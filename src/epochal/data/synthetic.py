@@ -289,6 +289,7 @@ class Adding(Synthetic):
     """
 
     tasks: ClassVar = ("regression",)
+    target_span: ClassVar = 2.0
     yields: ClassVar = Series
     unit: ClassVar = "series"
     shortest: ClassVar = 2
