@@ -1,10 +1,15 @@
 """What every task shares: gradient clipping, the training metrics of the next row, and what a task offers others."""
 
+from types import SimpleNamespace
+
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from epochal import tasks
-from epochal.tasks import Regression
+from epochal.core.specs import IGNORED
+from epochal.data import Batch
+from epochal.tasks import Classification, Regression, SequenceLabeling
 from epochal.tasks.base import AnswersPrompts
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
@@ -28,6 +33,74 @@ def test_gradients_are_clipped_to_the_last_bit_as_torch_clips_them(scale):
     task.configure_gradient_clipping(torch.optim.SGD(model.parameters(), lr=1.0), 1.0)
 
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), twin, strict=True))
+
+
+def rows_of(*counts):
+    return [Batch(torch.randn(n, 6), torch.randint(3, (n,)), seed) for seed, n in enumerate(counts)]
+
+
+def steps_of(*counts):
+    """Batches of four sequences of five steps; so many of the twenty have a label."""
+    targets = [torch.where(torch.randperm(20) < n, torch.randint(3, (20,)), IGNORED) for n in counts]
+    return [Batch(torch.randn(4, 5, 6), labels.view(4, 5), seed) for seed, labels in enumerate(targets)]
+
+
+GROUPS = {  # three batches a step; an epoch's last step has fewer
+    "whole groups": (Classification, rows_of(4, 4, 4, 4, 4, 4)),
+    "a last group of one": (Classification, rows_of(4, 4, 4, 4)),
+    "a last group of two, its last batch shorter": (Classification, rows_of(4, 4, 4, 4, 1)),
+    "batches of any size": (Classification, rows_of(2, 7, 1, 5, 3)),
+    "steps without a label": (SequenceLabeling, steps_of(20, 3, 8, 1, 9)),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(kind):
+    make, batches = GROUPS[kind]
+    model = torch.nn.Linear(6, 3)
+    task = make(model=model, **OPTIONS | {"total_steps": 99})
+    task.setup = lambda stage: None  # which would ask for a data module
+    task.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.0)
+    found = []  # at each step
+    task.configure_gradient_clipping = lambda *_, **__: found.append(model.weight.grad.clone())
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, accumulate_grad_batches=3, **quiet)
+    trainer.fit(task, torch.utils.data.DataLoader(batches, batch_size=None))
+    assert len(found) == 4
+    for gradient, group in zip(found, 2 * [batches[:3], batches[3:]], strict=True):
+        inputs, targets, *_ = zip(*group, strict=True)
+        model.zero_grad()
+        loss, _ = task.step(Batch(torch.cat(inputs), torch.cat(targets), 0))
+        loss.backward()
+        torch.testing.assert_close(gradient, model.weight.grad)
+
+
+def test_a_step_under_way_is_kept_in_the_checkpoint():
+    """Also one of an older version, which counted no items: each batch so far counts one."""
+    loop = SimpleNamespace(
+        _should_accumulate=lambda: True, batch_progress=SimpleNamespace(current=SimpleNamespace(ready=6))
+    )
+    trainer = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=loop), accumulate_grad_batches=4)
+    task, resumed, old = (Regression(model=torch.nn.Linear(1, 1), **OPTIONS) for _ in range(3))
+    for each in (task, resumed, old):
+        each._trainer = trainer
+    task.model.weight.grad = torch.ones(1, 1)
+    assert [task._group.add(items) for items in (8, 4)] == [1, 0.5]
+    checkpoint = {}
+    task.on_save_checkpoint(checkpoint)
+    resumed.on_load_checkpoint(dict(checkpoint))
+    del checkpoint["group"]
+    old.on_load_checkpoint(checkpoint)
+    for each in (resumed, old):
+        each.on_train_start()
+        assert each.model.weight.grad == 1
+    assert resumed._group == task._group
+    assert old._group.batches == 2
 
 
 def test_a_row_continues_where_a_checkpoint_left_it():

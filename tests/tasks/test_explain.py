@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from epochal.config.duration import Length
 from epochal.core.errors import ConfigError
 from epochal.data import ImageData
 from epochal.models import CNN, MLP, RNN, LeNet, ViT
@@ -294,7 +295,7 @@ def test_after_the_test_the_pictures_are_among_those_of_the_run(data, tmp_path):
     tested = SimpleNamespace(model=LeNet(in_channels=1, num_classes=3), data=data())
     run = Run(tmp_path / "run")
     run.pictures.mkdir(parents=True)
-    logger = RunLogger(run, examples_per_step=1, steps_per_epoch=1)
+    logger = RunLogger(run, length=Length(1, 1), batch_size=1)
     trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=2)
     Explain(task(tested.model)).on_test_end(trainer, tested)
     expected = explain.explain(tested.model, tested.data, explain.choose_images(tested.data))

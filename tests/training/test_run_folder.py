@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from epochal.config.duration import Length
 from epochal.core.files import slug
 from epochal.training.loggers.files import RunLogger
 from epochal.training.run_folder import Run, newest_unfinished
@@ -148,7 +149,7 @@ def test_names_become_fit_for_folders():
 
 def logger_in(folder: Path) -> RunLogger:
     run = Run(folder)
-    return RunLogger(run, examples_per_step=32, steps_per_epoch=5)
+    return RunLogger(run, length=Length(10, 5), batch_size=32)
 
 
 def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path):

@@ -116,12 +116,15 @@ def test_a_gan_counts_batches_and_draws_the_same_noise(home):
         "logger=none",
         "log_every=10",
     )
-    job = train(*gan, "trainer.gradient_clip_val=1.0")
+    job = train(*gan, "trainer.gradient_clip_val=0.001")
     known = summary(job.run.folder)
     assert known["steps"] == job.trainer.global_step == 80, "two optimisers, one step a batch"
     table = rows(job.run.folder)
     for name in ("generator_loss", "discriminator_loss", "d_real", "d_fake"):
         assert all(float(row[f"train/{name}"]) > 0 for row in table if row["train/loss"]), name
+    for name in ("generator_gradient_norm", "discriminator_gradient_norm"):
+        assert all(float(row[f"train/{name}"]) > 0.001 for row in table if row["train/loss"]), "before they are clipped"
+    assert "train/gradient_norm" not in table[0]
     pictures = sorted((job.run.folder / "pictures").glob("samples_*.png"))
     assert [picture.stem for picture in pictures] == ["samples_000040", "samples_000080"]
     assert Image.open(pictures[0]).size == Image.open(pictures[1]).size
@@ -164,6 +167,38 @@ def test_accumulated_batches_learn_like_one_large_batch(home):
     large = train(*SMALL, *data, "dataset.batch_size=64")
     for one, other in zip(small.task.parameters(), large.task.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_the_gradient_norm_is_logged_before_it_is_clipped(home, batches):
+    small = ("duration=2steps", "log_every=1", f"trainer.accumulate_grad_batches={batches}")
+    job = train(*SMALL, *small, "trainer.gradient_clip_val=0.001")
+    assert all(float(row["train/gradient_norm"]) > 0.01 for row in rows(job.run.folder))
+
+
+@pytest.mark.parametrize(("model", "networks"), [("mlp", {"MLP"}), ("gan", {"Generator", "Discriminator"})])
+def test_compile_compiles_every_network_that_a_step_calls(home, monkeypatch, model, networks):
+    called = set()
+
+    def compiled(function, *args, **kwargs):
+        def call(*inputs, **options):
+            called.add(type(function.__self__).__name__)
+            return function(*inputs, **options)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    train(f"model={model}", "dataset=digits", "logger=none", "trainer=cpu", "duration=1steps", "compile=true")
+    assert called == networks
+
+
+def test_the_last_step_of_an_epoch_counts_the_batches_that_it_has(home):
+    data = ("dataset.train_size=96", "dataset.batch_size=16", "trainer.accumulate_grad_batches=4", "log_every=1")
+    job = train(*SMALL, *data, "duration=2epochs")
+    table = [row for row in rows(job.run.folder) if row["train/loss"]]
+    assert [int(row["examples"]) for row in table] == [64, 96, 160, 192]
+    assert [float(row["epoch"]) for row in table] == [0.5, 1, 1.5, 2]
+    assert summary(train(*SMALL, *data, "duration=100examples").run.folder)["steps"] == 3
 
 
 def test_early_stopping_stops_and_the_best_is_tested(home):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -11,10 +12,26 @@ UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours 
 
 
 class Length(NamedTuple):
-    """How many optimiser steps a training takes, and an epoch."""
+    """How many optimiser steps a training takes, and how many batches these are.
+
+    Attributes:
+        steps: Of the whole training.
+        batches_per_epoch: Training batches of an epoch.
+        batches_per_step: Whose gradients are accumulated for a step; the last step of an epoch has what is left.
+    """
 
     steps: int
-    steps_per_epoch: int
+    batches_per_epoch: int
+    batches_per_step: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.batches_per_epoch / self.batches_per_step)
+
+    def batches(self, steps: int) -> int:
+        """The batches of so many steps, from the beginning of the training."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        return epochs * self.batches_per_epoch + rest * self.batches_per_step
 
 
 def parse_duration(text: Any) -> tuple[float, str]:

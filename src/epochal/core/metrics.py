@@ -79,6 +79,8 @@ METRICS = {
         Metric("d_real", "D(real)"),
         Metric("d_fake", "D(fake)"),
         Metric("gradient_norm", "gradient norm"),
+        Metric("generator_gradient_norm", "gradient norm of the generator"),
+        Metric("discriminator_gradient_norm", "gradient norm of the discriminator"),
         Metric("gradient_decades_lost", "gradient decades lost", "min"),
         Metric("learning_rate", "learning rate"),
         Metric("examples_per_second", "examples/s", "max", "short"),

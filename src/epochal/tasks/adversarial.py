@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from epochal.core.checks import check_number
 from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.plots.images import image_grid, to_uint8
@@ -24,12 +28,17 @@ class Adversarial(Task):
     real. Each step updates both, the discriminator first, on the same generated images. One step is one batch:
     Lightning counts the steps of the generator's optimizer only.
 
-    Logs both losses, and D(real) and D(fake): the mean probability of being real that the discriminator gives to real
-    and to generated images, 0.5 each if it cannot distinguish them. No metric chooses the best checkpoint: it is the
-    newest.
+    Logs both losses, each network's gradient norm before clipping, and D(real) and D(fake): the mean probability of
+    being real that the discriminator gives to real and to generated images, 0.5 each if it cannot distinguish them. In
+    validation and test, too, batch norm takes the statistics of each batch: with the running ones, which mix real and
+    generated images, the discriminator would be another one than the generator learns from. No metric chooses the best
+    checkpoint: it is the newest.
 
     Args:
         label_smoothing: The target for real images is 1 minus this, that for generated ones stays 0.
+
+    Raises:
+        ValueError: If label_smoothing is not in [0, 0.5].
     """
 
     progress_metric: ClassVar = "generator_loss"
@@ -38,6 +47,7 @@ class Adversarial(Task):
 
     def __init__(self, *, label_smoothing: float = 0.0, **rest: Any) -> None:
         super().__init__(**rest)
+        check_number("label_smoothing", label_smoothing, 0, most=0.5)
         self.label_smoothing = label_smoothing
         self.automatic_optimization = False  # two optimizers
         self.gradient_clip_val: float | None = None  # of each optimizer; Lightning's trainer refuses it for two
@@ -57,7 +67,7 @@ class Adversarial(Task):
         loss, metrics = self._discriminator_loss(batch.inputs, fake.detach())
         self.check_finite(loss)  # before the step, so that a loss that is not finite changes no weights
         self.manual_backward(loss)
-        self._clip(discriminator_optimizer)
+        self._clip(discriminator_optimizer, "discriminator")
         discriminator_optimizer.step()
 
         self.toggle_optimizer(generator_optimizer)  # no gradients for the discriminator's parameters
@@ -65,17 +75,22 @@ class Adversarial(Task):
         generator_loss = self._generator_loss(fake)
         self.manual_backward(generator_loss)
         self.untoggle_optimizer(generator_optimizer)
-        self._clip(generator_optimizer)
+        self._clip(generator_optimizer, "generator")
         metrics |= {"generator_loss": generator_loss.detach(), "loss": (loss + generator_loss).detach()}
         self.accumulate(metrics)
         generator_optimizer.step()
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]  # two
             schedule.step()
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._logs_now:  # the norms are taken before the gradients are clipped
+            self._learning_rate = optimizer.param_groups[0]["lr"]
+
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        fake = self.model.generator(self.model.sample_noise(len(batch.inputs)))
-        loss, metrics = self._discriminator_loss(batch.inputs, fake)
-        generator_loss = self._generator_loss(fake)
+        with batch_statistics(self.model):
+            fake = self.model.generator(self.model.sample_noise(len(batch.inputs)))
+            loss, metrics = self._discriminator_loss(batch.inputs, fake)
+            generator_loss = self._generator_loss(fake)
         total = loss + generator_loss
         return total, {**metrics, "generator_loss": generator_loss.detach(), "loss": total.detach()}
 
@@ -92,7 +107,11 @@ class Adversarial(Task):
         on_fake = self.model.discriminator(fake)  # (B,)
         return F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
 
-    def _clip(self, optimizer: Any) -> None:
+    def _clip(self, optimizer: Any, network: str) -> None:
+        """Clips the gradients of a network, whose norm is logged first."""
+        if self._logs_now:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._gradient_norms[f"{network}_gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip_val, gradient_clip_algorithm="norm")
 
@@ -105,3 +124,17 @@ class Adversarial(Task):
 
     def test_artifacts(self) -> Artifacts:
         return self.validation_artifacts()
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm normalises by each batch's own statistics, as in training, and leaves its running ones as they are."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, (training, tracking) in zip(norms, before, strict=True):
+            norm.training, norm.track_running_stats = training, tracking

@@ -6,7 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
@@ -51,6 +51,25 @@ class TrainingRow:
 
     def means(self) -> dict[str, Tensor]:
         return {name: torch.cat([v.flatten() for v in values]).float().mean() for name, values in self.values.items()}
+
+
+@dataclass
+class Group:
+    """The batches of the optimiser step under way, where it accumulates several.
+
+    Attributes:
+        unit: Items that the loss of the first batch is the mean of: rows, or predicted tokens.
+        batches: How many the batches so far are, counted by their items: 1 for each that has as many as the first.
+    """
+
+    unit: int = 0
+    batches: float = 0.0
+
+    def add(self, items: int) -> float:
+        """Counts a batch; returns its share, items / unit."""
+        self.unit = self.unit or items
+        self.batches += items / self.unit
+        return items / self.unit
 
 
 class Task(pl.LightningModule):
@@ -102,7 +121,8 @@ class Task(pl.LightningModule):
         self._row = TrainingRow()
         self._means: dict[str, MeanMetric] = {}  # of the validation or test metrics in this pass
         self._metrics = self._checked(metrics or {})  # a plain dict keeps them out of the state dict
-        self._gradient_norm: Tensor | None = None
+        self._gradient_norms: dict[str, Tensor] = {}  # of the step that completes a row, by the metric's name
+        self._group = Group()
         self._gradients: dict[str, Tensor] = {}  # from a checkpoint written in the middle of an accumulated step
         self._learning_rate = 0.0
         self._row_started = 0.0
@@ -185,6 +205,9 @@ class Task(pl.LightningModule):
         for name, parameter in self.named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
+        if self._gradients and not self._group.batches:  # an older version's checkpoint: each batch counted 1
+            started = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            self._group.batches = started % self.trainer.accumulate_grad_batches
         self._gradients = {}
         for name, values in self._row.values.items():  # a checkpoint's tensors are on the CPU
             self._row.values[name] = [value.to(self.device) for value in values]
@@ -201,6 +224,8 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
         self.accumulate(metrics)
+        if self.trainer.accumulate_grad_batches > 1:
+            loss = loss * self._group.add(self.weight(batch))
         return loss
 
     # Lightning reads the signature at each step; computing it anew costs as much as a layer
@@ -234,10 +259,26 @@ class Task(pl.LightningModule):
         return (self.global_step + 1) % self.log_every == 0 or self.global_step + 1 == self.total_steps
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._logs_now:
+        if self._group.batches:
+            self._average_group()
+        if self._logs_now:  # Lightning clips gradients after this
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+            self._gradient_norms["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
             self._learning_rate = optimizer.param_groups[0]["lr"]  # the schedule changes it after this step
+
+    def _average_group(self) -> None:
+        """Makes the gradient the mean over all items of the accumulated batches, however many and large these are.
+
+        Lightning divides each batch's loss by `accumulate_grad_batches`, also in the last group of an epoch, which may
+        have fewer.
+        """
+        batches = self._group.batches
+        if self.trainer.world_size > 1:
+            batches = self._mean_over_ranks(torch.tensor(batches, device=self.device))
+        if batches != self.trainer.accumulate_grad_batches:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, self.trainer.accumulate_grad_batches / batches)
+        self._group = Group()
 
     def configure_gradient_clipping(
         self,
@@ -256,9 +297,9 @@ class Task(pl.LightningModule):
 
     def log_training_row(self) -> None:
         """Logs the training metrics if the step just taken completes a row; call it before that step's checkpoint."""
-        if self._gradient_norm is not None:
+        if self._gradient_norms:
             metrics = {name: self._mean_over_ranks(mean) for name, mean in self._row.means().items()}
-            metrics["gradient_norm"] = self._gradient_norm.item()
+            metrics |= {name: norm.item() for name, norm in self._gradient_norms.items()}
             metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
             speed = self._row.count * self.data.batch_size / (now - self._row_started)
@@ -266,7 +307,7 @@ class Task(pl.LightningModule):
                 metrics["tokens_per_second"] = metrics.pop("tokens") * speed
             metrics["examples_per_second"] = speed
             self.record("train", metrics)
-            self._row, self._gradient_norm, self._row_started = TrainingRow(), None, now
+            self._row, self._gradient_norms, self._row_started = TrainingRow(), {}, now
 
     def _reseed(self, batch: Batch) -> None:
         """Makes dropout and noise depend on the step alone, so that a resumed run is exactly the same."""
@@ -288,7 +329,7 @@ class Task(pl.LightningModule):
         if self.automatic_optimization and self.trainer.fit_loop.epoch_loop._should_accumulate():
             # in the middle of a step of several batches: the gradients so far belong to the state
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
-            checkpoint["gradients"] = gradients
+            checkpoint["gradients"], checkpoint["group"] = gradients, asdict(self._group)
         values = {name: torch.stack(values) for name, values in self._row.values.items()}
         checkpoint["row"] = {"values": values, "count": self._row.count}
 
@@ -296,10 +337,13 @@ class Task(pl.LightningModule):
         for kept in ("state_dict", "gradients", "current_model_state"):  # the last is that of an averaged model
             if kept in checkpoint:
                 checkpoint[kept] = current_names(checkpoint[kept], self.model, prefix="model.")
-        row = checkpoint.get("row", {})  # checkpoints of older versions store sums instead: these lose the row under way
+        row = checkpoint.get(
+            "row", {}
+        )  # checkpoints of older versions store sums instead: these lose the row under way
         if "values" in row:
             self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])
         self._gradients = checkpoint.get("gradients", {})
+        self._group = Group(**checkpoint.get("group", {}))
 
     def record(self, split: str, metrics: Mapping[str, float]) -> None:
         """Sends a row of metrics to every logger, and to `trainer.callback_metrics`."""

@@ -41,7 +41,8 @@ class Regression(Task):
         loss = F.mse_loss(outputs, targets)
         self.update_metrics(outputs, targets)
         error = (outputs.detach() - targets).abs()
-        solved = error < SOLVED * getattr(self.data, "target_span", 1.0)  # plain loaders have no such attribute
+        data = getattr(self._trainer, "datamodule", None)  # with plain loaders there is none
+        solved = error < SOLVED * getattr(data, "target_span", 1.0)
         return loss, {"loss": loss.detach(), "mae": error.mean(), "solved": solved.float().mean()}
 
     def validation_artifacts(self) -> Artifacts:

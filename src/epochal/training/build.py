@@ -38,7 +38,7 @@ from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import wandb_id
 from epochal.training.resume import last_checkpoint, new_run, rank, resumed, trained_on
 from epochal.training.run_folder import Run
-from epochal.training.trainer import check_lengths, check_world, make_trainer, quiet, set_threads
+from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, load_matching_weights, parent_of
 
 
@@ -76,7 +76,7 @@ def build(
     length = length_of(config, data, model, console)
     task = make_task(config, model, length.steps, classes=class_count(data.specs(config.task.name)[1]))
     if config.compile:
-        model.compile()
+        compile_networks(model)
     check_lengths(config, data)
     if run is not None:
         check_data(config, data, run, checkpoint)
@@ -163,8 +163,7 @@ def make_record(
     resumed_step: int,
 ) -> Record:
     """Writes the run's own files: metrics, summary, checkpoints."""
-    examples_per_step = config.dataset.batch_size * config.trainer.accumulate_grad_batches
-    logger = RunLogger(run, examples_per_step=examples_per_step, steps_per_epoch=length.steps_per_epoch)
+    logger = RunLogger(run, length=length, batch_size=config.dataset.batch_size)
     checkpoints = Checkpoints(
         run,
         every=config.callbacks.checkpoint_every,

@@ -21,19 +21,28 @@ from epochal.training.trainer import make_trainer
 
 def length_of(config: DictConfig, data: DataModule, model: nn.Module, console: Console) -> Length:
     """The length that `duration` asks for. Minutes are measured, and the steps they make kept in the config."""
-    steps_per_epoch = math.ceil(data.batches_per_epoch() / config.trainer.accumulate_grad_batches)
-    return Length(_steps(config, data, model, steps_per_epoch, console), steps_per_epoch)
+    epoch = Length(0, _batches_per_epoch(config, data), int(config.trainer.accumulate_grad_batches))
+    return epoch._replace(steps=_steps(config, data, model, epoch, console))
 
 
-def _steps(config: DictConfig, data: DataModule, model: nn.Module, steps_per_epoch: int, console: Console) -> int:
+def _batches_per_epoch(config: DictConfig, data: DataModule) -> int:
+    """The training batches that Lightning takes of an epoch."""
+    batches, limit = data.batches_per_epoch(), config.trainer.get("limit_train_batches")
+    if limit is None:
+        return batches
+    return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
+
+
+def _steps(config: DictConfig, data: DataModule, model: nn.Module, epoch: Length, console: Console) -> int:
     amount, unit = parse_duration(config.duration)
     if unit == "epoch":
-        return max(1, math.ceil(amount * steps_per_epoch))
+        return max(1, math.ceil(amount * epoch.steps_per_epoch))
     if unit == "step":
         return max(1, int(amount))
     if unit == "example":
-        return max(1, math.ceil(amount / (config.dataset.batch_size * config.trainer.accumulate_grad_batches)))
-    steps = measure_steps(config, data, model, seconds=60 * amount, steps_per_epoch=steps_per_epoch)
+        epochs, batches = divmod(math.ceil(amount / config.dataset.batch_size), epoch.batches_per_epoch)
+        return max(1, epochs * epoch.steps_per_epoch + math.ceil(batches / epoch.batches_per_step))
+    steps = measure_steps(config, data, model, seconds=60 * amount, epoch=epoch)
     console.print(f"{config.duration} are about {steps:,} steps here; duration={steps}steps repeats this run.")
     with open_dict(config):
         config.requested.duration = config.duration
@@ -41,9 +50,7 @@ def _steps(config: DictConfig, data: DataModule, model: nn.Module, steps_per_epo
     return steps
 
 
-def measure_steps(
-    config: DictConfig, data: DataModule, model: nn.Module, *, seconds: float, steps_per_epoch: int
-) -> int:
+def measure_steps(config: DictConfig, data: DataModule, model: nn.Module, *, seconds: float, epoch: Length) -> int:
     """How many steps fit into so many seconds, validations included: measured by training a copy for up to 200 steps."""
 
     class Clock(pl.Callback):
@@ -65,7 +72,7 @@ def measure_steps(
     a_validation = time.perf_counter() - started
     # the first batches warm up; the median batch has no validation in it
     a_batch = median(end - start for start, end in zip(clock.ends[2:], clock.ends[3:], strict=False))
-    every, batches = config.trainer.val_check_interval, config.trainer.accumulate_grad_batches
-    between = every / batches if isinstance(every, int) else max(1, every * steps_per_epoch)
+    every, batches = config.trainer.val_check_interval, epoch.batches_per_epoch / epoch.steps_per_epoch  # of a step
+    between = every / batches if isinstance(every, int) else max(1, every * epoch.steps_per_epoch)
     pl.seed_everything(config.seed, verbose=False)  # the state from before the measurement
     return max(1, int((seconds - a_validation) / (a_batch * batches + a_validation / between)))

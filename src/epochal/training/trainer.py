@@ -20,6 +20,7 @@ from torch import nn
 from epochal.config.compose import plain
 from epochal.config.schema import NOT_ARGUMENTS
 from epochal.core.errors import ConfigError
+from epochal.core.protocols import AdversarialNetwork
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.checkpoint_io import AtomicCheckpointIO
@@ -103,6 +104,12 @@ def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None
 def available_threads() -> int:
     """Torch's own choice: all cores, or as many as OMP_NUM_THREADS or the launcher gives this process."""
     return torch.get_num_threads()
+
+
+def compile_networks(model: nn.Module) -> None:
+    """Compiles what a training step calls: the network, of a GAN its two networks."""
+    for network in (model.generator, model.discriminator) if isinstance(model, AdversarialNetwork) else (model,):
+        network.compile()
 
 
 def check_lengths(config: DictConfig, data: DataModule) -> None:

@@ -84,7 +84,8 @@ class Progress(pl.Callback):
     """
 
     def __init__(self, console: Console, length: Length) -> None:
-        self.console, (self.total_steps, self.steps_per_epoch) = console, length
+        self.console, self.length = console, length
+        self.total_steps, self.steps_per_epoch = length.steps, length.steps_per_epoch
         self._bar: TerminalBar | NotebookBar | None = None
         self._next = 0.0  # when to look again, so that a step costs next to nothing
         self._ends: list[float] | None = []  # when the first steps ended; None once the time was estimated
@@ -111,7 +112,7 @@ class Progress(pl.Callback):
         if self._ends is not None and len(self._ends) > 3 and (now - self._ends[0] > 3 or len(self._ends) > 200):
             # the usual step, so that a validation or the opening of a logger among them does not count
             usual = median(end - start for start, end in zip(self._ends, self._ends[1:], strict=False))
-            batches = (self.total_steps - step) * trainer.accumulate_grad_batches
+            batches = self.length.batches(self.total_steps) - self.length.batches(step)
             self._estimate(usual * batches, trainer)
         if self._bar is not None:
             loss = trainer.callback_metrics.get("train/loss")

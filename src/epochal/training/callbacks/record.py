@@ -112,7 +112,7 @@ class Record(pl.Callback):
         seconds, steps = self._trained["seconds"], self._trained["steps"]
         if self._mark is not None:
             seconds += time.perf_counter() - self._mark
-        return steps * self.logger.examples_per_step / seconds if steps and seconds else None
+        return self.logger.examples(steps) / seconds if steps and seconds else None
 
     def write(self, trainer: pl.Trainer, status: str, error: str | None = None, diverged: bool = False) -> None:
         """Writes `summary.json` with the current values."""
@@ -132,7 +132,7 @@ class Record(pl.Callback):
                 "peak_memory_mb": peak_memory_mb(),
                 "steps": step,
                 "total_steps": self.total_steps,
-                "epochs": step / self.logger.steps_per_epoch,
+                "epochs": step / self.logger.length.steps_per_epoch,
             }
         )
 

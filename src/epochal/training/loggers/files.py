@@ -13,6 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from epochal.config.duration import Length
 from epochal.core.files import AXES, relative, write_atomically
 from epochal.core.format import say
 from epochal.tasks.artifacts import Artifacts
@@ -39,12 +40,13 @@ class RunLogger(ArtifactLogger):
 
     Args:
         run: The folder to write to.
-        examples_per_step, steps_per_epoch: From which the axes of a step follow.
+        length: Of the training.
+        batch_size: Examples in a batch.
     """
 
-    def __init__(self, run: Run, *, examples_per_step: int, steps_per_epoch: float) -> None:
+    def __init__(self, run: Run, *, length: Length, batch_size: int) -> None:
         super().__init__()
-        self.run, self.examples_per_step, self.steps_per_epoch = run, examples_per_step, steps_per_epoch
+        self.run, self.length, self.batch_size = run, length, batch_size
         self.seconds_before, self._started = 0.0, time.perf_counter()
         self.last: dict[str, float] = {}  # the newest value of every metric
         self._columns: list[str] = list(AXES)
@@ -89,6 +91,10 @@ class RunLogger(ArtifactLogger):
         for row in rows:
             self.last |= {k: float(v) for k, v in row.items() if v and k not in AXES}
 
+    def examples(self, steps: int) -> int:
+        """The training examples of so many steps, from the beginning of the training."""
+        return self.length.batches(steps) * self.batch_size
+
     def pause(self, seconds: float) -> None:
         """Does not count so many of the last seconds."""
         self._started += seconds
@@ -96,8 +102,8 @@ class RunLogger(ArtifactLogger):
     def axes(self, step: int) -> dict[str, float]:
         return {
             "step": step,
-            "epoch": round(step / self.steps_per_epoch, 4),
-            "examples": step * self.examples_per_step,
+            "epoch": round(step / self.length.steps_per_epoch, 4),
+            "examples": self.examples(step),
             "seconds": round(self.seconds, 3),
         }
 
