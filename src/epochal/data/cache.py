@@ -6,9 +6,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from epochal.core.files import write_atomically
 from epochal.core.format import say
 
 LAYOUT = 3  # version of the files; raise it when their meaning changes, so that older folders are not read
+LARGE = 2**30  # bytes of an array that a process does not keep in its memory as a whole
 HASHED_ALWAYS = 16_000_000  # bytes of arrays that are hashed at each start, in 20 ms
 
 
@@ -201,7 +204,29 @@ def read_array(path: Path) -> Any:
     """A memory-mapped torch tensor: pages are loaded when they are read, and processes share them."""
     import torch
 
-    return torch.from_numpy(np.load(path, mmap_mode="c"))  # copy on write: torch warns of read-only arrays
+    array = np.load(path, mmap_mode="c")  # copy on write: torch warns of read-only arrays
+    tensor = torch.from_numpy(array)
+    if array.nbytes > LARGE and hasattr(mmap, "MADV_DONTNEED"):
+        tensor.pages = _Pages(array._mmap)  # type: ignore[attr-defined]  # for `gather`
+    return tensor
+
+
+def gather(array: Any, rows: Any) -> Any:
+    """Rows (M,) of a tensor (N, ...). Of a large one of `read_array`, the process does not keep all pages that it has
+    read: the system's cache does, as long as it has room."""
+    found = array.index_select(0, rows)  # copies whole rows at a time, plain indexing of uint8 byte by byte
+    if (pages := getattr(array, "pages", None)) is not None:
+        pages.read += found.nbytes
+        if pages.read > LARGE // 8:  # with each page come its neighbours
+            pages.mapping.madvise(mmap.MADV_DONTNEED)
+            pages.read = 0
+    return found
+
+
+@dataclass
+class _Pages:
+    mapping: mmap.mmap
+    read: int = 0  # bytes since they were last given back
 
 
 def _not_writable(root: Path, error: OSError) -> ConfigError:

@@ -40,7 +40,7 @@ class CaptionRows(Dataset[Batch]):
         self.images, self.image, self.captions = images, image, captions
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        images = self.images.index_select(0, self.image[batch.rows])
+        images = cache.gather(self.images, self.image[batch.rows])
         return Batch(images, self.captions.padded(batch.rows)[0], batch.seed)
 
 

@@ -32,8 +32,7 @@ class ImageRows(Dataset[Batch]):
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
         index = self.rows[batch.rows]
-        # index_select copies whole images at a time, plain indexing byte by byte
-        return Batch(self.images.index_select(0, index), self.labels.index_select(0, index), batch.seed)
+        return Batch(cache.gather(self.images, index), self.labels.index_select(0, index), batch.seed)
 
 
 class StoredImages(StoredExamples):
@@ -325,7 +324,7 @@ def _counted_statistics(images: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor
     """As `statistics`, of the rows of all parts together, from how often each of the 256 values occurs."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for rows in parts:
-        for count, channel in zip(counts, images.index_select(0, rows).unbind(1)):  # channel: (N, H, W)
+        for count, channel in zip(counts, cache.gather(images, rows).unbind(1)):  # channel: (N, H, W)
             count += torch.bincount(channel.flatten(), minlength=256)
     values, total = torch.arange(256, dtype=torch.float64) / 255, counts.sum(1)
     mean = counts @ values / total
