@@ -31,6 +31,7 @@ Compares runs: a table (best first), figures, an HTML report, and a verdict wher
   python compare.py outputs/runs x=epoch y=val/loss         learning curves
   python compare.py experiment=depth_degradation            a claim of conf/experiment, its figures and its verdict
   python compare.py experiment=depth_degradation budget=cpu its runs of one size
+  python compare.py docs/records/<experiment>.csv           runs as they are kept in the repository, judged again
   python compare.py --live                                  a page that follows the runs as they go on
 
 Choose (key=value); what is left out is chosen to fit the runs:
@@ -46,7 +47,7 @@ Choose (key=value); what is left out is chosen to fit the runs:
 How a verdict is found: docs/verdicts.md
 """
 OPTIONS = ("x", "y", "group", "experiment", "budget", "output_dir", "to", "port")
-FLAGS = ("--live", "--publish", "--help", "-h")
+FLAGS = ("--live", "--publish", "--docs", "--help", "-h")
 PORT = 8000
 MAX_FIGURES = 6  # written as files; the page has all
 
@@ -58,6 +59,7 @@ class Arguments:
     request: Request
     live: bool = False
     publish: bool = False
+    docs: bool = False
     port: int = PORT
 
 
@@ -99,6 +101,11 @@ def run(arguments: Arguments, console: Console) -> None:
         live.serve(refresh, arguments.port, console)
         return
     show(comparison, console)
+    if arguments.docs:
+        from epochal.compare.report import docs
+
+        for path in docs.write(comparison, Path("docs")):
+            console.print(verbatim(f"{'wrote':8}{relative(path)}"), soft_wrap=True)
     if arguments.publish:
         from epochal.compare.report import wandb_report
 
@@ -207,7 +214,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         if argument.startswith("-"):
             if argument not in FLAGS:
                 raise ConfigError(
-                    f"{argument} is no option.{did_you_mean(argument, FLAGS)} There are: --live --publish --help"
+                    f"{argument} is no option.{did_you_mean(argument, FLAGS)} There are: --live --publish --docs --help"
                 )
             flags.add(argument)
         elif not equals or (key not in OPTIONS and os.path.exists(argument)):
@@ -224,4 +231,4 @@ def parse(arguments: Sequence[str]) -> Arguments:
     group = options.pop("group", None)
     names = None if group is None else tuple(name for name in group.split(",") if name)
     request = Request(paths=tuple(paths), group=names, **options)
-    return Arguments(request, "--live" in flags, "--publish" in flags, int(port))
+    return Arguments(request, "--live" in flags, "--publish" in flags, "--docs" in flags, int(port))

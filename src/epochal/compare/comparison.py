@@ -82,6 +82,8 @@ class Comparison:
         title: The claim, or the models and data sets.
         folder: Where the report is written.
         footnote: Budget, number of runs and seeds, and the statistical rule.
+        experiment, budget: That the claim is of, or None.
+        trials: Runs of the experiment that only served to choose a value, such as the learning rate; not in `records`.
         claim: The experiment's, or None.
         published: Results from papers.
         verdict: On the claim; None without a claim that has tests.
@@ -98,6 +100,9 @@ class Comparison:
     title: str
     folder: Path
     footnote: str
+    experiment: str | None = None
+    budget: str | None = None
+    trials: list[Record] = field(default_factory=list)
     claim: dict[str, Any] | None = None
     published: list[Published] = field(default_factory=list)
     verdict: Verdict | None = None
@@ -183,6 +188,8 @@ def footnote(
         sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
     if tuned:
         sentences.append(tuned)
+    if changed := sum(record.summary.get("same_config") is False for record in records):
+        sentences.append(f"{count_text(changed, 'run')} of a record had another config than the experiment has now.")
     if left_out:
         why = "; ".join(f"{count_text(count, 'run')}: {reason}" for reason, count in left_out.items())
         of = "figures" if verdict is None else "verdict"

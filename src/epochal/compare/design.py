@@ -45,20 +45,35 @@ class Design:
 
     def differences(self, record: Record) -> tuple[str, ...]:
         """How a run's config differs from that of its point of the grid; empty for a run of the design."""
-        typed = set(record.typed)
-        own = [point for point in self.points if typed.issuperset(point)]
-        if not own:
+        point = self._point(record.typed)
+        if point is None:
             keys = {override.partition("=")[0] for point in self.points for override in point}
             listed = {override for point in self.points for override in point}
             others = [o for o in record.typed if o.partition("=")[0].lstrip("+") in keys and o not in listed]
             return tuple(f"{override} is not in its grid" for override in others) or ("it is none of its grid",)
-        point = max(own, key=len)
         designed = _composed(*self._key, (*point, *self._chosen.get(point, ())))
         return tuple(self._compared(designed, _as_requested(record.config)))
 
+    def config(self, typed: Sequence[str]) -> dict[str, Value] | None:
+        """What is composed for a run with these overrides, but for what may differ; None if it is none of the grid."""
+        point = self._point(typed)
+        if point is None:
+            return None
+        return {key: value for key, value in _composed(*self._key, self.own(typed)).items() if not _free(key)}
+
+    def own(self, typed: Sequence[str]) -> Point:
+        """Of these overrides those of the grid, and those of what is tuned."""
+        space = self.tuning.space if self.tuning else {}
+        tuned = (override for override in typed if override.partition("=")[0].lstrip("+") in space)
+        return (*(self._point(typed) or ()), *tuned)
+
+    def _point(self, typed: Sequence[str]) -> Point | None:
+        own = [point for point in self.points if {*point} <= {*typed}]
+        return max(own, key=len) if own else None
+
     def _compared(self, designed: dict[str, Value], run: dict[str, Value]) -> Iterator[str]:
         for key in sorted({*designed, *run}):
-            if key in FREE or key.split(".")[0] in FREE_GROUPS:
+            if _free(key):
                 continue
             if key not in run:
                 if key in self.sets:  # others are options that are newer than the run
@@ -68,6 +83,10 @@ class Design:
             elif _place(key, run[key]) != _place(key, designed[key]):
                 words = [value_text(values[key]) or "null" for values in (run, designed)]
                 yield f"{key} is {words[0]}, and {words[1]} in the experiment"
+
+
+def _free(key: str) -> bool:
+    return key in FREE or key.split(".")[0] in FREE_GROUPS
 
 
 def _place(key: str, value: Value) -> Value:

@@ -1,7 +1,8 @@
-"""Figures: one Vega-Lite specification for each plot gives the PNG and SVG for a paper and the plot of the page."""
+"""Figures: one Vega-Lite specification for each plot gives its PNG and SVG. The page draws its own, of the runs chosen there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 BAR_OPACITIES = (0.85, 0.4, 0.1)  # of neighbours, which tells them apart without colour
 LOG_KEYS = ("parameters", "flops", "optimizer.lr", "optimizer.weight_decay")  # always on a logarithmic axis
 LONG_NAMES = 45  # characters of all names below bars; with more, they are slanted
-PARAMS = (  # of lines and points; the wheel alone scrolls the page
-    {"name": "chosen", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"},
-    {
-        "name": "zoom",
-        "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.shiftKey]"},
-        "bind": "scales",
-    },
-)
 
 
 def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
@@ -60,8 +53,6 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     datasets = {"means": data.means, "singles": data.singles, "published": published}
     datasets = {name: rows for name, rows in datasets.items() if rows}  # Vega complains of a layer without data
     layers = [layer for layer in build(plot, data, [*ours, *paper], published) if layer["data"]["name"] in datasets]
-    if layers and plot.kind != "bars":
-        next(layer for layer in layers if "stroke" in layer["encoding"])["params"] = PARAMS
     return specification(layers, caption, datasets=datasets)
 
 
@@ -102,24 +93,26 @@ def _numbered(values: Iterable[Any]) -> list[int]:
 
 def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
     """Points with whiskers, or curves with bands, on two numeric axes; published points beside them."""
-    points, scales, tips = plot.kind == "points", series_scales(series), _tooltips(plot, data)
+    points, scales = plot.kind == "points", series_scales(series)
     x, y = _axes(plot, data, published)
+    bottom = y["scale"].get("domain", [-math.inf])[0]
+    below = any(row.get("low", row["y"]) < bottom for row in (*data.means, *data.singles, *published))
+    clip = {"clip": True} if below else {}  # only where it is needed: it makes a PNG take three times as long
     stroke, dash, filled = scales["stroke"], scales["strokeDash"], {k: scales[k] for k in ("stroke", "fill", "shape")}
 
     def layer(source: str, mark: Row, opacity: float = 1, /, **encoding: Any) -> Row:
-        """A mark for each row of a data set; a click on the legend fades the other groups."""
-        chosen = {"condition": {"param": "chosen", "value": opacity}, "value": opacity / 10}
+        """A mark for each row of a data set."""
         return {
             "data": {"name": source},
-            "mark": {"clip": True, **mark},
-            "encoding": {"x": x, "y": {"field": "y", **y}, "opacity": chosen, **encoding},
+            "mark": {**clip, **mark},
+            "encoding": {"x": x, "y": {"field": "y", **y}, "opacity": {"value": opacity}, **encoding},
         }
 
     spread = {"y": {"field": "low", **y}, "y2": {"field": "high"}}
     if points:
         behind = [
             layer("means", {"type": "rule", "strokeWidth": 1.2}, stroke=stroke, **spread),
-            layer("singles", {"type": "point", "size": 20}, 0.45, tooltip=tips["singles"], **filled),
+            layer("singles", {"type": "point", "size": 20}, 0.45, **filled),
         ]
     else:
         behind = [
@@ -127,14 +120,12 @@ def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], publish
             layer("singles", {"type": "line", "strokeWidth": 0.6}, 0.45, stroke=stroke, detail={"field": "run"}),
         ]
     line = layer("means", {"type": "line", "strokeWidth": 1.8}, stroke=stroke, strokeDash=dash)
-    mark = layer("means", {"type": "point", "size": 50}, tooltip=tips["means"], **filled)
+    mark = layer("means", {"type": "point", "size": 50}, **filled)
     paper = layer("published", {"type": "line", "strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
-    hollow = layer("published", {"type": "point", "size": 45}, tooltip=tips["published"], **filled)
-    hover = []
-    if not points:  # a few marks tell lines apart without colour; invisible ones show tooltips at all other points
+    hollow = layer("published", {"type": "point", "size": 45}, **filled)
+    if not points:  # a few marks tell lines apart without colour
         mark["transform"] = [{"filter": "datum.marked"}]
-        hover = [layer("means", {"type": "point", "size": 120, "filled": True}, 0, tooltip=tips["means"])]
-    return [*behind, line, paper, mark, hollow, *hover]
+    return [*behind, line, paper, mark, hollow]
 
 
 def _axes(plot: Plot, data: FigureData, published: Sequence[Row]) -> tuple[Row, Row]:
@@ -162,7 +153,7 @@ def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], publishe
     x = {"field": "x", "type": "nominal", "sort": places, "axis": axis}
     y = number_axis(data.y_title, ys, percent=find(plot.y).percent)
     y["scale"] = {"zero": True}
-    scales, tips = series_scales(series, legend=not alone or bool(published)), _tooltips(plot, data)
+    scales = series_scales(series, legend=not alone or bool(published))
     beside = {} if alone else {"xOffset": {"field": "series", "sort": [s.name for s in series]}}
 
     def layer(source: str, mark: Row, *channels: str, **encoding: Any) -> Row:
@@ -173,23 +164,8 @@ def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], publishe
 
     single, paper = {"type": "point", "size": 18, "filled": False}, {"type": "point", "size": 45}
     return [
-        layer("means", {"type": "bar"}, "stroke", "fill", "fillOpacity", tooltip=tips["means"]),
+        layer("means", {"type": "bar"}, "stroke", "fill", "fillOpacity"),
         layer("means", {"type": "rule"}, y={"field": "low", **y}, y2={"field": "high"}),
-        layer("singles", single, "stroke", "shape", tooltip=tips["singles"]),
-        layer("published", paper, "stroke", "fill", "shape", tooltip=tips["published"]),
+        layer("singles", single, "stroke", "shape"),
+        layer("published", paper, "stroke", "fill", "shape"),
     ]
-
-
-def _tooltips(plot: Plot, data: FigureData) -> dict[str, list[Row]]:
-    """What is shown below the mouse: group, place, value, and of a mean its spread and n."""
-    number = {"type": "quantitative", "format": ".2%" if find(plot.y).percent else ".4~g"}
-    group = {"field": "series", "type": "nominal", "title": "group"}
-    x = {"field": "x", "type": "nominal" if plot.kind == "bars" else "quantitative", "title": data.x_title}
-    y = {"field": "y", "title": data.y_title, **number}
-    spread = [{"field": field, **number} for field in ("low", "high")]
-    runs = {"field": "n", "type": "quantitative", "title": "runs"}
-    return {
-        "means": [group, x, {**y, "title": f"mean {data.y_title}"}, *spread, runs],
-        "singles": [{"field": "run", "type": "nominal"}, x, y],
-        "published": [group, x, y],
-    }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from epochal.compare.archive import read_archive
 from epochal.compare.claims import load_claim
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
 from epochal.compare.design import Design
@@ -64,7 +65,8 @@ class Request:
         if experiment is None:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
         design = Design(experiment, budget, records) if experiment is not None and claim is not None else None
-        deciding = [record for record in records if design is None or not design.is_trial(record)]
+        trials = [record for record in records if design is not None and design.is_trial(record)]
+        deciding = [record for record in records if record not in trials]
         counted, left_out = _counted(deciding, design)
         records = deciding or records
         keys = varying(records)
@@ -82,6 +84,9 @@ class Request:
             title=(claim or {}).get("sentence") or described(records),
             folder=self._folder((experiment, budget) if experiment else None),
             footnote=footnote(drawn, claim, budget, verdict, left_out, design.tuned if design else ""),
+            experiment=experiment,
+            budget=budget,
+            trials=trials,
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
@@ -121,7 +126,10 @@ class Request:
                 f"There are no runs in {place} yet; make some with {command_line('train', command)}"
                 + ", or give their folders."
             )
-        records, skipped = read(self.paths or (str(place),), known)
+        archives = [expanded(path) for path in self.paths if path.endswith(".csv") and os.path.isfile(expanded(path))]
+        folders = [path for path in self.paths if expanded(path) not in archives]
+        records, skipped = read(folders or (() if archives else (str(place),)), known)
+        records = [*records, *(record for path in archives for record in read_archive(path))]
         if not records:
             where = " ".join(self.paths) or str(place)
             raise ConfigError(f"There is no run in {where}{_why(skipped)}.")

@@ -69,8 +69,8 @@ class Tuning:
         for point in points:
             own = [record for record in trials if set(record.typed).issuperset(point)]
             scored = [(score, record) for record in own if (score := self._score(record)) is not None]
-            if scored:
-                best = min(scored, key=lambda pair: pair[0])[1]
+            score, best = min(scored, key=lambda pair: pair[0]) if scored else (math.inf, None)
+            if best is not None and score < math.inf:
                 found[point] = tuple(o for o in best.typed if o.partition("=")[0].lstrip("+") in self.space)
         return found
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -45,6 +46,8 @@ class LiveData:
         self._stamp: Any = None
         self._due = 0.0
         self._data: dict[str, Any] = {}
+        self._session, self._count = secrets.token_hex(4), 0
+        self._changes: dict[tuple[str, str], tuple[int, str]] = {}  # of each part: when it changed last, and its text
 
     def data(self) -> dict[str, Any]:
         """The page's contents, at most `MIN_INTERVAL` seconds old, or older where reading takes long."""
@@ -55,6 +58,45 @@ class LiveData:
                 took = time.monotonic() - started
                 self._due = started + took + max(MIN_INTERVAL, took / MAX_LOAD)
             return self._data
+
+    def update(self, known: str) -> dict[str, Any] | None:
+        """What has changed since a version, or everything if that is of another server; None if nothing has.
+
+        Of runs and their pictures only those that changed are in it, and the names of all if one came, went or moved.
+        """
+        data = self.data()
+        session, _, since = known.partition("-")
+        if known == data["version"]:
+            return None
+        if session != self._session or not since.isdecimal():
+            return data
+        with self._lock:
+            new = {part for part, (count, _) in self._changes.items() if count > int(since)}
+            runs = {run["name"]: run for run in data["runs"]}
+            found = {key: data[key] for kind, key in new if kind == "page"}
+            found["runs"] = [runs[name] for kind, name in new if kind == "run"]
+            shown: dict[str, list[Any]] = {name: [] for kind, name in new if kind == "shown"}
+            for entry in data["shown"]:
+                if entry["run"] in shown:
+                    shown[entry["run"]].append(entry)
+            order = {"order": list(runs)} if ("order", "") in new else {}
+            return {**found, **order, "shown": shown, "since": known, "version": data["version"]}
+
+    def _note(self, data: dict[str, Any]) -> None:
+        """Notes which parts of the page differ from before."""
+        shown: dict[str, list[Any]] = {run["name"]: [] for run in data["runs"]}
+        for entry in data["shown"]:
+            shown[entry["run"]].append(entry)
+        parts: dict[tuple[str, str], Any] = {("order", ""): list(shown)}
+        parts |= {("run", run["name"]): run for run in data["runs"]}
+        parts |= {("shown", name): entries for name, entries in shown.items()}
+        parts |= {("page", key): value for key, value in data.items() if key not in ("runs", "shown", "version")}
+        changes = {}
+        for part, value in parts.items():
+            text = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+            old = self._changes.get(part)
+            changes[part] = old if old is not None and old[1] == text else (self._count, text)
+        self._changes = changes
 
     def _read(self) -> None:
         comparison = self._refresh()
@@ -69,7 +111,9 @@ class LiveData:
             return place
 
         data = contents(comparison, linked(ranked(comparison), address), live=True)
-        data["version"] = f"{time.time_ns()}"
+        self._count += 1
+        data["version"] = f"{self._session}-{self._count}"
+        self._note(data)
         self._stamp, self._data, self.files = stamp, data, files
 
 
@@ -95,8 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             if url.path == "/":
                 self._answer(200, "text/html; charset=utf-8", document(live.data()).encode())
             elif url.path == "/data.json":
-                data = live.data()
-                if parse_qs(url.query).get("known") == [data["version"]]:
+                data = live.update(parse_qs(url.query).get("known", [""])[0])
+                if data is None:
                     self._answer(204, "application/json", b"")
                 else:
                     self._answer(200, "application/json", json.dumps(data, allow_nan=False).encode())

@@ -1,0 +1,157 @@
+"""The section of a claim in docs/claims.md, its figure, and the record of its runs, all made from the run folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from epochal.compare.archive import archive_text
+from epochal.compare.comparison import Comparison
+from epochal.compare.design import Design
+from epochal.compare.figures import figure
+from epochal.compare.groups import varying
+from epochal.compare.labels import key_text, value_text
+from epochal.compare.records import Record, usable_number
+from epochal.compare.table import COST_COLUMNS, columns, rows, spread_cell
+from epochal.core.errors import ConfigError
+from epochal.core.files import write_atomically
+from epochal.core.format import count_text, difference_text, duration_text, number_text
+from epochal.plots.vega import SCALE, svg
+
+BEGIN, END = "<!-- made by: {command} -->", "<!-- end -->"
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes the made part of the claim's section; what else stands in the section stays as it is.
+
+    Args:
+        comparison: Of one experiment.
+        folder: `docs`, with a claims.md.
+
+    Returns:
+        The files that were written: claims.md, the figure, and the record of the runs.
+
+    Raises:
+        ConfigError: If the comparison is of no experiment, none of its runs counts, or the folder has no claims.md.
+    """
+    import vl_convert
+
+    name, claims = comparison.experiment, folder / "claims.md"
+    if name is None or comparison.claim is None:
+        raise ConfigError("--docs writes the section of a claim; choose one with experiment=<name>.")
+    if not comparison.drawn:
+        raise ConfigError(f"No run of experiment={name} is of its own design, so that its section would be empty.")
+    if not claims.is_file():
+        raise ConfigError(f"There is no {claims}; --docs is for a checkout of the repository, in its own folder.")
+    stem = f"{name}_{comparison.budget}" if comparison.budget else name
+    record, picture = folder / "records" / f"{stem}.csv", folder / "pictures" / f"{name}.png"
+    for parent in (record.parent, picture.parent):
+        parent.mkdir(exist_ok=True)
+    design = Design(name, comparison.budget)
+    archived = [*comparison.drawn, *comparison.trials]
+    write_atomically(record, archive_text(archived, comparison.claim, design).encode())
+    written = [claims, record]
+    if comparison.plots:
+        drawn = svg(figure(comparison, comparison.plots[0]))
+        write_atomically(picture, vl_convert.svg_to_png(drawn, scale=SCALE))
+        written.append(picture)
+    text = section(comparison, record.relative_to(folder), picture.relative_to(folder))
+    write_atomically(claims, replaced(claims.read_text("utf-8"), name, comparison.title, text).encode())
+    return written
+
+
+def section(comparison: Comparison, record: Path, picture: Path) -> str:
+    """The made part: runs, cost, code, figure, table, verdict and tests.
+
+    Args:
+        comparison: Of one experiment.
+        record, picture: As they are linked.
+    """
+    verdict, claim = comparison.verdict, comparison.claim or {}
+    budget = f" budget={comparison.budget}" if comparison.budget else ""
+    runs = comparison.drawn
+    lines = [
+        BEGIN.format(command=f"python compare.py experiment={comparison.experiment}{budget} --docs"),
+        f"- **Runs**: {comparison.footnote}",
+        f"- **Cost**: {_cost(runs)}",
+        f"- **Code**: commit {_listed(_commit(run) for run in runs)}."
+        f" The values of each run: [{record.name}]({record.as_posix()}).",
+    ]
+    if source := claim.get("source"):
+        lines.insert(1, f"- **Source**: {source}.")
+    if comparison.plots:
+        lines += ["", f"![{comparison.plots[0].title}]({picture.as_posix()})"]
+    lines += ["", *_groups(comparison)]
+    if verdict is not None:
+        lines += ["", f"**Verdict: {verdict.verdict}.** {verdict.sentence}", "", *_tests(comparison)]
+    return "\n".join([*lines, END])
+
+
+def replaced(text: str, name: str, title: str, made: str) -> str:
+    """The document with the made part in the section of the claim, which is added at the end if there is none."""
+    match = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    if match is None:
+        return f"{text.rstrip()}\n\n## {name}\n\n> {title}\n\n{made}\n"
+    old = re.search(rf"<!-- made by: .*?{re.escape(END)}", match[1], re.DOTALL)
+    body = (
+        f"{match[1].rstrip()}\n\n{made}\n\n" if old is None else match[1][: old.start()] + made + match[1][old.end() :]
+    )
+    return f"{text[: match.start(1)]}{body}{text[match.end(1) :]}".rstrip() + "\n"
+
+
+def _groups(comparison: Comparison) -> list[str]:
+    comparison = replace(comparison, records=comparison.drawn, keys=varying(comparison.drawn))
+    names, keys, listed = columns(comparison), comparison.keys, rows(comparison)
+    costs = [cost for cost in COST_COLUMNS[:2] if any(cost in row.spreads for row in listed)]
+    body = [
+        [
+            *(value_text(row.values[key]) or "–" for key in keys),
+            *(spread_cell(name, row.spreads.get(name)) for name in names),
+            str(row.n),
+            *(number_text(cost, row.spreads[cost].mean) if cost in row.spreads else "" for cost in costs),
+        ]
+        for row in listed
+    ]
+    return _table([*map(key_text, (*keys, *names)), "n", *map(key_text, costs)], body)
+
+
+def _tests(comparison: Comparison) -> list[str]:
+    assert comparison.verdict is not None
+    body = []
+    for test in comparison.verdict.tests:
+        mean = "" if test.mean is None else difference_text(test.y, test.mean)
+        ends = (
+            ""
+            if test.interval is None
+            else " to ".join(difference_text(test.y, end).removesuffix(" points") for end in test.interval)
+        )
+        seeds = str(test.seeds[0]) if len({*test.seeds}) == 1 else f"{test.seeds[0]} and {test.seeds[1]}"
+        why = test.sentence if test.verdict == "inconclusive" else ""
+        body.append([test.says, key_text(test.y), mean, ends, seeds, f"{test.verdict}{f': {why}' if why else ''}"])
+    return _table(["test", "of", "difference", "95 % interval", "seeds a side", "verdict"], body)
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    rows = [head, ["---"] * len(head), *body]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
+def _cost(runs: Sequence[Record]) -> str:
+    seconds = [value for run in runs if (value := usable_number(run.summary.get("seconds"))) is not None]
+    if not seconds:
+        return "not recorded."
+    span = f"{duration_text(min(seconds))} to {duration_text(max(seconds))}"
+    return (
+        f"{count_text(len(seconds), 'run')} of {span}, {duration_text(sum(seconds))} if they run one after the other."
+    )
+
+
+def _commit(run: Record) -> str:
+    commit = str(run.summary.get("git_commit") or "unknown")
+    return commit[:7] + (" with changes" if commit.endswith("+") else "")
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
