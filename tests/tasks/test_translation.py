@@ -14,7 +14,7 @@ from epochal.data import Batch, Reverse
 from epochal.models import Seq2Seq, Transformer
 from epochal.tasks import Translation
 from epochal.tasks.sequences import length_bins
-from epochal.tasks.text_metrics import scores
+from epochal.tasks.text_metrics import bleu, scores
 from epochal.tasks.visuals.sequences import labelled_blocks
 from helpers.training import train
 
@@ -151,6 +151,20 @@ def test_scores_are_those_of_sacrebleu_with_its_signatures():
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in lines and f"{metrics['bleu']:.2f}" in lines
     perfect, _ = scores(texts, [["another dog", texts[0]], [texts[1]]])
     assert perfect == {"bleu": pytest.approx(100), "chrf": pytest.approx(100), "exact": 1}, "each reference counts"
+
+
+@pytest.mark.parametrize(
+    "written, right, tokens",
+    [
+        ("这部电影好看", "这部电影很好看", "char"),
+        ("ねこがいた", "いぬがいた", "char"),
+        ("개가 뛴다", "개가 잔다", "13a"),
+    ],
+)
+def test_bleu_counts_characters_where_words_have_no_spaces(written, right, tokens):
+    metrics, lines = scores([written] * 3, [[right]] * 3)
+    assert f"tok:{tokens}" in lines and bleu([written] * 3, [[right]] * 3) == metrics["bleu"]
+    assert (metrics["bleu"] > 5) == (tokens == "char")
 
 
 def test_length_bins_have_about_equal_sizes():

@@ -271,17 +271,23 @@ def learn_or_restore(
     """
     if vocabulary is not None:
         return restore(kind, vocabulary, RESERVED)
-    if kind == "word" and not all(text.isascii() for text in texts):
-        unspaced, letters = re.compile(f"[{UNSPACED}]"), re.compile(r"\w")
-        if 2 * sum(len(unspaced.findall(text)) for text in texts) > sum(len(letters.findall(text)) for text in texts):
-            kind = "bpe"
-            if vocab_size <= 256 + RESERVED:
-                raise ConfigError(
-                    "Most texts have no spaces between words, so dataset.tokenizer=bpe takes the place of word, and "
-                    f"dataset.vocab_size={vocab_size} is too small for it: {256 + RESERVED} are taken before the first "
-                    "pair is learned. Give a few thousand, or dataset.tokenizer=character."
-                )
+    if kind == "word" and have_no_spaces(texts):
+        kind = "bpe"
+        if vocab_size <= 256 + RESERVED:
+            raise ConfigError(
+                "Most texts have no spaces between words, so dataset.tokenizer=bpe takes the place of word, and "
+                f"dataset.vocab_size={vocab_size} is too small for it: {256 + RESERVED} are taken before the first "
+                "pair is learned. Give a few thousand, or dataset.tokenizer=character."
+            )
     return learn(kind, texts, vocab_size=vocab_size, min_count=min_count)
+
+
+def have_no_spaces(texts: Sequence[str]) -> bool:
+    """Whether most letters are of scripts without spaces between words."""
+    if all(text.isascii() for text in texts):
+        return False
+    unspaced, letters = re.compile(f"[{UNSPACED}]"), re.compile(r"\w")
+    return 2 * sum(len(unspaced.findall(text)) for text in texts) > sum(len(letters.findall(text)) for text in texts)
 
 
 def note(asked: str, tokenizer: Tokenizer, ids: Iterable[np.ndarray]) -> str:

@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from epochal.core.format import number_text
+from epochal.data.tokenizers import have_no_spaces
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """BLEU in [0, 100], with the settings of `scores`."""
+    return float(_bleu(references).corpus_score(texts, _streams(references)).score)
+
+
+def _bleu(references: Sequence[Sequence[str]]) -> Any:
+    """BLEU of words as sacrebleu finds them; of characters where words have no spaces between them."""
     from sacrebleu.metrics import BLEU
 
-    return float(BLEU(force=True).corpus_score(texts, _streams(references)).score)
+    characters = have_no_spaces([text for right in references for text in right])
+    # force: no warning about tokenised texts, whose full stops are separate words
+    return BLEU(force=True, tokenize="char" if characters else None)
 
 
 def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, float], str]:
@@ -22,11 +30,10 @@ def scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[d
         The metrics bleu and chrf in [0, 100], and exact, the fraction of texts that equal a reference; and lines of
         text with these values and sacrebleu's signatures.
     """
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics import CHRF
 
     metrics, lines = {}, []
-    # force: no warning about tokenised texts, whose full stops are separate words
-    for name, metric in (("BLEU", BLEU(force=True)), ("chrF", CHRF())):
+    for name, metric in (("BLEU", _bleu(references)), ("chrF", CHRF())):
         score = metric.corpus_score(texts, _streams(references)).score
         metrics[name.lower()] = score
         lines.append(f"{name}   {score:5.2f}   {metric.get_signature()}")
