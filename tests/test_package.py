@@ -53,7 +53,18 @@ def test_a_wheel_holds_the_modules_and_the_configs_and_nothing_else(wheel: zipfi
     expected = {name for name in expected if ".egg-info" not in name and (SRC / name).is_file()}
     expected |= {f"epochal/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert names(wheel) == expected
-    assert {Path(name).suffix for name in expected} == {".py", ".yaml", ".html", ".npz", ".typed", ".ttf", ".otf", ".txt"}
+    assert {Path(name).suffix for name in expected} == {
+        ".py",
+        ".yaml",
+        ".html",
+        ".css",
+        ".js",
+        ".npz",
+        ".typed",
+        ".ttf",
+        ".otf",
+        ".txt",
+    }
 
 
 @pytest.mark.parametrize(
@@ -63,6 +74,8 @@ def test_a_wheel_holds_the_modules_and_the_configs_and_nothing_else(wheel: zipfi
         "epochal/conf/experiment/depth_degradation.yaml",
         "epochal/py.typed",
         "epochal/compare/report/page.html",
+        "epochal/compare/report/page.css",
+        "epochal/compare/report/main.js",
         "epochal/data/digits.npz",
         "epochal/plots/typefaces/NotoSansCJKkr.otf",
         "epochal/plots/typefaces/LICENSE.txt",

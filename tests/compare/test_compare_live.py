@@ -81,7 +81,34 @@ def test_there_is_an_update_only_when_a_run_has_written(server, runs):
         stream.write("60,6.0,3840,3.0,0.25\n")
     status, update = get(server, f"/data.json?known={version}")
     assert status == 200
-    assert json.loads(update)["plots"][0]["spec"]["datasets"]["means"][-1]["y"] == 0.25
+    assert json.loads(update)["runs"][0]["curves"][0]["val/loss"][-1] == 0.25
+
+
+def test_an_update_holds_only_what_has_changed_since_the_version_that_was_known(server, runs):
+    for number in range(20):
+        run_folder(runs.folder, f"run-{number}", metrics={"val/loss": 1.0 + number})
+    whole = json.loads(get(server, "/data.json")[1])
+    with (runs.folder / "run-7" / "metrics.csv").open("a") as stream:
+        stream.write("60,6.0,3840,3.0,0.25\n")
+    text = get(server, f"/data.json?known={whole['version']}")[1]
+    update = json.loads(text)
+    assert [run["name"] for run in update["runs"]] == ["run-7"]
+    assert {"plots", "order", "common", "columns"}.isdisjoint(update) and update["shown"] == {}
+    assert len(text) < len(json.dumps(whole)) / 10
+
+    Image.new("RGB", (8, 8)).save(runs.folder / "run-3" / "pictures" / "predictions_000040.png")
+    run_folder(runs.folder, "best", metrics={"val/loss": 0.1})
+    later = json.loads(get(server, f"/data.json?known={update['version']}")[1])
+    assert [run["name"] for run in later["runs"]] == ["best"]
+    assert later["order"][0] == "best" and set(later["shown"]) == {"run-3", "best"}
+    both = json.loads(get(server, f"/data.json?known={whole['version']}")[1])
+    assert {run["name"] for run in both["runs"]} == {"run-7", "best"}
+
+
+def test_a_version_of_another_server_gets_everything(server):
+    whole = json.loads(get(server, "/data.json")[1])
+    for known in ("0123abcd-1", "", "x", f"{whole['version']}x"):
+        assert json.loads(get(server, f"/data.json?known={known}")[1])["runs"] == whole["runs"]
 
 
 def test_reading_takes_a_small_fraction_of_the_time_however_often_the_page_polls(runs):

@@ -17,7 +17,7 @@ from PIL import Image
 from epochal.compare.comparison import Comparison
 from epochal.compare.report import page
 from epochal.compare.request import Request
-from helpers.run_folders import grid, run_folder
+from helpers.run_folders import grid, many, run_folder
 
 EVIL = "</script><img src=x onerror=alert(1)><!--"
 
@@ -132,6 +132,79 @@ def test_pictures_without_room_are_counted_and_the_best_runs_come_first(tmp_path
     assert data["left_out"] == 4 * page.MAX_STEPS - len(data["shown"]) > 0
 
 
+def test_what_does_not_fit_is_not_read(tmp_path, monkeypatch):
+    for number in range(3):
+        run = run_folder(tmp_path / "runs", f"run-{number}")
+        for step in range(10, 50, 10):
+            picture(run, f"predictions_{step:06}.png", size=150, noise=1)
+    read_files = []
+    content = page._content
+    monkeypatch.setattr(page, "_content", lambda picture: read_files.append(picture.path) or content(picture))
+    monkeypatch.setattr(page, "MAX_BYTES", 20_000)
+    data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert len(read_files) == len(data["shown"]) + 1 < 12
+    monkeypatch.setattr(page, "MAX_BYTES", 6_000_000)
+    monkeypatch.setattr(page, "MAX_PIXELS", 2 * 150 * 150)
+    data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
+    assert (len(data["shown"]), data["left_out"]) == (2, 10)
+
+
+def test_a_small_picture_is_embedded_as_it_is(tmp_path):
+    run = run_folder(tmp_path / "runs", "a")
+    picture(run, "predictions_000040.png")
+    (entry,) = read(page.write(compare(run), tmp_path / "report.html"))["shown"]
+    original = (run / "pictures" / "predictions_000040.png").read_bytes()
+    assert entry["src"] == f"data:image/png;base64,{base64.b64encode(original).decode()}"
+
+
+def test_curves_of_many_runs_are_thinned_and_keep_their_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MAX_NUMBERS", 1000)
+    many(tmp_path / "runs", 5, 300)
+    for run in read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))["runs"]:
+        (block,) = run["curves"]
+        assert len(block["step"]) == len(block["val/loss"]) == 20
+        assert (block["step"][0], block["step"][-1]) == (10, 3000)
+
+
+def test_failed_runs_and_trials_are_in_sections_of_their_own_below_the_ranks(tmp_path):
+    runs = tmp_path / "runs"
+    run_folder(runs, "good", metrics={"val/loss": 0.5})
+    run_folder(runs, "better", metrics={"val/loss": 0.4})
+    run_folder(runs, "broke", metrics={"val/loss": 0.1}, status="failed")
+    run_folder(runs, "tried", metrics={"val/loss": 0.0}, config={"trainer.name": "overfit"})
+    run_folder(runs, "other", metrics={"val/loss": 0.2}, config={"dataset.name": "mnist"})
+    sections = read(page.write(compare(runs), tmp_path / "report.html"))["sections"]
+    assert [section["runs"] for section in sections] == [["better", "good"], ["other"], ["tried"], ["broke"]]
+    assert sections[2]["title"].startswith("trainer=overfit") and sections[3]["title"] == "Failed, not ranked"
+
+
+def test_no_control_character_of_a_run_reaches_the_page(tmp_path):
+    run = run_folder(
+        tmp_path / "runs", "run\x1b[31m", status="failed", error="\x1b]0;title\x07", config={"note": "\x1b[2J"}
+    )
+    (run / "pictures" / "sam\x1bples_000040.txt").write_text("\x1b[31mred")
+    (tmp_path / "runs" / "junk\x1b[0m").mkdir()
+    text = page.write(compare(tmp_path / "runs"), tmp_path / "report.html").read_text()
+    data = text.partition('id="data">')[2].partition("</script>")[0]
+    assert "red" in data and "\\u001b" not in data and "\x1b" not in data
+
+
+def test_the_commit_and_the_versions_of_each_run_are_in_the_page(tmp_path):
+    run_folder(tmp_path / "runs", "a", git_commit="abc123", versions={"torch": "2.14.1"})
+    (run,) = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))["runs"]
+    assert run["versions"] == {"commit": "abc123", "torch": "2.14.1"}
+
+
+def test_the_bundle_is_made_once_and_kept_in_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("EPOCHAL_CACHE", str(tmp_path / "cache"))
+    page._bundle.cache_clear()
+    first = page._bundle()
+    page._bundle.cache_clear()
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda *_: pytest.fail("made again"))
+    assert page._bundle() == first
+
+
 def test_a_half_written_picture_is_left_out(tmp_path):
     run = run_folder(tmp_path / "runs", "a")
     picture(run, "predictions_000040.png")
@@ -146,17 +219,17 @@ def test_runs_are_listed_best_first_with_their_keys_metrics_and_costs(tmp_path):
         page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
     )
     assert [run["name"] for run in data["runs"]] == ["resnet-8-1", "plain-8-1"]
-    titles = [column["title"] for column in data["columns"]]
+    titles = [data["names"][name]["title"] for name in data["columns"]]
     assert titles[:3] == ["model", "seed", "validation accuracy"]
     assert {"parameters", "time (s)"} <= set(titles)
-    assert data["runs"][0]["cells"][2] == ["85.00 %", pytest.approx(0.85)]
+    assert data["runs"][0]["values"]["val/accuracy"] == pytest.approx(0.85)
 
 
 def test_a_key_with_one_value_in_all_runs_is_stored_once(tmp_path):
     data = read(
         page.write(compare(grid(tmp_path / "runs", {("plain", 8): [0.3], ("resnet", 8): [0.1]})), tmp_path / "r.html")
     )
-    assert data["common"]["dataset.batch_size"] == "64"
+    assert data["common"]["dataset.batch_size"] == 64
     assert {key for run in data["runs"] for key in run["config"]} == {"model.name", "model._target_"}
 
 
@@ -189,7 +262,8 @@ def test_values_that_are_no_numbers_leave_the_page_whole(tmp_path):
         config={"optimizer.lr": float("inf"), "prompt": "\n"},
     )
     data = read(page.write(compare(tmp_path / "runs"), tmp_path / "report.html"))
-    assert data["common"]["prompt"] == '"\\n"'
+    assert data["common"]["prompt"] == "\n"
+    assert data["common"]["optimizer.lr"] == "inf"
 
 
 def test_writing_the_page_changes_no_run(tmp_path):

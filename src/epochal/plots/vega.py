@@ -220,10 +220,8 @@ def save(spec: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
-    images = {
-        "png": vl_convert.vegalite_to_png(_with_fonts(_as_json(spec)), scale=SCALE),
-        "svg": svg(spec).encode(),
-    }
+    drawn = svg(spec)
+    images = {"png": vl_convert.svg_to_png(drawn, scale=SCALE), "svg": drawn.encode()}
     for suffix, content in images.items():
         write_atomically(folder / f"{stem}.{suffix}", content)
     return [folder / f"{stem}.{suffix}" for suffix in images]
