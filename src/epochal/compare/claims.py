@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from epochal.core.errors import ConfigError, did_you_mean
@@ -52,51 +53,65 @@ def check_claim(experiment: str, claim: Any) -> None:
     Raises:
         ConfigError: With the first mistake.
     """
+    check = _Check(experiment, claim)
+    check.keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "needs", "tests"))
+    for what, entry in check.entries("plots"):
+        drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
+        check.keys(what, entry, drawn, ("group", "where"))
+        check.values(f"where of {what}", entry.get("where") or {})
+    for what, entry in check.entries("published"):
+        check.keys(what, entry, ("label", "x", "y", "points"))
+        pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
+        check.require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
+    for what, entry in check.entries("needs"):
+        check.keys(what, entry, ("y",), ("below", "above"))
+        bounds = [entry[key] for key in ("below", "above") if key in entry]
+        check.require(len(bounds) == 1 and _number(bounds[0]), f"{what} needs one of below and above, a number.")
+    for what, entry in check.entries("tests"):
+        check.test(what, entry)
 
-    def require(right: bool, problem: str) -> None:
+
+@dataclass(frozen=True)
+class _Check:
+    """The checks of a claim's entries; each raises ConfigError with what is wrong."""
+
+    experiment: str
+    claim: Any
+
+    def require(self, right: bool, problem: str) -> None:
         if not right:
-            raise ConfigError(f"The claim of experiment={experiment} is wrong: {problem}")
+            raise ConfigError(f"The claim of experiment={self.experiment} is wrong: {problem}")
 
-    def keys(what: str, entry: Any, needed: Sequence[str], others: Sequence[str] = ()) -> None:
-        known = [*needed, *others]
-        require(isinstance(entry, dict), f"{what} has no keys; it needs {' '.join(needed)}.")
-        for key in entry:
-            require(key in known, f"{what} has {key}.{did_you_mean(str(key), known)} There are: {' '.join(known)}")
-        for key in needed:
-            require(entry.get(key) is not None, f"{what} has no {key}.")
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    def values(what: str, entry: Any) -> None:
-        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | list | None) for v in entry.values())
-        require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
-
-    def entries(name: str) -> Iterable[tuple[str, Any]]:
-        listed = claim.get(name) or []
-        require(isinstance(listed, list), f"{name} is no list.")
+    def entries(self, name: str) -> Iterable[tuple[str, Any]]:
+        listed = self.claim.get(name) or []
+        self.require(isinstance(listed, list), f"{name} is no list.")
         return ((f"{name}, number {number},", entry) for number, entry in enumerate(listed, start=1))
 
-    keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "needs", "tests"))
-    for what, entry in entries("plots"):
-        drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
-        keys(what, entry, drawn, ("group", "where"))
-        values(f"where of {what}", entry.get("where") or {})
-    for what, entry in entries("published"):
-        keys(what, entry, ("label", "x", "y", "points"))
-        pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
-        require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
-    for what, entry in entries("needs"):
-        keys(what, entry, ("y",), ("below", "above"))
-        bounds = [entry[key] for key in ("below", "above") if key in entry]
-        require(len(bounds) == 1 and number(bounds[0]), f"{what} needs one of below and above, a number.")
-    for what, entry in entries("tests"):
-        keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "failed"))
-        require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
+    def keys(self, what: str, entry: Any, needed: Sequence[str], others: Sequence[str] = ()) -> None:
+        known = [*needed, *others]
+        self.require(isinstance(entry, dict), f"{what} has no keys; it needs {' '.join(needed)}.")
+        for key in entry:
+            self.require(key in known, f"{what} has {key}.{did_you_mean(str(key), known)} There are: {' '.join(known)}")
+        for key in needed:
+            self.require(entry.get(key) is not None, f"{what} has no {key}.")
+
+    def values(self, what: str, entry: Any) -> None:
+        plain = isinstance(entry, dict) and all(isinstance(v, str | int | float | list | None) for v in entry.values())
+        self.require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
+
+    def test(self, what: str, entry: Any) -> None:
+        self.keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "failed"))
+        self.require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
         for side in {"more", "not_more", "than"} & entry.keys():
-            values(f"{side} of {what}", entry[side])
-        require(number(entry.get("margin", 0)), f"{what} has a margin that is no number.")
-        require(entry.get("failed") in (None, "worst"), f"{what} has failed: {entry.get('failed')}; it can be worst.")
+            self.values(f"{side} of {what}", entry[side])
+        self.require(_number(entry.get("margin", 0)), f"{what} has a margin that is no number.")
+        self.require(
+            entry.get("failed") in (None, "worst"), f"{what} has failed: {entry.get('failed')}; it can be worst."
+        )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def experiments() -> list[str]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from epochal.compare.archive import read_archive
 from epochal.compare.claims import load_claim
@@ -64,16 +64,12 @@ class Request:
         records, skipped = self._read(known, budget)
         if experiment is None:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
-        design = Design(experiment, budget, records) if experiment is not None and claim is not None else None
-        trials = [record for record in records if design is not None and design.is_trial(record)]
-        deciding = [record for record in records if record not in trials]
-        counted, left_out = _counted(deciding, design)
-        records = deciding or records
-        keys = varying(records)
-        y = self._y(records, claim)
-        plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, counted)
-        verdict = _verdict(claim, counted, budget) if claim is not None and claim.get("tests") else None
-        drawn = records if self._chooses else counted
+        runs = _sorted_out(records, experiment, budget, claim)
+        records = runs.deciding or records
+        keys, y = varying(records), self._y(records, claim)
+        plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, runs.counted)
+        verdict = _verdict(claim, runs.counted, budget)
+        drawn = records if self._chooses else runs.counted
         whole = Comparison(
             records=records,
             skipped=skipped,
@@ -83,10 +79,10 @@ class Request:
             plots=plots,
             title=(claim or {}).get("sentence") or described(records),
             folder=self._folder((experiment, budget) if experiment else None),
-            footnote=footnote(drawn, claim, budget, verdict, left_out, design.tuned if design else ""),
+            footnote=footnote(drawn, claim, budget, verdict, runs.left_out, runs.tuned),
             experiment=experiment,
             budget=budget,
-            trials=trials,
+            trials=runs.trials,
             claim=claim,
             published=[published(entry) for entry in (claim or {}).get("published") or []],
             verdict=verdict,
@@ -126,10 +122,7 @@ class Request:
                 f"There are no runs in {place} yet; make some with {command_line('train', command)}"
                 + ", or give their folders."
             )
-        archives = [expanded(path) for path in self.paths if path.endswith(".csv") and os.path.isfile(expanded(path))]
-        folders = [path for path in self.paths if expanded(path) not in archives]
-        records, skipped = read(folders or (() if archives else (str(place),)), known)
-        records = [*records, *(record for path in archives for record in read_archive(path))]
+        records, skipped = _all_runs(self.paths or (str(place),), known)
         if not records:
             where = " ".join(self.paths) or str(place)
             raise ConfigError(f"There is no run in {where}{_why(skipped)}.")
@@ -199,8 +192,10 @@ def _claimed_plots(claim: Mapping[str, Any], records: Sequence[Record]) -> list[
     return [plot for plot in plots if plot.has_values(records)]
 
 
-def _verdict(claim: Mapping[str, Any], records: Sequence[Record], budget: str | None) -> Verdict:
-    """On the claim; of the budget smoke always inconclusive."""
+def _verdict(claim: Mapping[str, Any] | None, records: Sequence[Record], budget: str | None) -> Verdict | None:
+    """On a claim that has tests; of the budget smoke always inconclusive."""
+    if claim is None or not claim.get("tests"):
+        return None
     verdict = judge(claim, records)
     if budget == "smoke":
         return replace(verdict, verdict="inconclusive", sentence=SMOKE)
@@ -234,18 +229,49 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
     return name
 
 
-def _counted(records: list[Record], design: Design | None) -> tuple[list[Record], dict[str, int]]:
-    """The runs that count towards the verdict, of an experiment those of its own design; and how the others differ."""
-    if design is None:
-        return records, {}
-    counted, others = list[Record](), Counter[str]()
+def _all_runs(paths: Sequence[str], known: Iterable[Record]) -> tuple[list[Record], list[Skipped]]:
+    """The runs in folders and in records of runs, and the folders that hold none."""
+    archives = [path for path in paths if path.endswith(".csv") and os.path.isfile(expanded(path))]
+    records, skipped = read([path for path in paths if path not in archives], known)
+    return [*records, *(record for path in archives for record in read_archive(expanded(path)))], skipped
+
+
+class Runs(NamedTuple):
+    """The runs of a comparison by what they count for; without a claim all of them count.
+
+    Attributes:
+        deciding: All but the trials.
+        trials: Those that only served to choose a value.
+        counted: Of the deciding ones those of the experiment's own design.
+        left_out: How the others differ from it, and how many do so.
+        tuned: What was tuned, in a sentence.
+    """
+
+    deciding: list[Record]
+    trials: list[Record]
+    counted: list[Record]
+    left_out: dict[str, int]
+    tuned: str
+
+
+def _sorted_out(
+    records: list[Record], experiment: str | None, budget: str | None, claim: Mapping[str, Any] | None
+) -> Runs:
+    if experiment is None or claim is None:
+        return Runs(records, [], records, {}, "")
+    design, others = Design(experiment, budget, records), Counter[str]()
+    runs = Runs([], [], [], {}, design.tuned)
     for record in records:
+        if design.is_trial(record):
+            runs.trials.append(record)
+            continue
+        runs.deciding.append(record)
         if found := design.differences(record):
             more = f"; and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
             others["; ".join(found[:MAX_DIFFERENCES]) + more] += 1
         else:
-            counted.append(record)
-    return counted, dict(others)
+            runs.counted.append(record)
+    return runs._replace(left_out=dict(others))
 
 
 def described(records: Sequence[Record]) -> str:
