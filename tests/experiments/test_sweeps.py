@@ -466,6 +466,28 @@ def test_a_search_stops_when_run_after_run_fails(command: Any, home: Path, quick
     assert "5 trials failed before and did not count" in again.out
 
 
+def test_a_search_that_is_stopped_reports_what_it_found_and_how_it_goes_on(
+    command: Any, home: Path, quick: Any
+) -> None:
+    def value(config: Any) -> float:
+        if config.sweep.trial == 2 and not outcomes:
+            raise KeyboardInterrupt
+        return 0.5
+
+    outcomes: list[Any] = []
+    quick(value)
+    arguments = (*LINE, "optimizer.lr=choice(1e-3,1e-2,1e-1)")
+    outcomes.append(command("train", *arguments))
+    assert outcomes[0].status == 130
+    assert "3 trials: 2 finished, 1 not finished yet." in outcomes[0].out
+    assert "The same line typed again goes on with this search." in outcomes[0].out
+    assert outcomes[0].error == "Stopped.\n"
+    assert [row["state"] for row in rows(home / "outputs" / "sweeps" / "s")] == ["finished", "finished", "running"]
+    again = command("train", *arguments)
+    assert again.status == 0 and "nothing left to try" not in again.out
+    assert "3 trials: 3 finished." in again.out
+
+
 def test_a_search_of_which_all_diverged_fails(command: Any, home: Path, quick: Any) -> None:
     quick(lambda config: math.nan)
     outcome = command("train", *LINE, "optimizer.lr=choice(1,2)")

@@ -40,6 +40,7 @@ STYLES = {
     "diverged": Series("diverged", RED, DIAGONAL, (1, 0), hollow=True),
     "failed": Series("failed", "#444444", "square", (1, 0), hollow=True),
 }
+FRONT = ("finished", "best")  # drawn in front of the others
 PANEL = (190, 150)  # width and height in pixels of a panel of several
 EDGE = 5  # pixels from the edge of a plot to the trials that have no value
 LABEL = 12  # characters of a tick or an axis in a figure
@@ -100,7 +101,7 @@ def marks(
     """
     rows = [
         {"x": where(p.trial), "y": p.values[objective] if p.values else None, "series": p.kind}
-        for p in sorted(drawn, key=lambda point: point.kind == "best")  # in front of the others
+        for p in sorted(drawn, key=lambda point: FRONT.index(point.kind) if point.kind in FRONT else -1)
         if where(p.trial) is not None
     ]
     kinds = [style for kind, style in STYLES.items() if any(p.kind == kind for p in drawn)]

@@ -36,6 +36,7 @@ def report(study: Study, console: Console) -> None:
         console.print(table(study, best, console.width))
         console.print()
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds)
+    counts = counts.replace("running", "not finished yet")  # or its process was killed
     console.print(f"{count_text(len(trials), 'trial')}: {counts}.", highlight=False)
     if study.exhausted and "running" not in kinds:
         early = f", so the search ends before sweep.n_trials={study.settings.n_trials}"

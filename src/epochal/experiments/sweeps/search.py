@@ -6,6 +6,7 @@ import copy
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def search(
 
     returns: list[Any] = []
     failed = 0  # runs one after the other
-    with family(config, [parameter.name for parameter in parameters if parameter.size > 1]), lost_runs(config):
+    varying = [parameter.name for parameter in parameters if parameter.size > 1]
+    again = OmegaConf.merge(config, {"resume": "auto"})  # as a search always resumes
+    assert isinstance(again, DictConfig)
+    with goes_on(study, console), family(config, varying), lost_runs(again):
         while failed < PATIENCE and (batch := [asked for _ in range(at_once) if (asked := study.ask()) is not None]):
             done = launch([job(asked, space) for asked in batch], batch[0].number)
             returns += done
@@ -77,6 +81,19 @@ def search(
     report(study, console)
     end(study, failed)
     return returns
+
+
+@contextmanager
+def goes_on(study: Study, console: Console) -> Iterator[None]:
+    """Reports what was found before a Ctrl-C or a SIGTERM, and that the same line goes on, without `resume=auto`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt) and study.finished():
+            report(study, console)
+        console.print("\nThe same line typed again goes on with this search.", highlight=False)
+        stop.begins_anew = True  # type: ignore[union-attr]  # all is said that the command would say of a run
+        raise
 
 
 def named(config: DictConfig, parameters: Sequence[Parameter]) -> DictConfig:
@@ -102,9 +119,10 @@ def announce(study: Study, console: Console) -> None:
     count = f"{n_trials} trials" if size > n_trials else f"{study.space.count_text}, a trial each,"
     console.print(verbatim(f"{count} in {folder}, {ended} of them ended before."), soft_wrap=True)
     again = sum(trial.state == TrialState.FAIL for trial in study.trials())
-    if study.exhausted:
+    begun = bool(study.trials(TrialState.RUNNING))  # by a process that goes on, or one that was killed
+    if study.exhausted and not begun:
         console.print("There is nothing left to try: each of them was tried.", highlight=False)
-    elif len(study.counted) >= n_trials and not study.trials(TrialState.RUNNING):
+    elif len(study.counted) >= n_trials and not begun:
         console.print(f"There is nothing left to try; more: sweep.n_trials={2 * n_trials}.", highlight=False)
     else:
         if again:
