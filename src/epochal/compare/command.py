@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ Choose (key=value); what is left out is chosen to fit the runs:
 How a verdict is found: docs/verdicts.md
 """
 OPTIONS = ("x", "y", "group", "experiment", "budget", "output_dir", "to", "port")
+WORD = re.compile(r"\w+", re.ASCII)  # an option; with other signs before the = it is a path or pattern
 FLAGS = ("--live", "--publish", "--docs", "--help", "-h")
 PORT = 8000
 MAX_FIGURES = 6  # written as files; the page has all
@@ -217,7 +219,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
                     f"{argument} is no option.{did_you_mean(argument, FLAGS)} There are: --live --publish --docs --help"
                 )
             flags.add(argument)
-        elif not equals or (key not in OPTIONS and os.path.exists(argument)):
+        elif not equals or (key not in OPTIONS and (os.path.exists(argument) or not WORD.fullmatch(key))):
             paths.append(argument)
         elif key not in OPTIONS:
             raise ConfigError(f"There is no option {key}.{did_you_mean(key, OPTIONS)} There are: {' '.join(OPTIONS)}")

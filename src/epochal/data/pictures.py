@@ -71,8 +71,9 @@ def open_picture(content: Any) -> Any:
             content = _bytes(content)
             image = Image.open(io.BytesIO(content))
         if any(SIXTEEN.fullmatch(_raw_mode(tile)) for tile in image.tile):
-            image.lower_bytes = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-            image.lower_bytes.tile = [_swapped(tile) for tile in image.lower_bytes.tile]
+            lower = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+            lower.tile = [_swapped(tile) for tile in lower.tile]
+            image.lower_bytes = lower  # type: ignore[attr-defined]
         return image
 
 

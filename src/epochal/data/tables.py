@@ -283,18 +283,9 @@ def _quotes_are_text(text: str, file: Path) -> bool:
 def _read_json(text: str, file: Path) -> dict[str, list[Any]]:
     """From a list of objects, which may be all that an object has of lists, an object of columns, or an object a line."""
     try:
-        whole = json.loads(text)
+        whole = _parsed(text, file)
     except RecursionError as error:
         raise ConfigError(f"{file} is nested too deeply to be a table.") from error
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # which lines of objects are to it
-            raise ConfigError(f"Line {error.lineno:,} of {file} is not JSON: {error.msg}.") from error
-        whole = []
-        for line, content in enumerate(text.split("\n"), start=1):
-            try:
-                whole += [json.loads(content)] if content.strip() else []
-            except json.JSONDecodeError as wrong:
-                raise ConfigError(f"Line {line:,} of {file} is not JSON: {wrong.msg}.") from wrong
     if isinstance(whole, dict):
         lists = [value for value in whole.values() if isinstance(value, list)]
         if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
@@ -308,6 +299,27 @@ def _read_json(text: str, file: Path) -> dict[str, list[Any]]:
         raise ConfigError(f'Row {wrong_row} of {file} is no object such as {{"text": "...", "label": "..."}}.')
     names = dict.fromkeys(name for row in whole for name in row)
     return {name: [row.get(name) for row in whole] for name in names}
+
+
+def _parsed(text: str, file: Path) -> Any:
+    """JSON, or a list of the lines that are each JSON.
+
+    Raises:
+        ConfigError: If it is neither.
+        RecursionError: If it is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":  # which lines of objects are to it
+            raise ConfigError(f"Line {error.lineno:,} of {file} is not JSON: {error.msg}.") from error
+    whole = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        try:
+            whole += [json.loads(content)] if content.strip() else []
+        except json.JSONDecodeError as wrong:
+            raise ConfigError(f"Line {line:,} of {file} is not JSON: {wrong.msg}.") from wrong
+    return whole
 
 
 def _convert(tables: list[dict[str, list[Any]]], column: str) -> None:
