@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from epochal.core.errors import ConfigError
 from epochal.data import cache
@@ -219,3 +220,37 @@ def test_a_large_array_that_was_not_changed_is_not_hashed(monkeypatch):
     cache.cached("set", {}, make)
     monkeypatch.setattr(cache, "_hash_arrays", pytest.fail)
     cache.cached("set", {}, make)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_parts_make_the_file_that_the_whole_would_make(tmp_path, dtype):
+    parts = [np.arange(3), np.zeros(0, np.int64), np.arange(200)]
+    assert cache.write_parts(tmp_path / "parts.npy", parts, dtype) == 203
+    cache.create_array(tmp_path / "whole.npy", (203,), dtype)[:] = np.concatenate(parts)
+    assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_what_is_computed_from_arrays_is_remembered_with_them(tmp_path):
+    def make(folder):
+        cache.create_array(folder / "x.npy", (3,), np.int64)[:] = 7
+        return {}
+
+    folder = cache.cached("set", {"a": 1}, make)
+    fingerprint = cache.read_meta(folder)["fingerprint"]
+    assert cache.remembered(folder, "mean", lambda: [0.1]) == [0.1]
+    assert cache.remembered(folder, "mean", lambda: pytest.fail("computed again")) == [0.1]
+    assert cache.remembered(folder, "std", lambda: [2]) == [2]
+    assert cache.cached("set", {"a": 1}, lambda _: pytest.fail("made again")) == folder
+    assert cache.read_meta(folder)["fingerprint"] == fingerprint
+
+
+def test_pages_of_a_large_array_are_given_back(tmp_path, monkeypatch):
+    cache.create_array(tmp_path / "x.npy", (100, 1000), np.uint8)[:] = np.arange(100)[:, None]
+    assert not hasattr(cache.read_array(tmp_path / "x.npy"), "pages")
+    monkeypatch.setattr(cache, "LARGE", 80_000)
+    array = cache.read_array(tmp_path / "x.npy")
+    read = []
+    for rows in torch.arange(100).flip(0).split(4):
+        assert torch.equal(cache.gather(array, rows)[:, 500], rows.to(torch.uint8))
+        read.append(array.pages.read)
+    assert read[:4] == [4000, 8000, 0, 4000]

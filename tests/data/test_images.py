@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,9 @@ from PIL import Image
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Images
-from epochal.data import ImageData
+from epochal.data import ImageData, image_decoding
 from epochal.data.batching import BatchIndices
-from epochal.data.images import augment
+from epochal.data.images import ImageRows, augment, statistics
 from helpers.samples import image_folder, image_npz, image_parquet, pixels
 
 PLAIN = {"crop_padding": 0, "flip": False, "cutout": 0}
@@ -297,3 +299,55 @@ def test_pixels_undoes_the_normalisation():
     data = prepared("package:digits.npz")
     images = data.rows("val")[0].images[:9]
     assert torch.equal(data.pixels(data.normalise(images)), images)
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_of_many_large_images_are_counted_in_parts(tmp_path, monkeypatch):
+    data = prepared(image_parquet(tmp_path / "set.parquet", pixels(60, 8, 9, 3), [0, 1] * 30))
+    train = data.rows("train")[0]
+    train = ImageRows(train.images, train.labels, torch.arange(60))
+    monkeypatch.setattr("epochal.data.images.AT_ONCE", 16 * 7 * 216)  # seven images at a time
+    parts = []
+    monkeypatch.setattr("epochal.data.cache.gather", lambda a, rows: (parts.append(len(rows)), a[rows])[1])
+    exact = train.images.double() / 255
+    for found, right in zip(statistics(train), (exact.mean((0, 2, 3)), exact.std((0, 2, 3))), strict=True):
+        assert found.dtype == torch.float32 and torch.allclose(found, right.float(), atol=0, rtol=1e-7)
+    assert max(parts) == 7 and sum(parts) == 60
+
+
+def test_statistics_are_computed_once_for_the_rows_that_are_trained_on(monkeypatch):
+    first = prepared("package:digits.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr("epochal.data.images.statistics", lambda _: pytest.fail("computed again"))
+        again = prepared("package:digits.npz", seed=7)
+    assert again.state() == first.state() and again.fingerprint == first.fingerprint
+    assert prepared("package:digits.npz", train_size=50).state() != first.state()
+    assert all(torch.equal(*pair) for pair in zip(statistics(first.rows("train")[0]), (first.mean, first.std)))
+
+
+def test_decoding_holds_a_few_encoded_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("epochal.data.image_decoding.WAITING", 2)
+    read, done, most = [], [], []
+    items = image_decoding._items
+
+    def counted(*arguments):
+        for item in items(*arguments):
+            read.append(item)
+            most.append(len(read) - len(done))
+            yield item
+
+    monkeypatch.setattr("epochal.data.image_decoding._items", counted)
+    rows = image_parquet(tmp_path / "set.parquet", pixels(600, 4, 4), [0] * 600)
+    source = datasets.load_dataset("parquet", data_files=str(rows), cache_dir=str(tmp_path / "scratch"))["train"]
+    image_decoding._in_threads(lambda number, item: done.append(number), source, "image")
+    assert sorted(done) == list(range(600)) and max(most) <= 2 * (os.cpu_count() or 1) + 1
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("images", [pixels(60, 8, 6), np.asfortranarray(pixels(60, 8, 6))], ids=["rows", "columns"])
+def test_an_npz_file_is_read_some_images_at_a_time(tmp_path, monkeypatch, save, images):
+    monkeypatch.setattr("epochal.data.image_decoding.BLOCK", 7 * 48)
+    save(tmp_path / "set.npz", images=images, labels=np.arange(60) % 3)
+    assert np.array_equal(prepared(tmp_path / "set.npz").rows("train")[0].images[:, 0].numpy(), images)

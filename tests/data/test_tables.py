@@ -295,3 +295,42 @@ def test_a_listed_image_that_is_missing_is_named(tmp_path):
     written(tmp_path, "metadata.csv", "file_name,label\nlost.png,x\n"), written(tmp_path, "0.png", b"")
     with pytest.raises(ConfigError, match=r"metadata.csv names lost.png, but there is no such file"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 2**20])
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (f"a\r\n\r\r\nb\r{KOREAN}\r".encode(), None),
+        (f"{KOREAN}🙂\r\n".encode("utf-8-sig"), None),
+        (f"{KOREAN}🙂\r\n".encode("utf-16"), None),
+        (KOREAN.encode("utf-16-le"), "utf-16-le"),
+        (KOREAN.encode("utf-16-le"), "utf-16"),
+        (KOREAN.encode("cp949"), "cp949"),
+    ],
+)
+def test_a_text_in_parts_is_that_of_the_whole_file(tmp_path, monkeypatch, block, content, encoding):
+    monkeypatch.setattr(tables, "BLOCK", max(block, 4 if encoding is None else 1))  # a byte order mark is not cut
+    file = written(tmp_path, "text.txt", content)
+    whole = tables.read_text(file, encoding)
+    assert "".join(tables.read_blocks(file, encoding)) == whole
+    assert "".join(tables.read_running(file, encoding)) == whole.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding", "says"),
+    [
+        ("a.txt", KOREAN.encode() + KOREAN.encode("cp949"), None, "Line 3 of .* is not text in UTF-8"),
+        ("a.txt", KOREAN.encode() + "가".encode()[:2], None, "Line 3 of .* is not text in UTF-8"),
+        ("a.txt", b"a\nb\n\nc\0d", None, "Line 4 of .* has a NUL character"),
+        ("a.txt", KOREAN.encode("cp949"), "cp94", "dataset.encoding=cp94 is no encoding of text"),
+        ("a.txt.gz", gzip.compress(KOREAN.encode() * 9)[:-9], None, "cannot be decompressed"),
+        ("a.txt.gz", b"no gzip", None, "cannot be decompressed"),
+    ],
+)
+def test_a_fault_in_a_text_in_parts_is_told_as_of_the_whole_file(tmp_path, monkeypatch, name, content, encoding, says):
+    monkeypatch.setattr(tables, "BLOCK", 5)
+    file = written(tmp_path, name, content)
+    for read in (tables.read_text, lambda *of: list(tables.read_blocks(*of))):
+        with pytest.raises(ConfigError, match=says):
+            read(file, encoding)

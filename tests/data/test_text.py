@@ -226,3 +226,28 @@ def test_a_prompt_that_the_text_cannot_begin_with_is_refused(tmp_path):
     data = TextData(name="text", path=str(tmp_path / "a.txt"), tokenizer="character", prompt="abc", batch_size=2)
     with pytest.raises(ConfigError, match="lacks these characters of dataset.prompt: 'c'"):
         data.prepare()
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("suffix", [".txt", ".parquet"])
+def test_a_text_that_is_read_in_parts_has_the_same_tokens(tmp_path, monkeypatch, tokenizer, suffix):
+    lines = [f"line {i} with ä, 漢字 and 🙂 {'x' * (i % 7)}" for i in range(400)]
+    if suffix == ".txt":
+        (tmp_path / "set.txt").write_text("\r\n".join(lines), encoding="utf-8")
+    else:
+        pq.write_table(
+            pa.table({"text": [f"{line}\n" if n % 2 else line for n, line in enumerate(lines)]}),
+            tmp_path / "set.parquet",
+        )
+    made = []
+    for number, block in enumerate((2**20, 11)):
+        monkeypatch.setenv("EPOCHAL_CACHE", str(tmp_path / f"cache{number}"))
+        monkeypatch.setattr("epochal.data.tables.BLOCK", block)
+        monkeypatch.setattr("epochal.data.text.ROWS", block)
+        made.append(prepared(tmp_path / f"set{suffix}", tokenizer=tokenizer, vocab_size=300))
+    assert made[0].fingerprint == made[1].fingerprint and made[0].state() == made[1].state()
+    text = "".join(decoded(made[1], split) for split in ("train", "val", "test"))
+    assert text == "\n".join(lines) + ("\n" if suffix == ".parquet" else "")

@@ -277,3 +277,20 @@ def test_many_unknown_tokens_are_told_with_their_share():
         "50% of the tokens are unknown"
     )
     assert tokenizers.note("word", words, [words.encode("good " * 19 + "x")]) == ""  # 5 %
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("size", [1, 2, 7, 50])
+def test_a_text_in_parts_has_the_ids_of_the_whole(kind, size, monkeypatch):
+    monkeypatch.setattr(tokenizers, "AT_ONCE", 5)
+    text = VARIED + "a\r\nb\r" + " ".join(LINES[:3]) + "\n\n"
+    tokenizer = learn(kind, [*LINES, text], vocab_size=400)
+    parts = [text[start : start + size] for start in range(0, len(text), size)]
+    assert list(tokenizers.pieces(parts)) == list(tokenizers.pieces([text]))
+    found = [i for ids in tokenizer.encode_running(parts) for i in ids.tolist()]
+    assert found == tokenizer.encode(text).tolist() == [i for p in [text] for i in tokenizer.encode(p).tolist()]
+
+
+def test_pieces_are_the_lines_and_the_parts_of_long_ones(monkeypatch):
+    monkeypatch.setattr(tokenizers, "AT_ONCE", 5)
+    assert list(tokenizers.pieces(["ab\n", "c", "defghijk\n\n", "l"])) == ["ab\n", "cdefg", "hijk\n", "\n", "l"]

@@ -26,6 +26,7 @@ from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, siz
 NEWLINE = "\n"  # the default prompt
 COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
 TOKENIZERS = ("character", "byte", "bpe")
+ROWS = 10_000  # rows of a table that make a part of a text
 
 
 class TextRows(Dataset[Batch]):
@@ -232,7 +233,7 @@ def _joined(rows: Iterable[str]) -> list[str]:
         yield last or ""
 
     texts, parts = ended(), []
-    while some := list(islice(texts, 10_000)):
+    while some := list(islice(texts, ROWS)):
         parts.append("".join(some))
     return parts
 
