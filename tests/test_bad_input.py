@@ -178,6 +178,8 @@ WRONG_CHOICES = {
     "outputs in a file": ([f"output_dir={__file__}/x"], ["output_dir=", f"{__file__} is a file."]),
     "no outputs": (["output_dir=null"], ["output_dir must have a value."]),
     "no run to resume": (["resume=/no/such"], ["There is no run folder /no/such."]),
+    "a file to resume": ([f"resume={__file__}"], [f"{__file__} is a file; a run is given by its folder"]),
+    "a file to begin with": ([f"init_from={__file__}"], [f"{__file__} is a file; a run is given by its folder"]),
     "a number to resume": (["resume=5"], ["There is no run folder 5."]),
     "a folder to resume that is no run's": (["resume=/etc"], ["/etc is not a run folder: it has no config.yaml."]),
 }
@@ -235,6 +237,35 @@ def test_settings_that_wandb_refuses(refuse, argument, says, many):
 def test_a_mode_that_wandb_does_not_have(refuse, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "off")
     refuse("train", "model=mlp", says=("WANDB_MODE=off is no mode of W&B", "offline", "logger=none"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("PROJECT", "a/b"), ("RUN_ID", "a/b")])
+def test_variables_that_wandb_refuses(refuse, monkeypatch, name, value):
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    refuse("train", "model=mlp", says=("W&B refuses one of the environment's variables WANDB_...:",))
+
+
+@pytest.mark.parametrize("variable", ["RANK=x", "SLURM_PROCID=-1", "WORLD_SIZE=", "LOCAL_RANK=1.5"])
+def test_ranks_that_are_no_numbers(refuse, monkeypatch, variable):
+    monkeypatch.setenv(*variable.split("="))
+    refuse("train", "model=mlp", "logger=none", says=(f"{variable} must be a number; unset it.",))
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "compare"])
+def test_a_folder_that_was_deleted(refuse, home, script):
+    home.rmdir()
+    refuse(script, says=("The current folder was deleted; change to one that is there.",))
+
+
+def test_outputs_with_too_long_a_name(refuse):
+    refuse(
+        "train", "model=mlp", "logger=none", f"output_dir={300 * 'x'}", says=("cannot be written (File name too long)",)
+    )
+
+
+def test_a_cache_of_nobody(refuse, monkeypatch):
+    monkeypatch.setenv("EPOCHAL_CACHE", "~nobody-of-this-name/cache")
+    refuse("train", "model=mlp", "logger=none", says=("home folder of a user who is not there",))
 
 
 def test_no_home_folder(monkeypatch):

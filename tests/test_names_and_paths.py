@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from conftest import ROOT
 from epochal.cli import quoted
-from epochal.core.format import verbatim
+from epochal.core.format import say, verbatim
 from epochal.data.sources import locate
 from helpers.samples import image_folder, image_npz, image_parquet, pixels, text_file
 
@@ -190,6 +191,32 @@ def test_a_name_prints_as_it_is(text, capsys):
         assert text in capsys.readouterr().out
 
 
+COMMANDS = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J back\x08 over\rwritten \x7f"
+
+
+def test_control_characters_of_a_strangers_run_do_not_reach_the_terminal(command, copied, capsys):
+    from rich.console import Console
+
+    from epochal.training.console import show_texts
+
+    run = copied("run", kind="text")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["name"] = config["dataset"]["name"] = COMMANDS
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["epochal"]["config"] = config
+    (run / "checkpoints" / "best.ckpt").unlink()
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    shown = [command("evaluate", "run=run"), command("evaluate", "run=run", "dataset=digits")]
+    say(f"{COMMANDS} is wrong.")
+    show_texts(Console(), {COMMANDS: f"{COMMANDS}\n\tand more"})
+    shown += [capsys.readouterr()]
+    for outcome in shown:
+        error = outcome.err if hasattr(outcome, "err") else outcome.error
+        assert not set(outcome.out + error) & set("\x1b\x07\x08\r\x7f\x9b"), repr(outcome)
+        assert "\ufffd[31mred\ufffd[0m" in outcome.out + error
+
+
 @pytest.mark.parametrize("variables", ["RANK=1", "SLURM_PROCID=3 SLURM_NTASKS=4 SLURM_JOB_ID=5", "LOCAL_RANK=2"])
 def test_one_device_trains_whatever_rank_a_launcher_gave_it(command, home, monkeypatch, variables):
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -207,9 +234,21 @@ def test_torchrun_with_one_device(refuse, monkeypatch):
     refuse("train", "model=mlp", says=("torchrun started 4 processes", "trainer=ddp trainer.devices=4"))
 
 
-def test_a_training_goes_on_when_the_reader_of_its_output_has_ended(home):
-    line = f"{sys.executable} {ROOT / 'train.py'} model=mlp duration=60steps log_every=1 logger=none | true; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train.py model=mlp duration=60steps log_every=1 logger=none",
+        "train.py -m model=mlp model.hidden=[8] seed=1,2 duration=2steps logger=none",
+        "train.py --help",
+        "compare.py --help",
+        "evaluate.py --cfg job",
+    ],
+)
+def test_a_command_goes_on_when_the_reader_of_its_output_has_ended(line, home):
+    line = f"{sys.executable} {ROOT}/{line} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=120)
-    summary = json.loads(next(home.glob("outputs/runs/*/summary.json")).read_text())
-    assert summary["status"] == "finished"
-    assert done.stdout.strip() == "0" and done.stderr.count("Nobody reads the output any more") == 1
+    summaries = [json.loads(file.read_text()) for file in home.glob("outputs/runs/*/summary.json")]
+    assert [summary["status"] for summary in summaries] == ["finished"] * len(summaries)
+    assert len(summaries) == (2 if " -m " in line else "duration" in line)
+    assert done.stdout.strip() == "0"
+    assert done.stderr.splitlines() == ["Nobody reads the output any more; the command goes on without it."]

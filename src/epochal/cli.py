@@ -45,6 +45,14 @@ CONFIG_DIR = ("--config-dir", "-cd")
 PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint")
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
 SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
+RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "JSM_NAMESPACE_RANK",
+)  # Lightning reads them
 REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 
 
@@ -80,6 +88,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     from epochal.compare.command import main
 
     try:
+        check_process()
         folders, others = split_folders(sys.argv[1:] if arguments is None else arguments)
         use_folders(folders)
     except EpochalError as error:
@@ -144,6 +153,7 @@ def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[st
             failures.append(error)
 
     print_anything()
+    check_process()
     OmegaConf.register_new_resolver("command", command_line, replace=True)  # of the help texts
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print and exit on
     if os.getcwd() not in sys.path:
@@ -160,6 +170,17 @@ def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[st
     if failures:
         raise failures[0]
     return results
+
+
+def check_process() -> None:
+    """Raises ConfigError for a process that nothing can run in: its folder was deleted, or a rank of it is no number."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("The current folder was deleted; change to one that is there.") from error
+    for name in RANKS:
+        if (value := os.environ.get(name)) is not None and not value.isdecimal():
+            raise ConfigError(f"The environment variable {name}={value} must be a number; unset it.")
 
 
 def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str] | None) -> None:

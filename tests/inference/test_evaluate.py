@@ -184,7 +184,16 @@ def test_a_run_is_not_tested_on_its_own_data_after_they_changed(reader, refuse, 
     refuse("evaluate", run, says=says)
     refuse("evaluate", f"checkpoint={reader.run.last}", says=says)
     assert command("evaluate", run, "dataset=sentences", f"dataset.path={own}").status == 0, "chosen as other data"
+    lone = home / "copies" / "lone.ckpt"
+    lone.parent.mkdir()
+    content = torch.load(reader.run.last, weights_only=True)
+    torch.save(content, lone)
+    refuse("evaluate", f"checkpoint={lone}", says=says)
+    del content["epochal"]["data_fingerprint"]  # as in version 0.1
+    torch.save(content, lone)
+    outcome = command("evaluate", f"checkpoint={lone}")
+    assert outcome.status == 0 and "does not tell which data it learned from" in outcome.out
     own.write_bytes(unchanged)
-    assert command("evaluate", run).status == 0
+    assert "does not tell" not in command("evaluate", run).out
     sentences(own, ("bad", "fine", "so"))
     refuse("evaluate", run, says=says)

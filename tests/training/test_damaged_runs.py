@@ -16,6 +16,7 @@ from rich.console import Console
 
 from epochal.cli import _ended
 from epochal.core.errors import ConfigError, EpochalError
+from epochal.data import ImageData
 from epochal.training.build import build
 from epochal.training.callbacks.record import code_by_steps
 from epochal.training.resume import trained_config
@@ -74,6 +75,21 @@ def test_a_run_whose_file_was_edited_is_not_taken_for_the_one_typed(run):
         train(*SMALL, "optimizer.lr=0.5", f"output_dir={run.folder.parents[1]}", "resume=auto")
 
 
+def test_data_that_changed_are_found_without_a_summary(run, monkeypatch):
+    (run.folder / "summary.json").unlink()
+    monkeypatch.setattr("epochal.data.ImageData.prepare", changed(ImageData.prepare))
+    with pytest.raises(ConfigError, match="The data of dataset=digits changed since"):
+        train(f"resume={run.folder}")
+
+
+def changed(prepare):
+    def call(data):
+        prepare(data)
+        data.fingerprint = "other"
+
+    return call
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", bytes(1000)])
 @pytest.mark.parametrize("best", [True, False])
 def test_a_damaged_last_checkpoint_says_what_to_do(best, content, run):
@@ -99,11 +115,13 @@ OLD, NEW = {"git_commit": "a", "versions": {"torch": "1"}}, {"git_commit": "b", 
         (OLD, NEW, 50, [(0, "a"), (50, "b")]),
         (OLD, NEW, 0, [(0, "b")]),
         ({"code": [{"from_step": 0, **OLD}, {"from_step": 50, **NEW}]}, OLD, 50, [(0, "a")]),
+        ({"code": 5}, NEW, 50, [(50, "b")]),
+        ({"code": ["a", None, {}, {"from_step": "b"}, {"from_step": 3}]}, NEW, 50, [(3, None), (50, "b")]),
         ({"code": [{"from_step": 0, **OLD}, {"from_step": 50, **NEW}]}, OLD, 60, [(0, "a"), (50, "b"), (60, "a")]),
     ],
 )
 def test_commit_and_versions_are_kept_by_step(summary, known, step, code):
-    assert [(entry["from_step"], entry["git_commit"]) for entry in code_by_steps(summary, known, step)] == code
+    assert [(entry["from_step"], entry.get("git_commit")) for entry in code_by_steps(summary, known, step)] == code
 
 
 def test_a_checkpoint_is_written_beside_the_file_alone(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def _run_options(config: DictConfig) -> Iterator[str]:
         yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
     if config.output_dir is not None:
         folder = expanded(str(config.output_dir)).absolute()
-        parent = next(p for p in (folder, *folder.parents) if p.exists())
+        parent = next(p for p in (folder, *folder.parents) if os.path.exists(p))  # false for a name too long
         if not parent.is_dir():
             yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
         elif not os.access(parent, os.W_OK):
@@ -233,9 +233,7 @@ def wrong_precision(config: DictConfig) -> Iterator[str]:
     import torch
 
     precision = str(config.trainer.precision)
-    on_cpu = config.trainer.accelerator == "cpu" or not (
-        torch.cuda.is_available() or torch.backends.mps.is_available()
-    )
+    on_cpu = config.trainer.accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if precision in ("16", "16-mixed") and on_cpu:
         yield f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true, bf16-mixed, bf16-true and 64-true."
     elif precision.startswith("transformer-engine") and (on_cpu or find_spec("transformer_engine") is None):

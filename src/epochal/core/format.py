@@ -139,16 +139,18 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
-class Pipe(io.FileIO):
-    """Standard output or error. Where its reader has ended, as after `| head`, the command goes on without a word to it."""
+class Output(io.FileIO):
+    """Standard output or error. Where it ends, as a pipe to `head` or a full disk does, the command goes on without it."""
 
     def write(self, content: Any) -> int:
         try:
             return super().write(content)
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             if self.fileno() == 1 and not in_grid():  # each run of a grid would say it
-                say("Nobody reads the output any more; the command goes on without it.")
+                pipe = isinstance(error, BrokenPipeError)
+                why = "Nobody reads the output any more" if pipe else f"The output cannot be written ({error.strerror})"
+                say(f"{why}; the command goes on without it.")
             return len(content)
 
 
@@ -165,7 +167,7 @@ def print_anything() -> None:
         if stream is not getattr(sys, f"__{name}__") or os.name == "nt":  # somebody collects the output; no such pipes
             continue
         stream.flush()
-        buffer = io.BufferedWriter(Pipe(stream.fileno(), "w", closefd=False))
+        buffer = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
         now = stream.line_buffering, stream.write_through
         again = io.TextIOWrapper(
             buffer, encoding=stream.encoding, errors="replace", line_buffering=now[0], write_through=now[1]

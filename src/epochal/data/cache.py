@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from epochal.core.errors import ConfigError
-from epochal.core.files import write_atomically
+from epochal.core.files import expanded, write_atomically
 from epochal.core.format import say
 
 LAYOUT = 3  # version of the files; raise it when their meaning changes, so that older folders are not read
@@ -28,7 +28,7 @@ HASHED_ALWAYS = 16_000_000  # bytes of arrays that are hashed at each start, in 
 def cache_root() -> Path:
     """The environment variable `EPOCHAL_CACHE`, or the platform's folder for caches."""
     if named := os.environ.get("EPOCHAL_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     from platformdirs import user_cache_path
 
     try:

@@ -229,7 +229,7 @@ def check_alone(parent: Path, config: DictConfig) -> None:
 def _written(run: Run, config: DictConfig, overrides: Sequence[str]) -> Run:
     """The new run, locked and with its configs in its folder; the folder is removed again where they cannot be written."""
     try:
-        run.claim()
+        run.lock.acquire()
         write_atomically(run.folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
         write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(config))  # last: it makes the folder a run's
     except OSError as error:

@@ -168,7 +168,9 @@ def code_by_steps(summary: dict[str, Any], known: dict[str, Any], step: int) -> 
     """
     code = {key: known.get(key) for key in ("git_commit", "versions")}
     first = {"from_step": 0, **{key: summary.get(key) for key in code}}  # version 0.1 kept no list
-    earlier = [entry for entry in summary.get("code", [first]) if entry["from_step"] < step]
-    if earlier and all(earlier[-1][key] == value for key, value in code.items()):
+    kept = summary.get("code", [first])
+    kept = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []  # a hand was in it
+    earlier = [entry for entry in kept if isinstance(start := entry.get("from_step"), int) and start < step]
+    if earlier and all(earlier[-1].get(key) == value for key, value in code.items()):
         return earlier
     return [*earlier, {"from_step": step, **code}]

@@ -61,6 +61,8 @@ class Wandb(ArtifactLogger):
     def check_options(options: Mapping[str, Any]) -> None:
         """Raises ConfigError for what W&B itself would refuse only after the first step."""
         check_settings(options.get("project"), options.get("group"), options.get("tags", ()))
+        if {name for name in os.environ if name.startswith("WANDB_")} - {"WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT"}:
+            check_environment()
 
     def open_run(self) -> None:
         self.open()
@@ -144,6 +146,17 @@ def check_settings(project: Any, group: Any, tags: Any, environment: Any = os.en
         raise ConfigError(f"logger.wandb.tags={tags} must be a list: [{tags}].")
     if wrong := [tag for tag in tags if not 0 < len(str(tag)) <= TAG]:
         raise ConfigError(f"logger.wandb.tags: the tag {str(wrong[0])!r} must have 1 to {TAG} characters.")
+
+
+def check_environment() -> None:
+    """Raises ConfigError where W&B refuses what it reads from the environment, such as WANDB_PROJECT."""
+    import wandb
+
+    try:
+        wandb.Settings().update_from_env_vars(os.environ)
+    except (wandb.Error, ValueError) as error:
+        reason = str(error).splitlines()[-1 if isinstance(error, ValueError) else 0].strip()
+        raise ConfigError(f"W&B refuses one of the environment's variables WANDB_...: {reason}") from error
 
 
 def wandb_id(loggers: Iterable[Logger]) -> str | None:
