@@ -1,6 +1,7 @@
-"""How long it takes to read and tabulate 1,000 runs of 1,000 logged rows, on one thread.
+"""How long it takes to compare many runs, on one thread.
 
-python benchmarks/compare.py
+python benchmarks/compare.py           reads and tabulates 1,000 runs of 1,000 logged rows
+python benchmarks/compare.py report    the whole command for 500 small runs with 4,000 pictures: table, figures, page
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import median
 
 ROOT = Path(__file__).parents[1]
 RUNS, ROWS, ROUNDS = 1000, 1000, 3
+SMALL_RUNS, SMALL_ROWS, STEPS = 500, 200, 8  # of the report; each run has a picture at so many steps, and a text
 sys.path.insert(0, str(ROOT / "tests"))
 
 
@@ -35,6 +37,33 @@ def measure(folder: str) -> None:
     shown = time.perf_counter()
     assert (len(comparison.records), cells) == (RUNS, RUNS * 14)
     print(imported - start, read - imported, shown - read)
+
+
+def report() -> None:
+    """Prints the seconds, the processor's seconds and the size of the page of compare.py on small runs."""
+    import numpy as np
+    from PIL import Image
+
+    from helpers.run_folders import many
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = many(Path(place) / "runs", SMALL_RUNS, SMALL_ROWS)
+        tiles = np.random.default_rng(0).integers(0, 255, (32, 40, 3), np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(tiles).resize((720, 576), Image.Resampling.BICUBIC).save(stream, "PNG")
+        for run in folder.iterdir():
+            for step in range(1, STEPS + 1):
+                (run / "pictures" / f"predictions_{10 * step:06}.png").write_bytes(stream.getvalue())
+            (run / "pictures" / "test_samples.txt").write_text("To be or not to be\n" * 20)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(ROOT / "compare.py"), str(folder), f"to={place}/report"]
+        print(f"compare.py on {SMALL_RUNS:,} runs with {SMALL_RUNS * STEPS:,} pictures:")
+        for number in ("first", "again"):
+            start, used = time.perf_counter(), sum(os.times()[2:4])
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            wall, processor = time.perf_counter() - start, sum(os.times()[2:4]) - used
+            size = (Path(place) / "report" / "report.html").stat().st_size / 1e6
+            print(f"  {number}: {wall:.1f} s, of the processor {processor:.1f} s; page {size:.2f} MB", flush=True)
 
 
 def main() -> None:
@@ -61,4 +90,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure(sys.argv[1]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:] == ["report"]:
+        report()
+    else:
+        measure(sys.argv[1]) if len(sys.argv) > 1 else main()
