@@ -27,7 +27,7 @@ from epochal.experiments.sweeps.settings import Objective, Settings
 from epochal.experiments.sweeps.space import Parameter, Setting, Space, Value, setting_text
 
 DIVERGED = "diverged"  # user attribute of a trial: why its loss, weights or objective were not finite
-ATTEMPTS = 20  # of the sampler to find a setting that was not tried, before one is drawn from those that are left
+ATTEMPTS = 8  # of the sampler to find a setting that was not tried, before one is drawn from those that are left
 COUNTED = 100_000  # settings of a space that are counted one by one
 IDENTITY = "epochal"  # user attribute of the study: its space, objectives and config
 
