@@ -15,6 +15,8 @@ import torch
 
 import epochal
 from conftest import ROOT
+from epochal.models import transformer_encoder
+from epochal.models.common.layers import xavier_init
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from helpers.training import train
@@ -40,12 +42,14 @@ def old(home: Path) -> Path:
     return home / "outputs" / "runs"
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(command, old):
+def test_a_stopped_run_goes_on_to_the_same_bits(command, old, monkeypatch):
     line = (*SMALL, "seed=1", "logger=none")
     outcome = command("train", *line, "resume=auto")
     assert outcome.status == 0, outcome.error
     (resumed,) = old.glob("*_s1")
     assert json.loads((resumed / "summary.json").read_text())["status"] == "finished"
+    # version 0.1 began with another output layer
+    monkeypatch.setattr(transformer_encoder, "small_head_init", lambda head, std: xavier_init(head))
     whole = train(*line, f"output_dir={old.parent.parent / 'whole'}")
     ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (resumed, whole.run.folder))
     assert ours["state_dict"].keys() == theirs["state_dict"].keys()

@@ -44,7 +44,7 @@ class VGG(nn.Module):
         - An image of another size than 224 is averaged to 7x7 before the fully connected layers.
         - Kaiming initialisation (He et al. 2015, arXiv 1502.01852), with which a deep network learns from scratch; in
           2014 the deep ones started from the trained weights of the shallow one. The output layer starts from
-          N(0, 0.001), not 0.01, since it reads larger features than with the paper's.
+          N(0, 0.01) as published; of the imagenet form from N(0, 0.001), since it reads larger features than the paper's.
         - Net C, whose third convolutions are 1x1, is left out.
 
     Args:
@@ -124,7 +124,7 @@ class VGG(nn.Module):
         else:
             self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
         kaiming_init(self)
-        small_head_init(self.head[-1], std=0.001)
+        small_head_init(self.head[-1], std=0.01 if input == "small" else 0.001)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> VGG:
