@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -21,6 +21,19 @@ SPLITS = ("train", "val", "test")
 
 class UnpreparedError(ConfigError, AttributeError):
     """Data was asked for something that it knows only after `prepare`."""
+
+
+class Batches:
+    """The batches of a loader. Of a DataLoader Lightning would replace the order before it predicts."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)
 
 
 class DataModule(pl.LightningDataModule):
@@ -192,9 +205,9 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> Batches:
         """The test rows in their own order, also where texts of a test are sorted by length."""
-        return self._loader("test", by_length=False)
+        return Batches(self._loader("test", by_length=False))
 
     def _loader(
         self, split: str, shuffle: bool = False, first: Callable[[], int] = lambda: 0, by_length: bool = True

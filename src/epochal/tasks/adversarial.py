@@ -94,6 +94,11 @@ class Adversarial(Task):
         total = loss + generator_loss
         return total, {**metrics, "generator_loss": generator_loss.detach(), "loss": total.detach()}
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As many generated images (B, C, H, W), in [-1, 1], as the batch has rows."""
+        self._reseed(batch)
+        return self.model.generator(self.model.sample_noise(len(batch.inputs)))
+
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
         """Real and generated images (B, C, H, W) -> the loss and metrics of the discriminator."""
         on_real, on_fake = self.model.discriminator(real), self.model.discriminator(fake)  # (B,)

@@ -165,7 +165,7 @@ class Task(pl.LightningModule):
         return self.model(*inputs, **options)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
-        """The network's outputs for the rows of a batch: of a classifier the logits (B, classes)."""
+        """What the network says of the rows of a batch: of a classifier the logits (B, classes)."""
         return self.model(batch.inputs) if batch.lengths is None else self.model(batch.inputs, batch.lengths)
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
@@ -350,7 +350,8 @@ class Task(pl.LightningModule):
         named = {f"{split}/{name}": value for name, value in metrics.items()}
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
         for logger in self.loggers:
-            logger.log_metrics(named, step=self.global_step)
+            if split == "train" or not self._logged_by_lightning:
+                logger.log_metrics(named, step=self.global_step)
 
     def _divergence(self, loss: float) -> str:
         names = (name for name, p in self.model.named_parameters() if not torch.isfinite(p).all())
@@ -384,8 +385,7 @@ class Task(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
             self._record_means("val")
-        if self.trainer.state.fn == "validate":
-            self.log_dict(self.measured, logger=False, rank_zero_only=True)  # what trainer.validate() returns
+        self._return_measured()
         self.exclude_from_speed(time.perf_counter() - self._validation_started)
 
     def on_test_epoch_start(self) -> None:
@@ -398,7 +398,17 @@ class Task(pl.LightningModule):
         self._record_means("test")
         if self.trainer.is_global_zero:
             self.artifacts = self.test_artifacts()
-        self.log_dict(self.measured, logger=False, rank_zero_only=True)  # what trainer.test() returns
+        self._return_measured()
+
+    def _return_measured(self) -> None:
+        """Makes Lightning log the metrics, and return them; of several processes only the first has them all."""
+        if self._logged_by_lightning:
+            self.log_dict(self.measured, rank_zero_only=self.trainer.world_size > 1)
+
+    @property
+    def _logged_by_lightning(self) -> bool:
+        """Whether this is `trainer.validate` or `trainer.test` without the loggers of `epochal train`."""
+        return self.trainer.state.fn != "fit" and not any(hasattr(logger, "log_artifacts") for logger in self.loggers)
 
     def _start_pass(self) -> None:
         """Forgets the metrics of the last pass over a validation or test split."""

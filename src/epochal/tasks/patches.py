@@ -31,6 +31,11 @@ class PatchPrediction(Task):
         """Images (B, C, H, W) -> pixels (B, N, C * P * P) of all patches, and a mask (B, N) of those to predict."""
         raise NotImplementedError
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """As `predict`: pixels (B, N, C * P * P) and the mask (B, N) of the patches that are predicted."""
+        self._reseed(batch)  # the same mask each time
+        return self.predict(batch.inputs)
+
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         targets, _, _ = standardised(self.model.patches(batch.inputs))
         predicted, mask = self.predict(batch.inputs)

@@ -139,6 +139,10 @@ class Seq2SeqTask(Task):
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         return {**means, "perplexity": math.exp(min(means["loss"], 700))}
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Token ids (B, T) of the texts that are generated, as at the test."""
+        return self._generated(batch, self.beam_size, self.length_penalty)
+
     # -- generation -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -149,16 +153,21 @@ class Seq2SeqTask(Task):
         generated: list[list[int]] = [[] for _ in numbers]
         for places in order.split(self.data.eval_batch_size):
             batch = gather(self, split, numbers[places])
-            ids = self.model.generate(
-                batch.inputs,
-                batch.lengths,
-                max_length=self.max_target_length,
-                beam_size=beam_size,
-                length_penalty=length_penalty,
-            )
+            ids = self._generated(batch, beam_size, length_penalty)
             for place, row in zip(places.tolist(), ids.tolist(), strict=True):
                 generated[place] = [token for token in row if token != PAD]
         return generated
+
+    def _generated(self, batch: Batch, beam_size: int, length_penalty: float) -> Tensor:
+        """Token ids (B, T) for the rows of a batch, each row up to its END and then PAD."""
+        ids: Tensor = self.model.generate(
+            batch.inputs,
+            batch.lengths,
+            max_length=self.max_target_length,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+        )
+        return ids
 
     @property
     def max_target_length(self) -> int:
