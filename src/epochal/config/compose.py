@@ -23,6 +23,16 @@ MOST_VALUES, MOST_BYTES = 100_000, 1_000_000  # of a YAML file with aliases, whe
 _own_folders: tuple[str, ...] | None = None  # of the command that runs in this process; None in a worker process
 
 
+def one_batch(*, _root_: DictConfig) -> int:
+    """The `dataset.train_size` of one batch, for conf/trainer/overfit.yaml: of running text it counts tokens, not windows."""
+    data = _root_.dataset
+    length = data.get("context_length")
+    return int(data.batch_size if length is None else data.batch_size * length + 1)
+
+
+OmegaConf.register_new_resolver("one_batch", one_batch, replace=True)
+
+
 def conf_folder() -> Path:
     """The configs of the package: beside its modules where it was installed, at the top of a checkout of the repository."""
     package = Path(epochal.__file__).parent

@@ -71,6 +71,12 @@ REQUIRED = ("output_dir", "trainer.devices", *(key for key, field in FIELDS.item
 
 HALF, MIXED = ("16-true", "bf16-true"), ("16-mixed", "bf16-mixed", "16", "bf16")  # values of trainer.precision
 
+# arguments of the trainer that do nothing for a test
+OF_TRAINING = (
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches"),
+    *("limit_train_batches", "limit_val_batches", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps"),
+    *("num_sanity_val_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
+)
 NOT_ARGUMENTS = ("name", "_target_", "_partial_", "interval")  # keys of a group that its target is not given
 
 
@@ -167,6 +173,9 @@ def check_values(config: DictConfig, overrides: Iterable[str], config_name: str 
         return
     defaults = _defaults(chosen, config_name, own_folders())
     wrong = [line for key in values for line in _wrong_value(key.lstrip("+"), defaults, config)]
+    if config_name == "evaluate":
+        leftover = [key.lstrip("+") for key in values if key.lstrip("+").removeprefix("trainer.") in OF_TRAINING]
+        wrong += [f"{key} belongs to a training; leave it out, a run is only tested here." for key in leftover]
     wrong += [line for key in values for line in _unread(key, defaults, config)]
     if wrong:
         raise ConfigError("\n".join(wrong))
@@ -184,9 +193,10 @@ def _wrong_value(key: str, defaults: DictConfig, config: DictConfig) -> Iterator
             yield f"trainer.devices={value} must be a number of devices, auto, or a list of their numbers, e.g. [0,1]."
     elif isinstance(default, int | float) and isinstance(value, str | bool | DictConfig | ListConfig):
         yield f"{key}={value} is not a number."
+    elif key in PARTS or not FIELDS.get(key, Field()).whole:  # may be a fraction too
+        return
     elif isinstance(default, int) and isinstance(value, float) and default > 1 and not value.is_integer():
-        if key not in PARTS and FIELDS.get(key, Field()).whole:  # others may be fractions too
-            yield f"{key}={value} must be a whole number."
+        yield f"{key}={value} must be a whole number."
 
 
 def _devices(value: Any) -> bool:

@@ -18,7 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 from epochal.config.instantiate import target_class
-from epochal.config.schema import wrong_numbers
+from epochal.config.schema import unknown_arguments, wrong_numbers
+from epochal.config.validate import wrong_precision
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative, slug, write_atomically
 from epochal.core.format import number_text, verbatim
@@ -34,7 +35,7 @@ from epochal.training.factories import make_data
 from epochal.training.loggers.files import save_artifacts
 from epochal.training.resume import trained_on
 from epochal.training.run_folder import Run
-from epochal.training.trainer import make_trainer
+from epochal.training.trainer import check_limits, make_trainer, on_one_device
 
 # settings of the data that stay as in training when the run is tested on other data: windows, order of pixels, parts
 KEPT = ("context_length", "max_length", "eval_batch_size", "permuted", "split_seed")
@@ -137,6 +138,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     Raises:
         ConfigError: If the folder or file is no run's, its data changed, or the other data does not fit its model.
     """
+    check_trainer(config)
     allow = tuple(config.allow)
     if config.checkpoint is not None:
         file = Path(config.checkpoint).expanduser().absolute()
@@ -153,6 +155,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     inputs, outputs = data.specs(saved.config.task.name)
     notes = [] if other or config.prompt is not None else check_unchanged(saved, data, outputs)
     check_specs(saved, inputs, outputs)
+    check_limits(config, data, ("test",))
     if other:
         notes = match_classes(saved, data, outputs)
     if config.checkpoint is None and config.run == "latest":
@@ -160,6 +163,18 @@ def rebuild(config: DictConfig) -> Rebuilt:
     task = saved.task()
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)
+
+
+def check_trainer(config: DictConfig) -> None:
+    """Raises ConfigError if the trainer cannot test: an argument is unknown, out of range or for a training."""
+    wrong = [line for line in wrong_numbers(config) if line.startswith("trainer.")]
+    wrong += [*unknown_arguments(config, "trainer"), *wrong_precision(config)]
+    if config.trainer.limit_test_batches == 0 and config.prompt is None:
+        wrong.append("trainer.limit_test_batches=0 leaves nothing to test.")
+    if not on_one_device(config):
+        wrong.append("A run is tested on one device; leave trainer.devices and trainer.num_nodes out.")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
 
 
 def choose_data(saved: SavedRun, config: DictConfig) -> None:

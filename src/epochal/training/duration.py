@@ -16,21 +16,13 @@ from torch import nn
 from epochal.config.duration import Length, parse_duration
 from epochal.data import DataModule
 from epochal.training.factories import make_task
-from epochal.training.trainer import make_trainer
+from epochal.training.trainer import make_trainer, train_batches
 
 
 def length_of(config: DictConfig, data: DataModule, model: nn.Module, console: Console) -> Length:
     """The length that `duration` asks for. Minutes are measured, and the steps they make kept in the config."""
-    epoch = Length(0, _batches_per_epoch(config, data), int(config.trainer.accumulate_grad_batches))
+    epoch = Length(0, train_batches(config, data), int(config.trainer.accumulate_grad_batches))
     return epoch._replace(steps=_steps(config, data, model, epoch, console))
-
-
-def _batches_per_epoch(config: DictConfig, data: DataModule) -> int:
-    """The training batches that Lightning takes of an epoch."""
-    batches, limit = data.batches_per_epoch(), config.trainer.get("limit_train_batches")
-    if limit is None:
-        return batches
-    return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
 
 
 def _steps(config: DictConfig, data: DataModule, model: nn.Module, epoch: Length, console: Console) -> int:

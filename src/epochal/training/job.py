@@ -18,7 +18,7 @@ from epochal.core.files import relative
 from epochal.core.format import verbatim
 from epochal.core.program import command_line, typed
 from epochal.data import DataModule
-from epochal.tasks import Task
+from epochal.tasks import Artifacts, Task
 from epochal.training.callbacks.record import Record
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
 from epochal.training.console import save_curves, show_report
@@ -51,6 +51,7 @@ class Job:
     def test(self) -> None:
         """Tests the best weights, once, on the test part."""
         load_weights(self.task, read_checkpoint(self.run.best))
+        self.task.artifacts = Artifacts()  # of the last validation; with trainer.limit_test_batches=0 no others follow
         with self._interruptible():
             self.trainer.test(self.task, datamodule=self.data, verbose=False)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -22,6 +23,7 @@ from epochal.config.schema import NOT_ARGUMENTS
 from epochal.core.errors import ConfigError
 from epochal.core.protocols import AdversarialNetwork
 from epochal.data import DataModule
+from epochal.data.datamodule import SPLITS
 from epochal.tasks import Task
 from epochal.training.checkpoint_io import AtomicCheckpointIO
 
@@ -65,7 +67,7 @@ def make_trainer(config: DictConfig, task: Task, **rest: Any) -> pl.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, TypeError, ValueError) as error:
+    except (pl.utilities.exceptions.MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise ConfigError(f"trainer={config.trainer.name}: {str(error).splitlines()[0]}") from error
 
 
@@ -88,7 +90,9 @@ def settle_rank(config: DictConfig) -> None:
 
 
 def on_one_device(config: DictConfig) -> bool:
-    return config.trainer.devices in (1, "1") and config.trainer.num_nodes in (1, "1")
+    devices = config.trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else devices in (1, "1")
+    return one and config.trainer.num_nodes in (1, "1")
 
 
 def set_threads(config: DictConfig, model: nn.Module, flops: int | None) -> None:
@@ -112,9 +116,29 @@ def compile_networks(model: nn.Module) -> None:
         network.compile()
 
 
+def train_batches(config: DictConfig, data: DataModule) -> int:
+    """Batches of an epoch, as far as `trainer.limit_train_batches` lets it go."""
+    batches, limit = data.batches_per_epoch(), config.trainer.get("limit_train_batches")
+    if limit is None:
+        return batches
+    return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
+
+
+def check_limits(config: DictConfig, data: DataModule, splits: Sequence[str] = SPLITS) -> None:
+    """Raises ConfigError if the fraction of a split's batches that is asked for is none."""
+    for split in splits:
+        limit = config.trainer.get(f"limit_{split}_batches")
+        batches = data.batches_per_epoch() if split == "train" else -(-data.sizes()[split] // data.eval_batch_size)
+        if isinstance(limit, float) and limit > 0 and int(limit * batches) < 1:
+            raise ConfigError(
+                f"trainer.limit_{split}_batches={limit} is none of the {split} part's batches ({batches:,}); a whole number counts them."
+            )
+
+
 def check_lengths(config: DictConfig, data: DataModule) -> None:
-    """Raises ConfigError if an epoch has fewer batches than there are between two validations."""
-    every, batches = config.trainer.val_check_interval, data.batches_per_epoch()
+    """Raises ConfigError if an epoch has fewer batches than there are between two validations, or than a fraction needs."""
+    check_limits(config, data)
+    every, batches = config.trainer.val_check_interval, train_batches(config, data)
     if config.trainer.check_val_every_n_epoch is not None and isinstance(every, int) and every > batches:
         raise ConfigError(
             f"trainer.val_check_interval={every} is more than the {batches:,} batches of an epoch; "
