@@ -16,7 +16,16 @@ Direction = Literal["max", "min"]
 Form = Literal["number", "percent", "short", "whole", "duration"]
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-COSTS = ("parameters", "flops", "examples_per_second", "seconds", "peak_memory_mb", "steps", "epochs")
+COSTS = (
+    "parameters",
+    "flops",
+    "examples_per_second",
+    "seconds",
+    "peak_memory_mb",
+    "flops_at_mean_length",
+    "steps",
+    "epochs",
+)
 MEASURED_COSTS = ("seconds", "examples_per_second", "peak_memory_mb")  # differ between runs of one config
 
 # unknown metrics, such as those a user logs, that are taken to be better when larger
@@ -87,6 +96,7 @@ METRICS = {
         Metric("tokens_per_second", "tokens/s", "max", "short"),
         Metric("parameters", "parameters", "min", "short"),
         Metric("flops", "FLOPs", "min", "short", "one example"),
+        Metric("flops_at_mean_length", "FLOPs at mean length", "min", "short", "one example"),
         Metric("seconds", "time", "min", "duration", "s"),
         Metric("peak_memory_mb", "peak memory", "min", "whole", "MB"),
         Metric("steps", "steps", "min", "whole"),

@@ -203,6 +203,9 @@ class CaptionData(StoredImages):
     def specs(self, task: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
 
+    def mean_lengths(self) -> tuple[None, float]:
+        return None, self.padded_mean(self._rows["train"].captions.lengths)
+
     @property
     def note(self) -> str:
         return self._note

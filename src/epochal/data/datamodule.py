@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from epochal.core.specs import ImageRange, Inputs, Outputs
 from epochal.data.batching import Batch, BatchOrder, Loader
 
 SPLITS = ("train", "val", "test")
+MEASURED = 200  # batches, drawn at random, whose lengths make the mean
 
 
 class UnpreparedError(ConfigError, AttributeError):
@@ -145,6 +147,21 @@ class DataModule(pl.LightningDataModule):
     def lengths(self, split: str) -> Tensor | None:
         """(N,) numbers by which rows are sorted into batches of similar length; None if all rows have one length."""
         return None
+
+    def mean_lengths(self) -> tuple[float | None, float | None]:
+        """Mean length in tokens of inputs and of outputs in training batches, each as long as the longest of its batch.
+
+        None where all have the length of the spec. It does not depend on the run's seed.
+        """
+        return None, None
+
+    def padded_mean(self, lengths: Tensor) -> float:
+        """The mean length of training rows whose own lengths are given (N,), when padded to the longest of a batch."""
+        order = BatchOrder(
+            count=len(lengths), batch_size=self.batch_size, seed=0, shuffle=True, lengths=self.lengths("train")
+        )
+        longest = [int(lengths[batch.rows].max()) for batch in islice(order, MEASURED)]
+        return sum(longest) / len(longest)
 
     def state(self) -> dict[str, Any]:
         """What other data needs to be read in the same way (vocabulary, mean ...), as plain containers."""

@@ -168,6 +168,10 @@ class PairData(StoredExamples):
         source, target = rows.source.lengths, rows.target.lengths
         return source.maximum(target) * (self.max_length + 2) + source.minimum(target)
 
+    def mean_lengths(self) -> tuple[float, float]:
+        rows = self._rows["train"]
+        return self.padded_mean(rows.source.lengths), self.padded_mean(rows.target.lengths)
+
     def state(self) -> dict[str, Any]:
         made = (self.source_tokenizer,) if self.joint else (self.source_tokenizer, self.target_tokenizer)
         return {"tokenizer": self.kind, "vocabularies": [tokenizer.vocabulary for tokenizer in made]}

@@ -127,6 +127,9 @@ class SentenceData(StoredExamples):
     def lengths(self, split: str) -> Tensor:
         return self._rows[split].tokens.lengths
 
+    def mean_lengths(self) -> tuple[float, None]:
+        return self.padded_mean(self._rows["train"].tokens.lengths), None
+
     @property
     def note(self) -> str:
         return self._note

@@ -30,7 +30,7 @@ from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
 from epochal.training.console import show_panel
-from epochal.training.cost import count_flops, git_commit, reset_peak_memory
+from epochal.training.cost import flops_of, git_commit, reset_peak_memory
 from epochal.training.duration import length_of
 from epochal.training.factories import make_data, make_loggers, make_task, optional_callbacks
 from epochal.training.job import Job
@@ -71,8 +71,8 @@ def build(
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
-    flops = count_flops(model, data.specs(config.task.name))
-    set_threads(config, model, flops)
+    flops = flops_of(model, data.specs(config.task.name), data.mean_lengths())
+    set_threads(config, model, flops["flops"])
     length = length_of(config, data, model, console)
     task = make_task(config, model, length.steps, classes=class_count(data.specs(config.task.name)[1]))
     if config.compile:
@@ -185,7 +185,7 @@ def known_values(
     model: nn.Module,
     parent: Parent | None,
     *,
-    flops: int | None,
+    flops: dict[str, Any],
     wandb_id: str | None,
 ) -> dict[str, Any]:
     """What `summary.json` holds from the start."""
@@ -195,7 +195,7 @@ def known_values(
         "task": config.task.name,
         "seed": config.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops": flops,
+        **flops,
         "git_commit": git_commit(),
         "versions": {"epochal": epochal.__version__} | {name: version(name) for name in ("torch", "pytorch-lightning")},
         "sizes": data.sizes(),

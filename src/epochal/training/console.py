@@ -39,6 +39,9 @@ def show_panel(
     rows = Table.grid(padding=(0, 2))
     sizes = data.sizes()
     flops = f", {short(known['flops'])} FLOPs an example" if known["flops"] else ""
+    if mean := known.get("flops_at_mean_length"):
+        lengths = " and ".join(f"{length:.0f}" for length in known["mean_lengths"] if length is not None)
+        flops += f", {short(mean)} at the mean length of {lengths} tokens"
     rows.add_row("network", f"{short(known['parameters'])} parameters{flops}")
     rows.add_row(
         "data", f"{sizes['train']:,} {data.unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
@@ -67,7 +70,9 @@ def show_report(job: Job) -> None:
         table.add_row(verbatim(best), f"{number_text(best, value)} (best, at step {step:,})")
     table.add_row("parameters", f"{summary['parameters']:,}")
     if summary["flops"]:
-        table.add_row("FLOPs", f"{summary['flops']:,} an example, forward")
+        mean = summary.get("flops_at_mean_length")
+        at_mean = f"; {mean:,} at the mean length" if mean else ""
+        table.add_row("FLOPs", f"{summary['flops']:,} an example, forward{at_mean}")
     if summary["examples_per_second"]:
         table.add_row("speed", f"{summary['examples_per_second']:,.0f} examples/s")
     table.add_row("time", f"{duration_text(summary['seconds'])}, {summary['epochs']:.1f} epochs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,31 @@ def count_flops(model: nn.Module, specs: tuple[Any, Any]) -> int | None:
         else:
             network(_one(inputs))
     return counter.get_total_flops() or None
+
+
+def flops_of(
+    model: nn.Module, specs: tuple[Any, Any], mean_lengths: tuple[float | None, float | None]
+) -> dict[str, Any]:
+    """The values of `summary.json` about FLOPs.
+
+    Args:
+        model: The network.
+        specs: Of its inputs and outputs.
+        mean_lengths: Of inputs and outputs in tokens, padding included; None where all are as long as the specs say.
+
+    Returns:
+        "flops": see `count_flops`, of texts as long as they may be; where they are shorter also "flops_at_mean_length",
+        of one example whose texts have the mean length, and "mean_lengths".
+    """
+    found: dict[str, Any] = {"flops": count_flops(model, specs)}
+    if any(mean is not None for mean in mean_lengths):
+        shorter = [
+            spec if mean is None else dataclasses.replace(spec, length=max(1, min(spec.length, round(mean))))
+            for spec, mean in zip(specs, mean_lengths, strict=True)
+        ]
+        found["flops_at_mean_length"] = count_flops(model, (shorter[0], shorter[1]))
+        found["mean_lengths"] = list(mean_lengths)
+    return found
 
 
 def _one(spec: Any) -> torch.Tensor:
