@@ -231,19 +231,6 @@ def test_what_is_being_tried_is_not_asked_for_again(tmp_path: Path) -> None:
     assert [process.ask() for process in processes] == [None, None]
 
 
-def ask_all_of_grid(folder: Path) -> None:
-    mine = study(folder, GRID, n_trials=99)
-    while asked := mine.ask():
-        finish(mine, asked)
-
-
-def test_processes_try_nothing_twice_between_them(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda _: in_new_process(ask_all_of_grid, tmp_path / "s"), range(2))) == [0, 0]
-    tried = settings_of(study(tmp_path / "s", GRID))
-    assert len(tried) == len(set(tried)) == 9
-
-
 def test_a_range_of_fractions_never_ends() -> None:
     assert Space((LR,)).size == math.inf
     assert Space((LR, Parameter("a", choices=("b", "c")))).size == math.inf
