@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from epochal.config.duration import Length
+from epochal.core.errors import ConfigError
 from epochal.core.files import slug
 from epochal.training.loggers.files import RunLogger
 from epochal.training.run_folder import Run, newest_unfinished
@@ -171,3 +172,22 @@ def test_a_summary_that_is_none_counts_as_missing(content, tmp_path):
     run = Run(tmp_path)
     (tmp_path / "summary.json").write_text(content)
     assert run.summary() == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [("- a=1\n- b=2\n", ["a=1", "b=2"]), ("[[", []), ("a: 1", []), ("5", []), ("\x00", []), ("", []), (None, [])],
+)
+def test_overrides_that_cannot_be_read_are_none(content, read, tmp_path):
+    if content is not None:
+        (tmp_path / "overrides.yaml").write_text(content)
+    assert Run(tmp_path).overrides() == read
+
+
+def test_folders_that_are_missing_are_made_again_and_files_in_their_place_told(tmp_path):
+    Run(tmp_path).sweep()
+    assert (tmp_path / "checkpoints").is_dir() and (tmp_path / "pictures").is_dir()
+    (tmp_path / "pictures").rmdir()
+    (tmp_path / "pictures").touch()
+    with pytest.raises(ConfigError, match="pictures cannot be made"):
+        Run(tmp_path).sweep()

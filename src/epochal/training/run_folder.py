@@ -120,7 +120,16 @@ class Run:
             ) from error
 
     def sweep(self) -> None:
-        """Removes the unfinished files that a killed process left; only for who has locked the run."""
+        """Removes the unfinished files that a killed process left, and makes missing folders; for who has locked the run.
+
+        Raises:
+            ConfigError: If one cannot be made.
+        """
+        try:
+            for folder in (self.best.parent, self.pictures):
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"The folder {relative(folder)} cannot be made ({error.strerror}).") from error
         for folder in (self.folder, self.best.parent, self.pictures):
             for file in folder.glob(".*"):
                 if UNFINISHED.fullmatch(file.name):
@@ -154,11 +163,16 @@ class Run:
         return current_layout(content)
 
     def overrides(self) -> list[str]:
-        """The overrides that the run was started with; none where the file is missing."""
+        """The overrides that the run was started with; none where the file is missing or broken."""
         file = self.folder / "overrides.yaml"
-        if file.is_file():
-            check_size(file)
-        return [str(override) for override in OmegaConf.load(file)] if file.is_file() else []
+        if not file.is_file():
+            return []
+        check_size(file)
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(file))
+        except Exception:  # whatever YAML's parser raises; overrides only name groups and describe the run
+            return []
+        return [str(override) for override in content] if isinstance(content, list) else []
 
     def summary(self) -> dict[str, Any]:
         """`summary.json`; empty where it is missing or broken."""
