@@ -293,6 +293,16 @@ def test_the_means_are_those_of_the_figures_that_are_written(window):
 
 
 @pytest.mark.parametrize("window", ["report"], indirect=True)
+def test_of_many_changes_at_once_the_last_is_drawn(window):
+    for name in ("plain-8-1", "plain-44-1", "resnet-44-1"):
+        window.page.evaluate(f"tick('{name}', true)")
+    window.page.evaluate("change(0, {only: ['plain']}); change(0, {only: []}); tick('resnet-8-1', true)")
+    window.page.evaluate("state.queue[0]")
+    drawn = window.page.evaluate("state.views[0].data('means').map((row) => [row.series, row.x])")
+    assert sorted(drawn) == [["plain", 8], ["plain", 44], ["resnet", 8], ["resnet", 44]]
+
+
+@pytest.mark.parametrize("window", ["report"], indirect=True)
 def test_smoothing_and_logarithmic_axes_change_the_drawing(window):
     choose(window, x="step", y="train/accuracy", aggregate="runs")
     raw = [row["y"] for row in rows(window, name="singles") if row["run"] == "plain-8-1"]
@@ -315,6 +325,14 @@ def test_the_nearest_point_tells_its_run(window):
         const [left, top] = placeOf(state.views[0], row), box = document.querySelector("#plots canvas").getBoundingClientRect();
         return [box.x + left, box.y + top];
     }""")
+    colour = window.page.evaluate(
+        """([x, y]) => {
+            const canvas = document.querySelector("#plots canvas"), box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
+            return [...canvas.getContext("2d").getImageData(Math.round((x - box.x) * scale), Math.round((y - box.y) * scale), 1, 1).data];
+        }""",
+        [x, y],
+    )
+    assert colour[3] > 100  # it is on the line that is drawn
     window.page.mouse.move(x, y)
     tip = window.page.locator("#plots .tip").first
     assert tip.is_visible() and "plain-44-2" in tip.inner_text() and "step: 30" in tip.inner_text()

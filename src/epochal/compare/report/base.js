@@ -13,7 +13,7 @@ let data = JSON.parse($("data").textContent);
 // `plots` is null while they are those of the page; else {from, ...changes} each, `from` a number of data.plots or null.
 const state = {
   filter: "", status: null, sort: null, ticked: new Set(), allKeys: false, name: null, step: null, plots: null,
-  drawn: {}, rows: new Map(), views: [], cell: {row: null, column: 0},
+  drawn: {}, rows: new Map(), views: [], figures: [], queue: [], cell: {row: null, column: 0},
 };
 
 /** An element with attributes and children; strings become text. */

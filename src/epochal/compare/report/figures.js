@@ -130,6 +130,7 @@ function axesOf(settings, kind, found, published, titles) {
   const bounded = isPercent(settings.y) && largerIsBetter(settings.y);
   const logY = settings.log_y === "auto" ? kind !== "bars" && !bounded && spansDecades(ys) : settings.log_y === "on" && ys.some((y) => y > 0);
   const y = numberAxis(titles.y, ys, {percent: isPercent(settings.y), log: logY});
+  if (kind === "points") y.scale.padding = 8; // whole marks at the ends of the axis
   if (kind === "bars") return {y};
   const xs = rows.map((row) => row.x), positive = xs.length > 0 && Math.min(...xs) > 0;
   const logX = settings.log_x === "auto" ? points && positive && (LOG_KEYS.includes(settings.x) || spansDecades(xs)) : settings.log_x === "on" && positive;

@@ -64,6 +64,7 @@ function drawPlots() {
     state.views.forEach((view) => view && view.finalize());
     state.views = [];
     state.figures = [];
+    state.queue = [];
     Object.keys(state.drawn).filter((part) => part.startsWith("plot ")).forEach((part) => delete state.drawn[part]);
     $("plots").replaceChildren(...shown.map((_, number) => card(number)));
   }
@@ -155,7 +156,7 @@ function boxes(place, names, chosen, onchange) {
   if (focused) place.querySelector(`[value="${CSS.escape(focused)}"]`)?.focus();
 }
 
-async function drawPlot(number, settings) {
+function drawPlot(number, settings) {
   const figure = $("plots").children[number], box = figure.querySelector(".plot");
   const made = makeFigure(settings);
   state.figures[number] = {...made, settings};
@@ -167,12 +168,20 @@ async function drawPlot(number, settings) {
   }
   drawLegend(number, made.series, settings, made.kind);
   if (figure.querySelector(".numbers").open) drawNumbers(number);
+  state.queue[number] = (state.queue[number] || Promise.resolve()).catch(() => {}).then(() => render(number));
+}
+
+/** Draws what a plot shows by now; one at a time, so that an older drawing never ends after a newer one. */
+async function render(number) {
+  const made = state.figures[number], box = $("plots").children[number]?.querySelector(".plot");
+  if (!made || !box) return;
   const spec = {...made.spec, width: "container", height: made.kind === "bars" ? 330 : 300, autosize: {type: "fit-x", contains: "padding"}, config: themed(data.style.config)};
   if (changed(`plot ${number} form`, spec, box.clientWidth)) {
     changed(`plot ${number} numbers`, made.datasets);
     hideTip(number);
     const embedded = await vegaEmbed(box, {...spec, datasets: made.datasets}, {ast: true, renderer: "canvas", actions: false, tooltip: false});
-    if (state.views[number] && state.views[number] !== embedded.view) state.views[number].finalize();
+    if (!box.isConnected) { embedded.view.finalize(); return; } // the cards were made anew meanwhile
+    if (state.views[number]) state.views[number].finalize();
     state.views[number] = embedded.view;
   } else if (changed(`plot ${number} numbers`, made.datasets) && state.views[number]) {
     for (const [name, rows] of Object.entries(made.datasets)) state.views[number].data(name, rows);
@@ -222,9 +231,9 @@ function placeOf(view, row) {
     const offset = view.scale("xOffset");
     left = x(row.x) + offset(row.series) + (offset.bandwidth ? offset.bandwidth() / 2 : 0);
   } catch { /* this plot has none */ }
-  const [right, down] = view.origin(), top = y(row.y);
+  const [right, down] = view.origin(), top = y(row.y), padding = view.padding(), side = (name) => padding[name] ?? padding ?? 0;
   const inside = left >= -2 && left <= view.width() + 2 && top >= -2 && top <= view.height() + 2;
-  return inside ? [left + right, top + down] : null;
+  return inside ? [left + right + side("left"), top + down + side("top")] : null;
 }
 
 function showNearest(number, event) {
