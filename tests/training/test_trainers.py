@@ -66,7 +66,6 @@ TRAINERS: dict[str, tuple[str, ...]] = {
     "clipped": ("trainer.gradient_clip_val=0.5", "trainer.val_check_interval=0.5"),
     "bf16-true": ("trainer.precision=bf16-true",),
     "bf16-mixed": ("trainer.precision=bf16-mixed",),
-    "16-true": ("trainer.precision=16-true",),
     "64-true": ("trainer.precision=64-true",),
     "64": ("trainer.precision=64",),
 }
@@ -123,6 +122,7 @@ REFUSED = {
     "trainer.limit_val_batches=0.01": "is none of the val part's batches (1)",
     "+trainer.limit_train_batches=0.001": "trainer.limit_train_batches=0.001 is none of the train part's batches (20)",
     "trainer.precision=16-mixed": "trainer.precision=16-mixed needs a GPU",
+    "trainer.precision=16-true": "trainer.precision=16-true loses small gradients",
     "trainer.precision=16": "trainer.precision=16 needs a GPU",
     "trainer.precision=transformer-engine": "needs an NVIDIA GPU and the package transformer_engine",
     "trainer.precision=bf16-true callbacks.ema=0.9": "an average of so few digits stands still",

@@ -208,6 +208,8 @@ def _trainer(config: DictConfig) -> Iterator[str]:
     ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
     yield from wrong_precision(config)
+    if str(config.trainer.precision) == "16-true":
+        yield "trainer.precision=16-true loses small gradients and overflows, as nothing scales the loss; bf16-true does not."
     if config.trainer._target_ != TRAINER:
         yield f"trainer._target_={config.trainer._target_} is read by nothing: it is always {TRAINER}."
     if any(way in str(config.trainer.strategy) for way in ("spawn", "fork", "notebook")):

@@ -98,12 +98,13 @@ class DataModule(pl.LightningDataModule):
         """
         assert self.trainer is not None
         connector = self.trainer._accelerator_connector
-        if self.trainer.overfit_batches or (self.trainer.world_size > 1 and connector.use_distributed_sampler):
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        if overfit or (self.trainer.world_size > 1 and connector.use_distributed_sampler):
             raise ConfigError(
                 f"{type(self).__name__} orders its batches itself; give pl.Trainer use_distributed_sampler=False, and no "
                 "overfit_batches: a train_size of one batch does that."
             )
-        task = self.trainer.lightning_module
+        task: Any = self.trainer.lightning_module
         if not self.task and hasattr(task, "image_range"):  # a task of ours that no config chose
             names = [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in type(task).__mro__]
             if not (fitting := [name for name in names if name in self.tasks]):

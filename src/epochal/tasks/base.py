@@ -427,7 +427,8 @@ class Task(pl.LightningModule):
         for name, value in metrics.items():
             if name not in self._means:
                 # not in the precision of the weights: bfloat16 counts no further than 256
-                self._means[name] = MeanMetric(nan_strategy="disable").set_dtype(torch.float32).to(self.device)
+                self._means[name] = MeanMetric(nan_strategy="disable").to(self.device)
+                self._means[name].set_dtype(torch.float32)
             # a value an example: with this strategy, weights given to MeanMetric are ignored
             self._means[name].update(value.detach().float().expand(count))
 
