@@ -103,9 +103,9 @@ def test_no_runs_end_in_a_sentence(tmp_path, monkeypatch):
         Request().compare()
     with pytest.raises(ConfigError, match=r"python train.py experiment=depth_degradation budget=smoke, or"):
         Request(experiment="depth_degradation", budget="smoke").compare()
-    Path("notes.csv").touch()
-    with pytest.raises(ConfigError, match=r"no run in notes.csv: notes.csv is a file"):
-        Request(paths=("notes.csv",)).compare()
+    Path("notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"no run in notes.txt: notes.txt is a file"):
+        Request(paths=("notes.txt",)).compare()
 
 
 def test_a_report_never_goes_into_a_run_folder_or_a_file(tmp_path):
