@@ -208,8 +208,6 @@ def _trainer(config: DictConfig) -> Iterator[str]:
     ):
         yield f"trainer={config.trainer.name} wants a GPU and there is none here; trainer=cpu or trainer=default needs none."
     yield from wrong_precision(config)
-    if str(config.trainer.precision) == "16-true":
-        yield "trainer.precision=16-true loses small gradients and overflows, as nothing scales the loss; bf16-true does not."
     if config.trainer._target_ != TRAINER:
         yield f"trainer._target_={config.trainer._target_} is read by nothing: it is always {TRAINER}."
     if any(way in str(config.trainer.strategy) for way in ("spawn", "fork", "notebook")):
@@ -236,7 +234,9 @@ def wrong_precision(config: DictConfig) -> Iterator[str]:
 
     precision = str(config.trainer.precision)
     on_cpu = config.trainer.accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    if precision in ("16", "16-mixed") and on_cpu:
+    if precision == "16-true":
+        yield "trainer.precision=16-true loses small gradients and overflows, as nothing scales the loss; bf16-true does not."
+    elif precision in ("16", "16-mixed") and on_cpu:
         yield f"trainer.precision={precision} needs a GPU; on a CPU there are 32-true, bf16-mixed, bf16-true and 64-true."
     elif precision.startswith("transformer-engine") and (on_cpu or find_spec("transformer_engine") is None):
         yield f"trainer.precision={precision} needs an NVIDIA GPU and the package transformer_engine."
