@@ -134,7 +134,7 @@ def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
     from epochal.config.compose import compose
 
     _, words = words_of(command)
-    if words == ["--help"]:
+    if words == ["--help"] or "<" in command:
         return
     request = parse(words).request
     if request.experiment is not None:
@@ -199,11 +199,24 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
         assert (PACKAGE / file).is_file(), file
 
 
+def python_of_the_readme() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_lightning_lines_of_the_readme_train(home: Path) -> None:
+    _, code = python_of_the_readme()
+    lines = code.replace("max_epochs=5", "max_epochs=1, limit_train_batches=2, logger=False").splitlines()
+    assert "<run>" in lines.pop()  # a checkpoint of one's own
+    named: dict[str, Any] = {}
+    exec("\n".join(lines), named)
+    assert named["trainer"].global_step == 2
+
+
 def test_the_notebook_api_of_the_readme_exists() -> None:
     import epochal
     from epochal.inference.notebook import LoadedRun
 
-    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    code, _ = python_of_the_readme()
     compile(code, "README.md", "exec")
     used = re.findall(r"\b(epochal|run)\.(\w+)", re.sub(r"#.*|\"[^\"]*\"", "", code))
     assert len(used) > 5
