@@ -59,6 +59,10 @@ def runs(tmp_path) -> Path:
                 parent / run / "pictures" / f"predictions_{step:06}.png"
             )
         (parent / run / "pictures" / "test_samples.txt").write_text(f"{run} says {EVIL}")
+    for number, run in enumerate(("plain-8-1", "resnet-44-1")):
+        summary = json.loads((parent / run / "summary.json").read_text())
+        told = {"git_commit": f"{number}abc", "versions": {"torch": f"2.{number}", "epochal": "0.2"}}
+        (parent / run / "summary.json").write_text(json.dumps(summary | told))
     run_folder(parent, "broke", status="failed", error=EVIL, config={"model.depth": 8}, metrics={"val/loss": 9.0})
     run_folder(parent, "going", status="running", config={"model.depth": 8}, metrics={"val/loss": 2.0}, rows=2)
     (parent / "junk").mkdir()
@@ -170,6 +174,9 @@ def test_two_picked_runs_show_in_which_keys_they_differ_and_on_request_all(windo
     assert differences["model.name"] == {"plain-8-1": "plain", "resnet-44-1": "resnet"}
     assert differences["model.depth"] == {"plain-8-1": "8", "resnet-44-1": "44"}
     assert "dataset.batch_size" not in differences
+    assert differences["code: commit"] == {"plain-8-1": "0abc", "resnet-44-1": "1abc"}
+    assert differences["version: torch"] == {"plain-8-1": "2.0", "resnet-44-1": "2.1"}
+    assert "version: epochal" not in differences
     window.page.get_by_label("Also the keys that agree").check()
     assert ["dataset.batch_size", "64", "64"] in window.differences()
 
