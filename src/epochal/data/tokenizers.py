@@ -60,7 +60,7 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of N texts, concatenated, and the number of ids of each text (N,)."""
-        values, lengths = [np.zeros(0, np.int32)], []
+        values, lengths = [np.zeros(0, np.int32)], list[int]()
         for start in range(0, len(texts), AT_ONCE):  # small arrays would take more memory than what is in them
             ids = [self.encode(text) for text in texts[start : start + AT_ONCE]]
             values.append(np.concatenate(ids).astype(np.int32))
@@ -224,7 +224,7 @@ class BytePairs(Tokenizer):
             yield self.encode_all(some)[0]
 
     def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        values, lengths = [np.zeros(0, np.int32)], []
+        values, lengths = [np.zeros(0, np.int32)], list[int]()
         for start in range(0, len(texts), AT_ONCE):
             found = self._engine.encode_batch_fast([_clean(text) for text in texts[start : start + AT_ONCE]])
             lengths += map(len, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +194,7 @@ class GoogLeNet(nn.Module):
                     in_channels=before.out_channels, num_classes=num_classes, width=width
                 )
         kaiming_init(self)
-        small_head_init(self.head, *(head.fc2 for head in self.auxiliary.values()), std=0.01)
+        small_head_init(self.head, *(cast(AuxiliaryHead, head).fc2 for head in self.auxiliary.values()), std=0.01)
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, *, input: str = "auto", **config: Any) -> GoogLeNet:

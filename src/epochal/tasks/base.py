@@ -332,16 +332,16 @@ class Task(pl.LightningModule):
             checkpoint["gradients"], checkpoint["group"] = gradients, asdict(self._group)
         values = {name: torch.stack(values) for name, values in self._row.values.items()}
         checkpoint["row"] = {"values": values, "count": self._row.count}
+        checkpoint["artifacts_step"] = self._artifacts_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for kept in ("state_dict", "gradients", "current_model_state"):  # the last is that of an averaged model
             if kept in checkpoint:
                 checkpoint[kept] = current_names(checkpoint[kept], self.model, prefix="model.")
-        row = checkpoint.get(
-            "row", {}
-        )  # checkpoints of older versions store sums instead: these lose the row under way
+        row = checkpoint.get("row", {})  # older versions' checkpoints store sums instead: these lose the row under way
         if "values" in row:
             self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])
+        self._artifacts_step = checkpoint.get("artifacts_step")
         self._gradients = checkpoint.get("gradients", {})
         self._group = Group(**checkpoint.get("group", {}))
 

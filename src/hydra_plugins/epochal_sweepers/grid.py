@@ -60,7 +60,9 @@ class GridSweeper(BasicSweeper):
 
     def jobs(self, choices: list[Override]) -> list[list[str]]:
         """Every combination, with the overrides that `along` adds to its choices unless their keys are chosen or tuned."""
-        chosen = {override.get_key_element().lstrip("+") for override in choices} | {*(self.tune or {}).get("space", ())}
+        chosen = {override.get_key_element().lstrip("+") for override in choices} | {
+            *(self.tune or {}).get("space", ())
+        }
         return [
             [*job, *(o for choice in job for o in self.along.get(choice, ()) if o.partition("=")[0] not in chosen)]
             for job in self.split_arguments(choices, max_batch_size=None)[0]

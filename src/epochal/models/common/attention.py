@@ -39,7 +39,9 @@ def add_positions(x: Tensor, start: int = 0) -> Tensor:  # (B, T, C) -> (B, T, C
     steps.
     """
     steps, embed_dim = x.shape[1:]
-    rates = torch.exp(torch.arange(0, embed_dim, 2, device=x.device, dtype=torch.float32) * (-math.log(10_000) / embed_dim))
+    rates = torch.exp(
+        torch.arange(0, embed_dim, 2, device=x.device, dtype=torch.float32) * (-math.log(10_000) / embed_dim)
+    )
     angles = torch.arange(start, start + steps, device=x.device)[:, None] * rates  # (T, C / 2)
     return x + torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :embed_dim].to(x)
 

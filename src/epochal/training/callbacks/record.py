@@ -112,7 +112,7 @@ class Record(pl.Callback):
         seconds, steps = self._trained["seconds"], self._trained["steps"]
         if self._mark is not None:
             seconds += time.perf_counter() - self._mark
-        return self.logger.examples(steps) / seconds if steps and seconds else None
+        return self.logger.examples(int(steps)) / seconds if steps and seconds else None
 
     def write(self, trainer: pl.Trainer, status: str, error: str | None = None, diverged: bool = False) -> None:
         """Writes `summary.json` with the current values."""

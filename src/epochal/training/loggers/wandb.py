@@ -153,7 +153,7 @@ def check_environment() -> None:
     import wandb
 
     try:
-        wandb.Settings().update_from_env_vars(os.environ)
+        wandb.Settings().update_from_env_vars(dict(os.environ))
     except (wandb.Error, ValueError) as error:
         reason = str(error).splitlines()[-1 if isinstance(error, ValueError) else 0].strip()
         raise ConfigError(f"W&B refuses one of the environment's variables WANDB_...: {reason}") from error
