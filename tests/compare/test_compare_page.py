@@ -233,6 +233,12 @@ def test_a_key_with_one_value_in_all_runs_is_stored_once(tmp_path):
     assert {key for run in data["runs"] for key in run["config"]} == {"model.name", "model._target_"}
 
 
+def test_axes_have_a_name_also_where_all_runs_agree(tmp_path):
+    grid(tmp_path / "runs", {("plain", 8): [0.3]})
+    comparison = Request(paths=(str(tmp_path / "runs"),), x="model.depth", y="val/loss").compare()
+    assert read(page.write(comparison, tmp_path / "r.html"))["names"]["model.depth"]["title"] == "depth"
+
+
 def test_runs_with_the_same_name_are_distinguished_by_their_parents(tmp_path):
     for parent in ("a/x", "a/y", "b/x"):
         run_folder(tmp_path / parent, "run")

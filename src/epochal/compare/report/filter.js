@@ -107,5 +107,6 @@ const tickedRuns = () => data.runs.filter((run) => state.ticked.has(run.name));
 /** The runs that plots show: those that are ticked, or else those that the filter lets through. */
 function selected() {
   const ticked = tickedRuns();
-  return ticked.length ? ticked : filtered().filter((run) => run.drawn || state.filter || state.status);
+  const found = filtered(), all = state.filter || state.status || !data.runs.some((run) => run.drawn);
+  return ticked.length ? ticked : found.filter((run) => all || run.drawn); // of an experiment, those of its own design
 }

@@ -92,7 +92,9 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
     names = dict(zip(records, run_names(records)))
     common = _common(records)
     columns = _columns(comparison, records)
-    points = MAX_NUMBERS // max(1, sum(len(record.columns) + len(AXES) for record in records))
+    columns_in_all = sum(len(record.columns) + len(AXES) for record in records)
+    # a power of two, so that on a live page not every new run changes the curves of all others
+    points = 1 << (MAX_NUMBERS // max(1, columns_in_all)).bit_length() >> 1
     drawn = set(comparison.drawn)
     return {
         "title": comparison.title,
@@ -111,7 +113,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
             "dashes": vega.DASHES,
             "series": vega.MAX_SERIES,
         },
-        "names": _names(records, columns, common),
+        "names": _names(records, [*columns, *_plotted(comparison)], common),
         "keys": comparison.keys,
         "columns": columns,
         "sort": {"key": comparison.y, "descending": find(comparison.y).larger_is_better},
@@ -169,6 +171,11 @@ def _plot(comparison: Comparison, plot: Plot, names: dict[Record, str]) -> Json:
     if comparison.parts and runs:  # of which data set, as the sections of the table are called
         heading = f"{replace(plot, where=()).title} ({kinds(chosen)[0].label})"
     return {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
+
+
+def _plotted(comparison: Comparison) -> list[str]:
+    """What plots have on their axes or are grouped by, also where it is the same in all runs."""
+    return [name for plot in comparison.plots for name in (plot.x, plot.y, *plot.group) if name]
 
 
 def _names(records: Sequence[Record], columns: Sequence[str], common: Json) -> dict[str, Json]:
