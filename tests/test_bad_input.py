@@ -134,6 +134,12 @@ WRONG_CHOICES = {
     "no validation": (["dataset.validation=null"], ["dataset.validation must have a value."]),
     "a value taken away": (["~optimizer.lr"], ["optimizer.lr must have a value."]),
     "a duration that is none": (["duration=soon"], ["duration=soon is no duration", "5epochs"]),
+    "a duration without end": (["duration=999999999999999epochs"], ["would never end; 1e+12 is the most"]),
+    "a rate that is infinite": (["optimizer.lr=inf"], ["optimizer.lr=inf is no finite number"]),
+    "a bound that is no number": (
+        ["trainer.gradient_clip_val=nan"],
+        ["trainer.gradient_clip_val=nan is no finite number"],
+    ),
     "a duration of nothing": (["duration=0steps"], ["duration=0steps is no duration"]),
     "a word that is no argument": (["lenet"], ["The argument lenet is no key=value.", "Did you mean model=lenet?"]),
     "an unreadable argument": (["model.hidden=[1"], ["The argument model.hidden=[1 cannot be read"]),

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epochal.core.files import AXES, slug
+from epochal.core.format import printable
 from epochal.core.metrics import COSTS
 
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 LARGEST = 1e100  # larger values are no measurements, and their squares overflow
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 SILENT = 600  # seconds without a written file after which a "running" run counts as silent
 STEP_FILE = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
 
@@ -269,12 +269,3 @@ def _numpy(array: Any) -> np.ndarray:
 def usable_number(value: Any) -> float | int | None:
     """The value if it is a number that can be computed with, or None."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST else None
-
-
-def printable(value: Any) -> Any:
-    """The value, and all within it, without control characters: a stranger's run must not command the terminal."""
-    if isinstance(value, str):
-        return CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, dict):
-        return {printable(key): printable(inner) for key, inner in value.items()}
-    return [printable(inner) for inner in value] if isinstance(value, list) else value

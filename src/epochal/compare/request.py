@@ -16,12 +16,12 @@ from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote,
 from epochal.compare.design import Design
 from epochal.compare.groups import ALIKE, kinds, trial, varying
 from epochal.compare.labels import value_text
-from epochal.compare.records import Record, Skipped, printable
+from epochal.compare.records import Record, Skipped
 from epochal.compare.scan import read
 from epochal.compare.statistics import Verdict, judge
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import AXES, expanded, slug
-from epochal.core.format import count_text
+from epochal.core.format import count_text, printable
 from epochal.core.metrics import COSTS
 from epochal.core.program import command_line
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from epochal.compare.records import STATUSES, Record, Skipped, Value, own_file, printable, usable_number
+from epochal.compare.records import STATUSES, Record, Skipped, Value, own_file, usable_number
 from epochal.config.compose import check_size, flat
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
+from epochal.core.format import printable
 
 READ = ("config.yaml", "summary.json", "metrics.csv", "overrides.yaml")  # the files of a run, beside its pictures
 

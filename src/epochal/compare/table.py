@@ -18,10 +18,10 @@ from rich.text import Text
 from epochal.compare.comparison import Comparison
 from epochal.compare.groups import Group, Spread, grouped, kinds, trial
 from epochal.compare.labels import column_heads, key_text, label, run_label, value_text
-from epochal.compare.records import Record, Value, printable
+from epochal.compare.records import Record, Value
 from epochal.compare.text_plot import text_plot
 from epochal.core.files import relative
-from epochal.core.format import cell_width, count_text, number_text, spread_text, verbatim
+from epochal.core.format import cell_width, count_text, number_text, printable, spread_text, verbatim
 from epochal.core.metrics import MEASURED_COSTS, SPLITS, find
 from epochal.plots.braille import cut
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from epochal.core.errors import ConfigError
 
+MOST = 1e12  # of any unit
 UNITS = {"epoch": 1, "step": 1, "example": 1, "minute": 1, "hour": 60}  # hours are counted in minutes
 
 
@@ -47,6 +48,8 @@ def parse_duration(text: Any) -> tuple[float, str]:
         amount = 0.0
     if not match or amount <= 0:
         raise ConfigError(f"duration={text} is no duration; give e.g. 5epochs, 2000steps, 1e6examples or 10minutes.")
+    if amount > MOST:
+        raise ConfigError(f"duration={text} would never end; {MOST:g} is the most.")
     unit = {"min": "minute"}.get(match[2].lower(), match[2].lower())
     return (amount * 60, "minute") if unit == "hour" else (amount, unit)
 

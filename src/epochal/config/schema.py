@@ -7,6 +7,7 @@ dataclass instead of the key that was typed.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -183,15 +184,22 @@ def check_values(config: DictConfig, overrides: Iterable[str], config_name: str 
 
 def _wrong_value(key: str, defaults: DictConfig, config: DictConfig) -> Iterator[str]:
     default, value = OmegaConf.select(defaults, key), OmegaConf.select(config, key)
-    if default is None or value is None:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{key}={value} is no finite number."
+    elif default is None or value is None:
         return
-    if isinstance(default, bool):
+    elif isinstance(default, bool):
         if not isinstance(value, bool):
             yield f"{key}={value} must be true or false."
     elif key == "trainer.devices":  # a number, or auto, or which ones
         if not _devices(value):
             yield f"trainer.devices={value} must be a number of devices, auto, or a list of their numbers, e.g. [0,1]."
-    elif isinstance(default, int | float) and isinstance(value, str | bool | DictConfig | ListConfig):
+    elif isinstance(default, int | float):
+        yield from _unlike_number(key, default, value)
+
+
+def _unlike_number(key: str, default: float, value: Any) -> Iterator[str]:
+    if isinstance(value, str | bool | DictConfig | ListConfig):
         yield f"{key}={value} is not a number."
     elif key in PARTS or not FIELDS.get(key, Field()).whole:  # may be a fraction too
         return

@@ -103,8 +103,10 @@ class Lock:
         self._descriptor = None
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # also while the interpreter ends
+        try:  # noqa: SIM105  # contextlib may be gone while the interpreter ends
             self.release()
+        except Exception:
+            pass
 
 
 def _lock(descriptor: int) -> bool:
