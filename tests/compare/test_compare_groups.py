@@ -130,3 +130,11 @@ def test_runs_of_unlike_data_and_trials_are_kinds_of_their_own_and_trials_come_l
     found = [(kind.label, [record.name for record in kind.records]) for kind in kinds(records_in(tmp_path))]
     assert [names for _, names in found] == [["c"], ["b"], ["a"]]
     assert found[-1][0].startswith("trainer=debug, digits")
+
+
+def test_a_failed_run_counts_in_no_mean_while_another_goes_on(tmp_path):
+    run_folder(tmp_path, "a", status="failed", metrics={"val/loss": 9.0})
+    run_folder(tmp_path, "b", status="running", metrics={"val/loss": 1.0})
+    [group] = grouped(records_in(tmp_path), [])
+    assert (group.spread("val/loss").mean, group.spread("val/loss").n) == (1.0, 1)
+    assert group.mean_curve("val/loss").n == 1

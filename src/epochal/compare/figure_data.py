@@ -118,7 +118,8 @@ def _mean_curves(
     counts = []
     for number, series in enumerate(dict.fromkeys(series for series, *_ in curves)):
         own = [(record, x, y) for s, record, x, y in curves if s is series]
-        counted = [(x, y) for record, x, y in own if record.status == "finished"] or [(x, y) for _, x, y in own]
+        among = Group({}, tuple(record for record, *_ in own)).counted
+        counted = [(x, y) for record, x, y in own if record in among]
         counts.append(len(counted))
         if (shared := together(counted)) is None:
             continue

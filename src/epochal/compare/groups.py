@@ -60,8 +60,8 @@ class Group:
 
     @property
     def counted(self) -> tuple[Record, ...]:
-        """The runs that its means are over: the finished ones, or all while none has finished."""
-        return self.finished or self.records
+        """The runs that its means are over: the finished ones; while there are none, those that have not failed, or all."""
+        return self.finished or tuple(record for record in self.records if record.status != "failed") or self.records
 
     def spread(self, name: str) -> Spread | None:
         """Mean, standard deviation and n of a value over the counted runs; None if none of them has it."""

@@ -25,8 +25,8 @@ function groupRuns(runs, keys) {
 }
 
 const finished = (runs) => runs.filter((run) => run.status === "finished");
-/** The finished runs, or all while none has finished. */
-const counted = (runs) => finished(runs).length ? finished(runs) : runs;
+/** The finished runs; while there are none, those that have not failed, or all. */
+const counted = (runs) => [finished(runs), runs.filter((run) => run.status !== "failed"), runs].find((found) => found.length) || [];
 
 /** The learning curve of a metric, {xs, ys}, or null; an error is 1 - accuracy. */
 function curve(run, y, x) {
