@@ -27,6 +27,7 @@ from epochal.data import cache, pictures, sources, tables
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 WAITING = 8  # encoded images in memory for each core, at most
+MOST_CLASSES = 100_000  # that labels without names stand for, where there are fewer images
 BLOCK = 2**24  # bytes of pixels that are copied at once
 
 
@@ -124,6 +125,8 @@ def _stored_images(file: Path) -> Iterator[tuple[tuple[int, ...], np.dtype, Iter
 def _npz_meta(file: Path, content: dict[str, np.ndarray]) -> dict[str, Any]:
     """Roles and names of classes, from the arrays beside the images."""
     count = int(content["labels"].max()) + 1
+    if "names" not in content and count > max(MOST_CLASSES, len(content["labels"])):
+        raise ConfigError(f"{file} has labels up to {count - 1}; they must be numbers of classes, counted from 0.")
     names = content["names"].tolist() if "names" in content else range(count)
     if len(names) < count:
         raise ConfigError(f"{file} names {len(names)} classes, but its labels go up to {count - 1}.")
