@@ -19,6 +19,7 @@ from epochal.compare.text_plot import text_plot
 from epochal.core.format import number_text
 from epochal.core.metrics import COSTS, METRICS, direction, find
 from epochal.experiments.outcome import line
+from epochal.experiments.sweeps import figures as sweep_figures
 from epochal.experiments.sweeps import report as sweep_report
 from epochal.experiments.sweeps.settings import Objective
 from epochal.plots.vega import svg
@@ -141,7 +142,7 @@ def test_a_value_reads_the_same_everywhere(comparison, name, value, text):
     outcome = {"overrides": [], "status": "finished", "summary": {"best": {"metric": name, "value": value}}}
     written = Console(file=io.StringIO(), width=200, color_system=None)
     table.show(compared, written)
-    column = [column["key"] for column in read_page(compared)["columns"]].index(name)
+    shown = read_page(compared)
 
     assert number_text(name, value) == text
     assert f"best {name} {text}" in line(outcome, 1.0).plain  # the line of a grid
@@ -149,19 +150,19 @@ def test_a_value_reads_the_same_everywhere(comparison, name, value, text):
     spread = table.spread_cell(name, row.spreads[name])
     assert spread.startswith(text.removesuffix(" %")) and spread.endswith(" %") == text.endswith(" %")
     assert text.removesuffix(" %") in written.file.getvalue()
-    assert read_page(compared)["runs"][0]["cells"][column] == [text, pytest.approx(value)]
+    assert shown["runs"][0]["values"][name] == pytest.approx(value)  # which the page writes by its form
+    assert (shown["names"][name]["form"] == "percent") == text.endswith("%")
     assert text in text_plot(compared, Plot("model.depth", name, (), "points"), 80).plain
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_axes_and_tooltips_of_figures_are_in_percent_where_tables_are(comparison, name):
+def test_axes_of_figures_are_in_percent_where_tables_are(comparison, name):
     percent = WRITTEN[name][1].endswith("%")
     spec = figure(comparison(x="model.depth", y=name), Plot("model.depth", name, (), "points"))
-    y = next(layer["encoding"]["y"] for layer in spec["layer"] if "tooltip" in layer["encoding"])
-    tips = [tip for layer in spec["layer"] for tip in layer["encoding"].get("tooltip", []) if tip["field"] == "y"]
-    assert ("%" in y["axis"].get("format", "")) == percent
-    assert tips and all(("%" in tip["format"]) == percent for tip in tips)
-    assert ("%" in sweep_report.axis(Objective("minimize", name))["axis"]["format"]) == percent
+    axes = [layer["encoding"]["y"]["axis"] for layer in spec["layer"] if "axis" in layer["encoding"].get("y", {})]
+    assert axes and all(("%" in axis.get("format", "")) == percent for axis in axes)
+    made = sweep_figures.axis(Objective("minimize", name), [0.1, 0.2])
+    assert ("%" in made["axis"].get("format", "")) == percent
 
 
 def test_figures_write_percent_as_tables_do(tmp_path):
@@ -175,11 +176,12 @@ def test_figures_write_percent_as_tables_do(tmp_path):
 
 def test_a_search_writes_its_objectives_as_all_other_places_do():
     study = SimpleNamespace(
-        objectives=[Objective("maximize", "val/accuracy"), Objective("minimize", "parameters")], space=[]
+        objectives=[Objective("maximize", "val/accuracy"), Objective("minimize", "parameters")],
+        space=SimpleNamespace(parameters=[]),
     )
     trial = SimpleNamespace(number=3, values=[0.9605, 61706.0], params={})
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(sweep_report.table(study, [trial]))
+    console.print(sweep_report.table(study, [trial], 200))
     assert console.file.getvalue().split()[-5:] == ["3", "96.05", "%", "61.7", "k"]
 
 
