@@ -85,7 +85,7 @@ def test_every_test_must_be_supported_and_a_contradiction_is_corrected_for_their
     verdict = judged(tmp_path / "c", deep, WORSE, unknown, better)
     assert verdict.verdict == "not supported"
     assert verdict.sentence == "The runs say the opposite of: deep is better."
-    assert verdict.tests[1].sentence == "no run has depth 110"
+    assert verdict.tests[1].sentence == "no run that counts has depth 110"
     assert judged(tmp_path / "d", [0.23, 0.24, 0.25], better).verdict == "not supported"
     weak = judged(tmp_path / "e", [0.23, 0.24, 0.25], *[better] * 5)  # one of five might err more easily
     assert weak.verdict == "inconclusive"
@@ -246,8 +246,8 @@ def test_the_interval_is_that_of_a_worked_example():
 
 def test_the_interval_covers_as_often_as_it_says():
     chance = np.random.default_rng(0)
-    intervals = [welch_interval(chance.normal(0, 1, 3), chance.normal(0, 2, 5)) for _ in range(2000)]
-    assert 0.94 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.975
+    intervals = [welch_interval(chance.normal(0, 1, 3), chance.normal(0, 2, 5)) for _ in range(400)]
+    assert 0.93 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.985
 
 
 def test_a_claim_may_name_a_list(tmp_path):

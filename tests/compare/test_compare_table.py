@@ -195,7 +195,7 @@ def test_a_verdict_stands_in_a_panel_with_its_numbers(tmp_path):
     claim_grid(tmp_path / "runs", "depth_degradation", "smoke", errors)
     text = shown(compare(tmp_path / "runs"))
     assert "─ inconclusive ─" in text
-    assert "no run has" in text
+    assert "no run that counts has" in text
     assert "Budget smoke" in text
 
 

@@ -290,7 +290,7 @@ def test_only_training_batches_are_augmented():
     rows, _ = data.rows("train")
     batch = rows[BatchIndices(torch.arange(32), 3)]
     for training in (True, False):
-        data.trainer = SimpleNamespace(training=training, global_rank=0, world_size=1)  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(training=training, global_rank=0, world_size=1, lightning_module=None)  # type: ignore[assignment]
         found = data.on_after_batch_transfer(batch, 0).inputs
         assert torch.equal(found, data.normalise(batch.inputs)) is not training
 

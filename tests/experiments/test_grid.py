@@ -189,7 +189,7 @@ def test_evaluating_many_runs_at_once_is_refused(refuse):
 
 
 def test_a_killed_experiment_takes_its_runs_with_it_and_goes_on_where_it_was(tmp_path):
-    arguments = ("experiment=depth_degradation", "budget=smoke", "duration=400steps", "seed=1", "model=plain")
+    arguments = ("experiment=depth_degradation", "budget=smoke", "duration=200steps", "seed=1", "model=plain")
     process = start(*arguments, cwd=tmp_path)
     runs = tmp_path / "outputs" / "depth_degradation"
     wait_for(lambda: len(list(runs.glob("*/checkpoints/last.ckpt"))) == 2)
@@ -204,7 +204,7 @@ def test_a_killed_experiment_takes_its_runs_with_it_and_goes_on_where_it_was(tmp
     assert len(list(runs.iterdir())) == 2, "a run was begun anew"
     for metrics in runs.glob("*/metrics.csv"):
         steps = [row.split(",")[0] for row in metrics.read_text().splitlines()[1:]]
-        assert len(steps) == len(set(steps)) and steps[-1] == "400"
+        assert len(steps) == len(set(steps)) and steps[-1] == "200"
 
 
 def wait_for(condition) -> None:
@@ -243,7 +243,7 @@ experiment: mine
 hydra:
   mode: MULTIRUN
   sweeper:
-    params: {model: "mlp,lenet", seed: "1,2"}
+    params: {model: "mlp,lenet", seed: "1"}
     along: {model=lenet: [optimizer.lr=0.5]}
     tune: {space: {optimizer.lr: "1e9,0.003"}, seed: 100, metric: val/accuracy}
 duration: 4steps
@@ -262,10 +262,10 @@ def test_an_experiment_that_tunes_tries_every_side_first_and_gives_it_the_best(c
     outcome = command(*given)
     assert outcome.status == 0, outcome.error  # that a trial diverged is a result
     assert outcome.out.index("seed=100") < outcome.out.index("seed=1 ")
-    assert "8 runs" in outcome.out and "✗ model=lenet optimizer.lr=1000000000.0 seed=100" in outcome.out
-    assert outcome.out.count("optimizer.lr=0.003") >= 6  # two trials, four runs that decide
+    assert "6 runs" in outcome.out and "✗ model=lenet optimizer.lr=1000000000.0 seed=100" in outcome.out
+    assert outcome.out.count("optimizer.lr=0.003") >= 4  # two trials, two runs that decide
     assert "takes optimizer.lr=0.003" in " ".join(outcome.out.replace("│", " ").split())
-    assert len(list((home / "outputs" / "mine").iterdir())) == 8
+    assert len(list((home / "outputs" / "mine").iterdir())) == 6
     again = command(*given, "seed=100")
     assert again.status == 2 and "seed=100 is that of the tuning" in again.error
     fixed = command(*given, "optimizer.lr=0.001", "model=mlp", "seed=1")

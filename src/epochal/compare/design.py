@@ -106,11 +106,13 @@ def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point,
     """Every point of the grid, the keys that the experiment's YAML sets, and what it tunes; stamp is the time of its file."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     written = load_option("experiment", experiment)
     sweeper: Any = OmegaConf.select(written, "hydra.sweeper") or OmegaConf.create()
-    config = OmegaConf.create({**compose(_chosen(experiment, budget)), "sweeper": sweeper})
+    config = compose(_chosen(experiment, budget))
+    with open_dict(config):
+        config.sweeper = sweeper  # where the budget's values are found; all else may need the grid's choices to resolve
     found = OmegaConf.to_container(config.sweeper, resolve=True)
     assert isinstance(found, dict)
     tuning, points = Tuning.of(found.get("tune")), dict[Point, None]()

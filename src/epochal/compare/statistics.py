@@ -171,7 +171,7 @@ def _unfit(
     """Why the runs cannot decide, whatever their values; None if they can."""
     for values, side in zip((first_side(test), test["than"]), both):
         if not matching(records, values):
-            return f"no run has {label(dict(values))}"
+            return f"no run that counts has {label(dict(values))}"
         if side.lost:
             return side.why_lost(test["y"])
     counts = [len(side.values) for side in both]
