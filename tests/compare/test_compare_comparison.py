@@ -332,5 +332,5 @@ def test_trials_are_in_the_footnote_and_not_in_the_verdict(experiment, tmp_path)
     assert len(comparison.records) == 12  # without the trials
     assert {record.value("optimizer.lr") for record in comparison.drawn if "mlp" in record.name} == {0.1}
     assert comparison.verdict.verdict == "supported"
-    assert "model=mlp takes optimizer.lr=0.1; model=cnn takes optimizer.lr=0.01 (4 trials" in comparison.footnote
+    assert "mlp takes 0.1; cnn takes 0.01 (4 trials" in comparison.footnote
     assert "3 runs: optimizer.lr is 0.01, and 0.1 in the experiment" in comparison.footnote

@@ -37,8 +37,7 @@ def test_each_side_takes_the_best_of_its_own_trials(tmp_path):
     records = read([tmp_path])[0]
     assert TUNING.chosen(POINTS, records) == {POINTS[0]: ("optimizer.lr=0.1",), POINTS[1]: ("optimizer.lr=0.01",)}
     assert TUNING.described(POINTS, records) == (
-        "Tuned by val/loss with seed 100, optimizer.lr of 0.1,0.01: model=mlp takes optimizer.lr=0.1; "
-        "model=cnn takes optimizer.lr=0.01 (4 trials, 50 s)."
+        "Tuned by val/loss with seed 100, optimizer.lr of 0.1,0.01: mlp takes 0.1; cnn takes 0.01 (4 trials, 50 s)."
     )
 
 

@@ -32,7 +32,8 @@ Compares runs: a table (best first), figures, an HTML report, and a verdict wher
   python compare.py outputs/runs x=epoch y=val/loss         learning curves
   python compare.py experiment=depth_degradation            a claim of conf/experiment, its figures and its verdict
   python compare.py experiment=depth_degradation budget=cpu its runs of one size
-  python compare.py docs/records/<experiment>.csv           runs as they are kept in the repository, judged again
+  python compare.py experiment=depth_degradation --docs     its section of docs/claims.md, made from the runs
+  python compare.py docs/records/<experiment>.csv           the runs that the repository keeps of it, judged again
   python compare.py --live                                  a page that follows the runs as they go on
 
 Choose (key=value); what is left out is chosen to fit the runs:

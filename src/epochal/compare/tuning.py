@@ -81,7 +81,7 @@ class Tuning:
             return ""
         told = {key for point in points for key in point if not all(key in other for other in points)}
         chosen = "; ".join(
-            " ".join([*(override for override in point if override in told), "takes", *values])
+            " ".join([*map(_value, (o for o in point if o in told)), "takes", *map(_value, values)])
             for point, values in self.chosen(points, records).items()
         )
         space = ", ".join(f"{key} of {values}" for key, values in self.space.items())
@@ -95,3 +95,7 @@ class Tuning:
         if record.status == "finished" and isinstance(value, int | float):
             return -value if find(self.metric).larger_is_better else float(value)
         return math.inf if record.summary.get("diverged") is True else None
+
+
+def _value(override: str) -> str:
+    return override.partition("=")[2]
