@@ -63,7 +63,11 @@ TRAINERS: dict[str, tuple[str, ...]] = {
     "no test": ("trainer.limit_test_batches=0",),
     "half": ("trainer.limit_test_batches=0.5", "trainer.limit_val_batches=0.5", "+trainer.limit_train_batches=0.5"),
     "no validation": ("trainer.limit_val_batches=0",),
-    "clipped": ("trainer.gradient_clip_val=0.5", "trainer.val_check_interval=0.5"),
+    "clipped": (
+        "trainer.gradient_clip_val=0.5",
+        "trainer.val_check_interval=0.5",
+        "trainer.check_val_every_n_epoch=1",  # a GPT's own is null: batches are counted across epochs
+    ),
     "bf16-true": ("trainer.precision=bf16-true",),
     "bf16-mixed": ("trainer.precision=bf16-mixed",),
     "64-true": ("trainer.precision=64-true",),
@@ -89,7 +93,7 @@ QUICK = (
 
 def run(kind: str, trainer: str) -> None:
     Path("texts.csv").write_text("text,label\n" + 20 * "fine film,1\ndull,0\na great great film,1\nbad and dull,0\n")
-    text_file(Path("text.txt"), lines=30)
+    text_file(Path("text.txt"), lines=120)  # two batches of validation
     given = dict(argument.split("=", 1) for argument in (*KINDS[kind], "duration=3steps", *TRAINERS[trainer]))
     if trainer == "overfit":
         given.pop("dataset.train_size", None)  # the trainer's is one batch
