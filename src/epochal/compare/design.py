@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from epochal.compare.groups import IGNORED, IGNORED_GROUPS
 from epochal.compare.labels import value_text
 from epochal.compare.records import Record, Value
 from epochal.compare.scan import plain_value
@@ -15,12 +16,12 @@ from epochal.config.compose import compose, flat, load_option, option_file, plai
 
 # Keys that may differ: they say where and how a run is executed, not what is trained
 FREE = {
-    *("experiment", "budget", "seed", "output_dir", "resume", "allow", "threads", "default_duration"),
-    *("channels_last", "compile", "callbacks.checkpoint_every", "callbacks.explain", "dataset.skip_broken"),
+    *IGNORED,
+    *("budget", "channels_last", "compile", "callbacks.checkpoint_every", "callbacks.explain", "dataset.skip_broken"),
     *("trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.precision", "trainer.deterministic"),
     *("trainer.benchmark", "trainer.detect_anomaly"),
 }
-FREE_GROUPS = ("launcher", "logger", "requested", "asked", "sweep", "hydra", "claim", "budgets")
+FREE_GROUPS = (*IGNORED_GROUPS, "launcher.", "budgets.")
 
 
 class Design:
@@ -86,7 +87,7 @@ class Design:
 
 
 def _free(key: str) -> bool:
-    return key in FREE or key.split(".")[0] in FREE_GROUPS
+    return key in FREE or f"{key}.".startswith(FREE_GROUPS)
 
 
 def _place(key: str, value: Value) -> Value:
