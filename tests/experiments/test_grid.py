@@ -270,3 +270,20 @@ def test_an_experiment_that_tunes_tries_every_side_first_and_gives_it_the_best(c
     assert again.status == 2 and "seed=100 is that of the tuning" in again.error
     fixed = command(*given, "optimizer.lr=0.001", "model=mlp", "seed=1")
     assert "seed=100" not in fixed.out  # who sets the rate needs no trials
+
+
+def test_grids_before_are_tuned_too_unless_they_set_the_rate(command, home):
+    (home / "own" / "experiment").mkdir(parents=True)
+    before = "before: [{model: cnn, seed: 1}, {model: rnn, seed: 1, optimizer.lr: 0.005}]\n    tune:"
+    (home / "own" / "experiment" / "mine.yaml").write_text(TUNED.replace("tune:", before))
+    outcome = command("train", "--config-dir", "own", "experiment=mine", "logger=none", "duration=2steps", "seed=1")
+    assert outcome.status == 0, outcome.error
+    tried = [line.split("seed=")[0].split() for line in outcome.out.splitlines() if "seed=100" in line]
+    assert sorted({word for words in tried for word in words if "model=" in word}) == [
+        "model=cnn",
+        "model=lenet",
+        "model=mlp",
+    ]
+    typed = [path.read_text() for path in (home / "outputs" / "mine").glob("*/overrides.yaml")]
+    assert sum("model=cnn" in text and "optimizer.lr=0.003" in text and "seed=1\n" in text for text in typed) == 1
+    assert sum("model=rnn" in text for text in typed) == 1

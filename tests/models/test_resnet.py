@@ -65,6 +65,18 @@ def test_a_depth_of_both_families_is_imagenets_unless_asked(depth):
     assert cifar.head.in_features == 64
 
 
+@pytest.mark.parametrize("depth, shortcut", [(20, "A"), (18, "A"), (50, "B")])
+def test_width_scales_every_channel(depth, shortcut):
+    model = ResNet(in_channels=3, num_classes=10, depth=depth, shortcut=shortcut, input="auto", width=0.25)
+    full = ResNet(in_channels=3, num_classes=10, depth=depth, shortcut=shortcut)
+    norms = [(a.num_features, b.num_features) for a, b in zip(model.modules(), full.modules()) if hasattr(b, "eps")]
+    assert norms and all(4 * narrow == wide for narrow, wide in norms)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert model.torchvision_name is None
+    with pytest.raises(ValueError, match="width"):
+        ResNet(in_channels=3, num_classes=10, width=0.0)
+
+
 def test_a_residual_block_that_learnt_nothing_passes_its_input_on():
     model = ResNet(in_channels=1, num_classes=2, depth=8)
     block, x = model.blocks[0], torch.rand(2, 16, 8, 8)

@@ -53,6 +53,14 @@ class Tuning:
             )
         return cls({str(key): str(values) for key, values in space.items()}, seed, str(metric))
 
+    def point(self, job: Iterable[str]) -> Point:
+        """The side to which a run with these overrides belongs."""
+        return tuple(o for o in job if _key(o) != "seed")
+
+    def is_set(self, job: Iterable[str]) -> bool:
+        """Whether a run has a value for a key that is tuned, so that nothing is left to try."""
+        return any(_key(override) in self.space for override in job)
+
     def is_trial(self, record: Record) -> bool:
         """Whether a run is one of the trials."""
         return record.seed == self.seed
@@ -71,7 +79,7 @@ class Tuning:
             scored = [(score, record) for record in own if (score := self._score(record)) is not None]
             score, best = min(scored, key=lambda pair: pair[0]) if scored else (math.inf, None)
             if best is not None and score < math.inf:
-                found[point] = tuple(o for o in best.typed if o.partition("=")[0].lstrip("+") in self.space)
+                found[point] = tuple(o for o in best.typed if _key(o) in self.space)
         return found
 
     def described(self, points: Sequence[Point], records: Sequence[Record]) -> str:
@@ -95,6 +103,10 @@ class Tuning:
         if record.status == "finished" and isinstance(value, int | float):
             return -value if find(self.metric).larger_is_better else float(value)
         return math.inf if record.summary.get("diverged") is True else None
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
 def _value(override: str) -> str:

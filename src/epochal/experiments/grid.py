@@ -55,12 +55,12 @@ def run(
 
 
 def tuned(written: Any, jobs: Sequence[Sequence[str]], trials: Sequence[str | None]) -> list[list[str]]:
-    """The runs that decide, each with the best values of its own trials.
+    """The runs that decide, each with the best values of its own trials unless it sets these itself.
 
     Args:
         written: `hydra.sweeper.tune`.
         jobs: The overrides of each run.
-        trials: The folders of the trials; None for one that has none.
+        trials: The folders of all earlier runs, the trials among them; None for a run that has none.
 
     Raises:
         EpochalError: If all trials of a run ended without a value.
@@ -71,14 +71,13 @@ def tuned(written: Any, jobs: Sequence[Sequence[str]], trials: Sequence[str | No
     tuning = Tuning.of(written)
     assert tuning is not None
     records, _ = read([folder for folder in trials if folder])
-    points = {tuple(o for o in job if split(o)[0] != "seed") for job in jobs}
-    chosen = tuning.chosen(points, records)
+    chosen = tuning.chosen({tuning.point(job) for job in jobs}, records)
     found = []
     for job in jobs:
-        point = tuple(o for o in job if split(o)[0] != "seed")
-        if point not in chosen:
+        point = tuning.point(job)
+        if point not in chosen and not tuning.is_set(job):
             raise EpochalError(f"No trial of {' '.join(point)} has a {tuning.metric}; mend that and run it again.")
-        found.append([*job, *chosen[point]])
+        found.append([*job, *chosen.get(point, ())])
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.layers import choose_input, kaiming_init, small_head_init
+from epochal.models.common.layers import choose_input, kaiming_init, scaled, small_head_init
 
 CHANNELS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}  # of the 3x3 convolutions, stage by stage
 IMAGENET = {  # depth: blocks of the four stages, and expansion of a block's last convolution (4: bottleneck blocks)
@@ -105,10 +105,11 @@ class ResNet(nn.Module):
         zero_init_residual: Zero the scale of each block's last batch norm, so that blocks start as the identity (Goyal
             et al. 2017, arXiv 1706.02677).
         input: The stem: "imagenet" or "small"; "auto" is the family's own, in for_data by the images' size.
+        width: Factor on the channels, above 0.
 
     Raises:
-        ValueError: If the family has no such depth, a size is below 1, an argument none of its choices, family=cifar is
-            combined with input=imagenet, or zero_init_residual with a plain network; from for_data, if the images are
+        ValueError: If the family has no such depth, a size is below 1, width not above 0, an argument none of its choices,
+            family=cifar is combined with input=imagenet, or zero_init_residual with a plain network; from for_data, if the images are
             smaller than 4 pixels (cifar), 8 (small) or 32 (imagenet).
     """
 
@@ -126,6 +127,7 @@ class ResNet(nn.Module):
         shortcut: str = "auto",
         zero_init_residual: bool = False,
         input: str = "auto",
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(in_channels=in_channels, num_classes=num_classes)
@@ -141,19 +143,19 @@ class ResNet(nn.Module):
         shortcut = shortcut if shortcut != "auto" else {"cifar": "A", "imagenet": "B"}[family]
         large = family == "imagenet" and input != "small"
 
-        channels = CHANNELS[family][0]
+        channels = [scaled(count, width) for count in CHANNELS[family]]
         self.stem = nn.Sequential(
-            convolution(in_channels, channels, 7, 2) if large else convolution(in_channels, channels, 3),
-            nn.BatchNorm2d(channels),
+            convolution(in_channels, channels[0], 7, 2) if large else convolution(in_channels, channels[0], 3),
+            nn.BatchNorm2d(channels[0]),
             nn.ReLU(inplace=True),
             *([nn.MaxPool2d(3, 2, padding=1)] if large else []),
         )
-        layers = make_blocks(family, blocks, expansion, residual=residual, shortcut=shortcut)
+        layers = make_blocks(channels, blocks, expansion, residual=residual, shortcut=shortcut)
         self.blocks = nn.Sequential(*layers)
         self.blocks_of_stages = blocks
-        self.head = nn.Linear(expansion * CHANNELS[family][-1], num_classes)
+        self.head = nn.Linear(expansion * channels[-1], num_classes)
 
-        published = large and residual and shortcut == "B"
+        published = large and residual and shortcut == "B" and width == 1
         self.torchvision_name = f"resnet{depth}" if published else None
         kaiming_init(self)
         small_head_init(self.head, std=0.01)
@@ -214,10 +216,12 @@ class ResNet(nn.Module):
         )
 
 
-def make_blocks(family: str, blocks: Sequence[int], expansion: int, *, residual: bool, shortcut: str) -> list[Block]:
+def make_blocks(
+    widths: Sequence[int], blocks: Sequence[int], expansion: int, *, residual: bool, shortcut: str
+) -> list[Block]:
     """The blocks of all stages; the first block of each stage but the first halves height and width."""
-    layers, in_channels = [], CHANNELS[family][0]
-    for stage, (channels, count) in enumerate(zip(CHANNELS[family], blocks, strict=True)):
+    layers, in_channels = [], widths[0]
+    for stage, (channels, count) in enumerate(zip(widths, blocks, strict=True)):
         for i in range(count):
             block = Block(
                 in_channels=in_channels,

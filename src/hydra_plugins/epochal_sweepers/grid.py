@@ -21,7 +21,8 @@ class GridSweeper(BasicSweeper):
         max_batch_size, params: As of Hydra's own sweeper.
         before: Further grids, whose runs end before the others start, which may start from their weights.
         along: Overrides that a choice adds, e.g. `{model=vgg: [model.width=0.25]}`.
-        tune: `space`, `seed` and `metric`: each combination is first tried with each setting of the space, and takes the best.
+        tune: `space`, `seed` and `metric`: each combination is first tried with each setting of the space, and takes the best;
+            those of a grid in `before` too, unless it sets such a key itself.
     """
 
     def __init__(
@@ -40,19 +41,17 @@ class GridSweeper(BasicSweeper):
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        deciding = self.jobs(self.choices(arguments))
-        trials = self.trials(arguments, deciding)
-        stages = [stage for stage in (self.earlier(arguments), trials, deciding) if stage]
+        deciding = [self.earlier(arguments), self.jobs(self.choices(arguments))]
+        stages = [stage for runs in deciding for stage in (self.trials(arguments, runs), runs) if stage]
         jobs = [job for stage in stages for job in stage]
         configs = [self.compose(job) for job in jobs]
         launcher = self.launcher if len(jobs) > 1 or launchers.elsewhere(self.config) else self._here()
 
         def launch() -> list[Any]:
             returns: list[Any] = []
-            for stage in stages:  # runs of the second may start from weights of the first
-                if stage is deciding and trials:
-                    tried = returns[len(returns) - len(trials) :]
-                    stage = grid.tuned(self.tune, stage, [r.return_value["folder"] for r in tried])
+            for stage in stages:  # later runs may start from weights of earlier ones
+                if self.tune and stage in deciding:
+                    stage = grid.tuned(self.tune, stage, [r.return_value["folder"] for r in returns])
                 returns += launcher.launch(stage, initial_job_idx=len(returns))
             return returns
 
@@ -85,7 +84,7 @@ class GridSweeper(BasicSweeper):
         return found
 
     def trials(self, arguments: list[str], deciding: list[list[str]]) -> list[list[str]]:
-        """The runs that try every setting of `tune`; none if the command line itself sets a key of its space.
+        """The runs that try every setting of `tune` for each of these; none for those that have a key of its space set.
 
         Raises:
             ConfigError: If `tune` is wrong, or its seed is one of those that decide.
@@ -94,15 +93,15 @@ class GridSweeper(BasicSweeper):
         from epochal.core.errors import ConfigError
 
         tuning = Tuning.of(self.tune)
-        typed = {argument.partition("=")[0].lstrip("+") for argument in arguments}
-        if tuning is None or typed & {*tuning.space}:
+        if tuning is None:
             return []
-        if any(f"seed={tuning.seed}" in job for job in deciding):
+        typed = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+        if not typed & {*tuning.space} and any(f"seed={tuning.seed}" in job for job in deciding):
             raise ConfigError(f"seed={tuning.seed} is that of the tuning, whose runs do not decide; choose another.")
-        others = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") != "seed"]
-        params = [override for override in self._parse_config() if override.partition("=")[0] != "seed"]
-        space = [f"{key}={values}" for key, values in tuning.space.items()]
-        return self.jobs(self.choices([*others, f"seed={tuning.seed}"], [*params, *space]))
+        written = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in tuning.space.items()])
+        settings = self.split_arguments(written, max_batch_size=None)[0]
+        points = dict.fromkeys(tuning.point(job) for job in deciding if not tuning.is_set(job))
+        return [[*point, *setting, f"seed={tuning.seed}"] for point in points for setting in settings]
 
     def choices(self, arguments: list[str], params: list[str] | None = None) -> list[Override]:
         """One override per key; the command line takes precedence over the config.
