@@ -5,15 +5,39 @@ B is the batch size, T the length of a sequence.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Literal
 
-# The reserved first ids of every vocabulary whose texts are padded to one length: padding, unknown token, begin and end
-# of the text. The vocabularies of language models, whose running text needs no padding, reserve none.
-PAD, UNKNOWN, BEGIN, END = range(4)
+# The reserved first ids of every vocabulary: padding, unknown token, begin and end of a text, masked token, and who speaks
+# in a conversation. Vocabularies of older runs reserve the first four of them, or none where the text was running text.
+PAD, UNKNOWN, BEGIN, END, MASK, SYSTEM, USER, ASSISTANT = range(8)
+RESERVED = ASSISTANT + 1
 # Pixels that a model reads: "normalised" to mean 0 and standard deviation 1 of each channel, or "symmetric" in [-1, 1].
 ImageRange = Literal["normalised", "symmetric"]
 IGNORED = -100  # the label of positions that count neither in the loss nor in the metrics (PyTorch's ignore_index)
+
+
+@dataclass(frozen=True)
+class ReservedIds:
+    """The ids of a vocabulary that are no text, as its tokenizer has them; None: it has no such token."""
+
+    pad: int | None = None
+    unknown: int | None = None
+    begin: int | None = None
+    end: int | None = None
+    mask: int | None = None
+    system: int | None = None
+    user: int | None = None
+    assistant: int | None = None
+
+    @classmethod
+    def first(cls, count: int) -> ReservedIds:
+        """Those of a vocabulary whose first `count` ids are reserved."""
+        return cls(*range(count))
+
+    def known(self) -> tuple[int, ...]:
+        """Those that there are, each once, in order."""
+        return tuple(sorted({number for number in astuple(self) if number is not None}))
 
 
 @dataclass(frozen=True)
