@@ -33,7 +33,7 @@ def album(folder: Path, *, count: int = 20, listed: str = "captions.csv", below:
 
 def prepared(folder: Path, **options: Any) -> CaptionData:
     data = CaptionData(name="captions", path=str(folder), **{"batch_size": 2, "image_size": 8, **options})
-    data.task = "captioning"
+    data.learns = "captions"
     data.prepare()
     return data
 
@@ -50,7 +50,7 @@ def images_of(data: CaptionData, split: str) -> list[int]:
 def test_a_folder_of_images_with_captions(tmp_path, listed, below):
     data = prepared(album(tmp_path / "album", listed=listed, below=below), tokenizer="character")
     assert data.sizes() == {"train": 32, "val": 4, "test": 4}
-    assert data.specs("captioning") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
+    assert data.specs("captions") == (Images(3, 8, 8), Tokens(len(data.target_tokenizer), 40))
     for split in ("train", "val", "test"):
         rows, count = data.rows(split)
         made = rows[BatchIndices(torch.arange(count), 7)]
@@ -82,7 +82,7 @@ def test_long_captions_are_cut_and_still_end(tmp_path):
     data = prepared(album(tmp_path / "album"), tokenizer="character", max_length=6)
     targets = data.rows("train")[0][BatchIndices(torch.arange(8), 0)].targets
     assert targets.shape == (8, 6) and (targets[:, 0] == BEGIN).all() and (targets == END).sum() == 8
-    assert data.specs("captioning")[1].length == 6
+    assert data.specs("captions")[1].length == 6
 
 
 def test_another_runs_vocabulary_and_normalisation_are_loaded(tmp_path):

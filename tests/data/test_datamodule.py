@@ -12,6 +12,7 @@ import epochal.data
 from epochal.config.compose import choices, compose, plain
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
+from epochal.core.protocols import TARGETS
 from epochal.core.seeds import mix
 from epochal.data import DataModule
 from epochal.data.batching import READ_AHEAD_BYTES, Batch, BatchOrder, Loader
@@ -36,7 +37,11 @@ def test_an_option_that_no_base_takes_is_refused():
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DataModule])
 def test_every_data_set_says_what_its_rows_are(kind):
-    assert kind.unit in ("images", "videos", "series", "texts", "windows") and kind.yields and kind.tasks
+    assert (
+        kind.unit in ("images", "videos", "series", "texts", "windows")
+        and kind.yields
+        and {*kind.targets} <= {*TARGETS}
+    )
 
 
 def test_only_images_can_be_had_in_another_range():

@@ -14,7 +14,7 @@ from epochal.data.digit_captions import WORDS
 
 def strips(**options: Any) -> DigitCaptions:
     data = DigitCaptions(name="digit_captions", source="digits", **{"validation": 60, "test": 60, **options})
-    data.task = "captioning"
+    data.learns = "captions"
     data.prepare()
     return data
 
@@ -22,9 +22,9 @@ def strips(**options: Any) -> DigitCaptions:
 def test_specs_hold_and_are_known_before_anything_is_made():
     specs = (Images(1, 8, 40), Tokens(14, 7))
     data = strips()
-    assert data.specs("captioning") == specs
-    assert DigitCaptions.example_specs({"name": "x", "source": "digits", "length": 5}, "captioning") == [specs]
-    assert DigitCaptions.example_specs({"name": "x", "source": "mnist", "length": 3}, "captioning") == [
+    assert data.specs("captions") == specs
+    assert DigitCaptions.example_specs({"name": "x", "source": "digits", "length": 5}, "captions") == [specs]
+    assert DigitCaptions.example_specs({"name": "x", "source": "mnist", "length": 3}, "captions") == [
         (Images(1, 28, 84), Tokens(14, 5))
     ]
     made = data.rows("train")[0][BatchIndices(torch.arange(9), 7)]

@@ -15,7 +15,7 @@ from epochal.data.batching import BatchIndices
 
 def prepared(**options: Any) -> MovingDigits:
     data = MovingDigits(name="moving_digits", source="digits", **{"validation": 50, "test": 50, **options})
-    data.task = "sequence_labeling"
+    data.learns = "step_classes"
     data.prepare()
     return data
 
@@ -32,9 +32,9 @@ def inked(data: MovingDigits, video: torch.Tensor) -> list[tuple[int, int]]:
 def test_specs_are_known_before_anything_is_made():
     data = prepared(length=5, size=20)
     specs = (Frames(5, 1, 20, 20), StepLabels(tuple("0123456789")))
-    assert data.specs("sequence_labeling") == specs
+    assert data.specs("step_classes") == specs
     config = {"name": "moving_digits", "source": "mnist", "length": 5, "size": 20, "batch_size": 32}
-    assert MovingDigits.example_specs(config, "sequence_labeling") == [specs]
+    assert MovingDigits.example_specs(config, "step_classes") == [specs]
     made = videos(data, "train", 3)
     assert made.inputs.shape == (3, 5, 1, 20, 20) and made.inputs.dtype == torch.uint8
     assert made.targets.shape == (3, 5) and made.lengths is None

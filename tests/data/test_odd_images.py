@@ -191,7 +191,7 @@ def test_the_range_is_that_of_the_set_and_not_of_each_image(tmp_path):
     assert arrays(data)[0].max() == 15 and arrays(data)[1].max() == 255
     again = ImageData(name="images", path=None, batch_size=2)
     again.load_state(data.state())
-    again.restore(*data.specs("classification"))
+    again.restore(*data.specs("classes"))
     for loaded in (data, again):
         assert (
             loaded.pixels(loaded.encode([tmp_path / "x" / "a" / "00.png"])[0]) == data.rows("train")[0].images[0]
@@ -322,7 +322,7 @@ def test_a_name_that_is_not_utf_8_is_named(tmp_path):
 def test_one_class_is_nothing_to_tell_apart(tmp_path):
     data = ImageData(name="images", path=str(files(tmp_path / "x", each("a/b", "c/b"))), batch_size=2)
     data.prepare()
-    data.task = "classification"
+    data.learns = "classes"
     with pytest.raises(ConfigError, match="have the same label: there is nothing to tell apart"):
         data.prepare()
 

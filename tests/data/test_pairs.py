@@ -72,8 +72,8 @@ def test_joint_is_one_vocabulary_for_both(tmp_path):
     words = {w for text in (*data.sources("train"), *data.references("train")) for w in text.rstrip(".").split()}
     assert set(data.source_tokenizer.vocabulary.split("\n")) == words | {"."}
     apart = prepared(tmp_path, tokenizer="word", joint=False)
-    inputs, outputs = apart.specs("translation")
-    assert inputs == outputs == Tokens(15, 128) and data.specs("translation")[0] == Tokens(25, 128)
+    inputs, outputs = apart.specs("target_text")
+    assert inputs == outputs == Tokens(15, 128) and data.specs("target_text")[0] == Tokens(25, 128)
     assert "one" not in apart.source_tokenizer.vocabulary and "eins" not in apart.target_tokenizer.vocabulary
 
 
@@ -165,7 +165,7 @@ def test_another_set_is_read_with_this_ones_vocabularies(tmp_path):
     other = PairData(name="other", path=str(tmp_path / "other"), source="de", target="en", batch_size=2)
     other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.specs("translation") == own.specs("translation")
+    assert other.specs("target_text") == own.specs("target_text")
     batch = other.rows("train")[0][BatchIndices(torch.tensor([0]), 0)]
     assert batch.inputs[0, 1] == UNKNOWN == batch.targets[0, 1]  # one is no German, eins no English
 

@@ -73,7 +73,7 @@ def test_long_texts_lose_their_end(file):
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "character", "byte"])
 def test_specs_have_the_size_of_the_vocabulary(file, tokenizer):
     data = prepared(file, tokenizer=tokenizer, vocab_size=270, max_length=20)
-    tokens, classes = data.specs("classification")
+    tokens, classes = data.specs("classes")
     assert tokens == Tokens(len(data.tokenizer), 20) and classes == Classes(("0", "1"))
     rows, count = data.rows("train")
     assert rows[BatchIndices(torch.arange(count), 0)].inputs.max() < tokens.vocab_size
@@ -128,7 +128,7 @@ def test_another_set_is_read_with_this_ones_vocabulary(file, tmp_path):
     other = SentenceData(name="other", path=str(tmp_path / "other.parquet"), tokenizer="byte", batch_size=2)
     other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.specs("classification") == own.specs("classification")
+    assert other.specs("classes") == own.specs("classes")
     first = other.rows("train")[0][BatchIndices(torch.tensor([0]), 0)].inputs[0]
     assert other.tokenizer.decode(first[:1].tolist()) in ("good", "bad") and first[1] == UNKNOWN
 

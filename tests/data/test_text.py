@@ -78,7 +78,7 @@ def test_another_set_can_be_read_with_this_ones_vocabulary(tmp_path):
     other = TextData(name="text", path=str(tmp_path / "other.txt"), tokenizer="byte", context_length=16, batch_size=2)
     other.load_state(own.state())
     other.prepare()
-    assert other.specs("language_modeling") == own.specs("language_modeling")
+    assert other.specs("text") == own.specs("text")
     assert decoded(other, "train").startswith("  brown fox  ")  # what it does not know is left out
     assert other.characters_per_token["train"] == 1  # and flatters no bits per character
 
@@ -98,7 +98,7 @@ def test_byte_pairs_are_learned_from_train_and_keep_the_text(tmp_path):
     file = text_file(tmp_path / "text.txt", lines=400)
     data = prepared(file, tokenizer="bpe", vocab_size=300, validation=0.1, test=500)
     assert "".join(decoded(data, split) for split in ("train", "val", "test")) == file.read_text()
-    assert data.specs("language_modeling")[0].vocab_size == len(data.tokenizer) == 300
+    assert data.specs("text")[0].vocab_size == len(data.tokenizer) == 300
     for split in ("train", "val", "test"):
         each = len(decoded(data, split)) / len(data._tokens[split])
         assert data.characters_per_token[split] == pytest.approx(each)
@@ -119,7 +119,7 @@ def test_another_set_is_tokenised_with_this_ones_byte_pairs(tmp_path):
     other = TextData(name="text", path=str(tmp_path / "other.txt"), context_length=16, batch_size=2)
     other.load_state(json.loads(json.dumps(own.state())))
     other.prepare()
-    assert other.specs("language_modeling") == own.specs("language_modeling")
+    assert other.specs("text") == own.specs("text")
     assert decoded(other, "train").startswith("ÄÖÜ, not as over there €. ")
 
 

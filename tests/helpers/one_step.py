@@ -21,7 +21,7 @@ def check_every_parameter_learns(model: str, tmp_path: Path) -> None:
     config = finalize(composed(f"model={model}", *dataset_for(model, tmp_path), "dataset.batch_size=8"))
     validate(config)
     data = make_data(config)
-    inputs, outputs = data.specs(config.task.name)
+    inputs, outputs = data.specs(data.learns)
     task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
     batch = data.on_after_batch_transfer(next(iter(data._loader("train", shuffle=True))), 0)
     task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
@@ -36,11 +36,11 @@ def dataset_for(model: str, tmp_path: Path) -> list[str]:
     """Overrides that choose small data of the kind that the model reads."""
     config = composed(f"model={model}")
     network = target_class(config.model._target_)
-    if "translation" in network.tasks:
+    if Tokens in network.reads and "target_text" in network.heads:
         return ["dataset=reverse", "dataset.train_size=64"]
-    if "captioning" in network.tasks:
+    if "target_text" in network.heads:
         return ["dataset=digit_captions", "dataset.source=digits", "dataset.train_size=64"]
-    classifies = "classification" in network.tasks
+    classifies = "classes" in network.heads
     if "context_length" in config.dataset or (not classifies and Tokens in network.reads):
         (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
         return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]

@@ -58,7 +58,7 @@ def logits():
 
 def reverse(**options):
     data = Reverse(name="reverse", length=5, train_size=64, validation=30, test=40, **options)
-    data.task = "translation"
+    data.learns = "target_text"
     data.prepare()
     return data
 

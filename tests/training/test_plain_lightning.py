@@ -81,12 +81,11 @@ def trainer(**options: Any) -> pl.Trainer:
 
 
 def network(kind: str) -> Any:
-    make, model, options, *_ = KINDS[kind]
+    make, model, options, task, *_ = KINDS[kind]
     prepared = make()
-    names = {"texts": "classification", "videos": "sequence_labeling"}
-    prepared.task = names.get(kind, kind)
+    prepared.learns = task.target
     prepared.prepare()
-    return model.for_data(*prepared.specs(prepared.task), **options)
+    return model.for_data(*prepared.specs(prepared.learns), **options)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -124,7 +123,7 @@ def test_predictions_come_in_the_order_of_the_rows(home):
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_of_a_run_is_loaded_and_trained_further(home):
     job = train("model=mlp", "model.hidden=[8]", "dataset=digits", "duration=3steps", "logger=none")
-    model = models.MLP.for_data(*job.data.specs("classification"), hidden=[8])
+    model = models.MLP.for_data(*job.data.specs("classes"), hidden=[8])
     loaded = tasks.Classification.load_from_checkpoint(job.run.best, model=model, **OPTIONS)
     saved = torch.load(job.run.best, weights_only=True)["state_dict"]
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in saved.items())
@@ -142,13 +141,16 @@ def test_the_training_ends_where_the_schedule_ends(home):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda task: trainer().fit(task, data.Adding(name="a", length=4, **SYNTHETIC)), "cannot learn from Adding"),
+        (
+            lambda task: trainer().fit(task, data.Adding(name="a", length=4, **SYNTHETIC)),
+            "Classification learns classes, and Adding has numbers",
+        ),
         (lambda task: trainer().validate(task, sentences()), "MLP reads images, but SentenceData yields tokens"),
         (lambda task: trainer(max_epochs=-1).fit(task, digits()), "give pl.Trainer max_epochs or max_steps"),
         (lambda task: trainer(overfit_batches=1).fit(task, digits()), "orders its batches itself"),
         (lambda task: trainer().validate(task, torch.utils.data.DataLoader([1])), "to the trainer as a data module"),
         (lambda task: task.data, "has no data yet"),
-        (lambda task: digits().specs("classification"), "ImageData has read nothing yet; call prepare"),
+        (lambda task: digits().specs("classes"), "ImageData has read nothing yet; call prepare"),
         (lambda task: sentences().rows("test"), "SentenceData has read nothing yet; call prepare"),
         (lambda task: digits().state(), "call prepare"),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from epochal.config.finalize import finalize
 from epochal.config.instantiate import make_model, target_class
+from epochal.config.objectives import common_tasks
 from epochal.config.validate import validate
 from epochal.core.specs import PAD
 from epochal.data import Batch
@@ -71,7 +72,7 @@ def pairs() -> list[tuple[str, str, str]]:
         network = target_class(composed(f"model={model}").model._target_)
         for dataset in DATA:
             kind = target_class(composed(f"dataset={dataset}").dataset._target_)
-            both = [task for task in TASKS if task in kind.tasks and task in network.tasks]
+            both = [task for task in TASKS if task in common_tasks(kind, network)]
             found += [(model, dataset, task) for task in both if kind.yields in network.reads]
     return found
 
@@ -85,7 +86,7 @@ def made(model: str, dataset: str, task: str, folder: Path) -> tuple[Task, Batch
     config = finalize(config)
     validate(config)
     data = make_data(config)
-    objective = make_task(config, make_model(config, *data.specs(task)), total_steps=10)
+    objective = make_task(config, make_model(config, *data.specs(data.learns)), total_steps=10)
     objective.trainer = type("Trainer", (), {"testing": False, "datamodule": data, "global_step": 0})()  # type: ignore[assignment]
     batch = data.rows("train")[0][BatchIndices(torch.arange(8), 0)]  # of unlike lengths
     batch = data.on_after_batch_transfer(batch, 0)
@@ -99,11 +100,11 @@ def answer(model: torch.nn.Module, batch: Batch, task: str) -> Tensor:
 
 
 def test_the_networks_for_sequences_are_all_here() -> None:
-    sequences = {"sequence_labeling", "regression", "translation", "captioning", "language_modeling"}
+    sequences = {"step_classes", "numbers", "target_text", "next_token", "masked_token"}
     names = {
         file.stem
         for file in (CONF / "model").glob("*.yaml")
-        if sequences & set(target_class(composed(f"model={file.stem}").model._target_).tasks)
+        if sequences & set(target_class(composed(f"model={file.stem}").model._target_).heads)
     }
     assert names - {"char_rnn", "seq2seq_attention"} == set(SMALL)  # settings of others
 

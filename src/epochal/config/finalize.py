@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from epochal.config.compose import choices, load_option
 from epochal.config.instantiate import parameters, target_class
+from epochal.config.objectives import common_tasks
 from epochal.config.schema import NOT_ARGUMENTS, is_mixed
 from epochal.core.files import absolute_if_there, expanded
 
@@ -59,7 +60,7 @@ def task_config(config: DictConfig) -> DictConfig:
     if config.task.name != "auto":
         return config.task
     model, data = target_class(config.model._target_), target_class(config.dataset._target_)
-    chosen = next(task for task in data.tasks if task in model.tasks)
+    chosen = common_tasks(data, model)[0]
     options = {key: value for key, value in config.task.items() if key != "name"}
     merged = OmegaConf.merge(load_option("task", chosen), options)
     assert isinstance(merged, DictConfig)

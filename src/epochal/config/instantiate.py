@@ -80,15 +80,23 @@ def instantiate(node: Any, /, **context: Any) -> Any:
         raise ConfigError(f"{node['_target_']} cannot be made: {' '.join(str(cause).split())}") from error
 
 
-def make_model(config: DictConfig, inputs: Any, outputs: Any) -> Any:
+def make_model(config: DictConfig, inputs: Any, outputs: Any, head: str | None = None) -> Any:
     """The network, sized by the data.
+
+    Args:
+        config: Of the run.
+        inputs, outputs: Specs of the data.
+        head: What it must return, for a model that offers several; None: what the config's task needs.
 
     Raises:
         ConfigError: If an argument is wrong, or does not fit the data.
     """
     arguments: Any = OmegaConf.to_container(config.model, resolve=True)
     arguments = {k: v for k, v in arguments.items() if k not in ("name", "_target_", "pretrained")}  # loaded by build
+    make = resolve(config.model._target_)
+    if "head" in inspect.signature(make).parameters:
+        arguments["head"] = head or target_class(config.task._target_).head
     try:
-        return resolve(config.model._target_)(inputs, outputs, **arguments)
+        return make(inputs, outputs, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model={config.model.name}: {error}") from error

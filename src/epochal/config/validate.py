@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from epochal.config.compose import choices, option_file, plain
+from epochal.config.compose import choices, plain
 from epochal.config.duration import parse_duration, parse_unit
 from epochal.config.finalize import task_config
 from epochal.config.instantiate import make_model, resolve, target_class
+from epochal.config.objectives import common_tasks, target_of, tasks_of_data, tasks_of_model
 from epochal.config.schema import HALF, missing_values, unknown_arguments, unknown_children, wrong_numbers
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
@@ -46,7 +45,7 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
     if wrong := list(wrong_roles(config)):
         yield from wrong
         return
-    fits = data.yields in model.reads and set(data.tasks) & set(model.tasks)
+    fits = data.yields in model.reads and common_tasks(data, model)
     if fits:  # else the model's own options of the data are among the keys
         yield from unknown_arguments(config, "dataset")
     yield from _pair(config, model, data)
@@ -99,19 +98,19 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
             f"Models that read {gives}: {', '.join(_models_that(lambda m: data.yields in m.reads))}."
         )
         return
-    common = [task for task in data.tasks if task in model.tasks]
+    common = common_tasks(data, model)
     if not common:
         yield (
-            f"model={config.model.name} learns {', '.join(model.tasks)}, but dataset={config.dataset.name} teaches "
-            f"{', '.join(data.tasks)}. Models for it: "
-            f"{', '.join(_models_that(lambda m: data.yields in m.reads and bool(set(data.tasks) & set(m.tasks))))}."
+            f"model={config.model.name} learns {', '.join(tasks_of_model(model))}, but dataset={config.dataset.name} teaches "
+            f"{', '.join(tasks_of_data(data))}. Models for it: "
+            f"{', '.join(_models_that(lambda m: data.yields in m.reads and bool(common_tasks(data, m))))}."
         )
     elif config.task.name != "auto" and config.task.name not in common:
         yield (
             f"task={config.task.name} does not fit model={config.model.name} on dataset={config.dataset.name}; "
             f"what would: {', '.join(common)}, or auto."
         )
-    manual = bool(common) and target_class(_target_of("task", common[0])).manual_optimization
+    manual = bool(common) and target_class(target_of("task", common[0])).manual_optimization
     if manual and config.trainer.accumulate_grad_batches != 1:
         yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
     if manual and str(config.trainer.precision) in ("16", "16-mixed"):
@@ -122,12 +121,13 @@ def _model(config: DictConfig, reader: Any, data: Any) -> Iterator[str]:
     """Builds it without memory for likely data, so that wrong arguments are found before any download."""
     import torch
 
-    common = [task for task in data.tasks if task in reader.tasks]
+    common = common_tasks(data, reader)
     if data.yields not in reader.reads or not common:
         return
-    task = config.task.name if config.task.name in common else common[0]
+    name = config.task.name if config.task.name in common else common[0]
+    task = target_class(target_of("task", name))
     try:
-        examples = data.example_specs(config.dataset, task)
+        examples = data.example_specs(config.dataset, task.target)
     except ConfigError as error:
         yield str(error)
         return
@@ -135,7 +135,7 @@ def _model(config: DictConfig, reader: Any, data: Any) -> Iterator[str]:
     for inputs, outputs in examples:
         try:
             with torch.device("meta"):
-                model = make_model(config, inputs, outputs)
+                model = make_model(config, inputs, outputs, head=task.head)
             if too_large := _too_large(config.model.name, sum(p.numel() for p in model.parameters())):
                 yield too_large
             return
@@ -162,7 +162,7 @@ def _task(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
     """Makes the objective around a network of one weight, so that wrong options are found before any download."""
     import torch
 
-    if config.task.name not in ("auto", *(task for task in data.tasks if task in model.tasks)):
+    if config.task.name not in ("auto", *common_tasks(data, model)):
         return  # the pair says so
     task = task_config(config)
     if unknown := list(unknown_arguments(OmegaConf.create({"task": task}), "task")):
@@ -265,21 +265,12 @@ def _models_that(fit: Callable[[Any], bool]) -> list[str]:
     names = []
     for name in choices().get("model", []):
         try:
-            found = fit(target_class(_target_of("model", name)))
+            found = fit(target_class(target_of("model", name)))
         except (ConfigError, OSError):
             continue
         if found:
             names.append(name)
     return names
-
-
-def _target_of(group: str, option: str) -> str:
-    """The `_target_` in the YAML of a choice, or in the one that it is based on (plain on resnet)."""
-    text = (option_file(group, option) or Path()).read_text("utf-8")
-    if target := re.search(r"_target_: (\S+)", text):
-        return target[1]
-    base = re.search(r"^defaults:\s*\n\s*- (\w+)\s*$", text, re.MULTILINE)
-    return _target_of(group, base[1]) if base else ""
 
 
 def _word(kinds: tuple[type, ...]) -> str:

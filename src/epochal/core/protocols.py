@@ -17,11 +17,35 @@ if TYPE_CHECKING:
     from epochal.core.specs import Inputs, Outputs
 
 
+# What a model can return, by the name of its head; a task says which one it needs
+HEADS = {
+    "classes": "a class",
+    "step_classes": "a class for each step",
+    "numbers": "numbers",
+    "next_token": "the next token",
+    "masked_token": "masked tokens",
+    "target_text": "a text, token by token",
+    "scalar": "a score",
+    "patches": "pixels of patches",
+    "adversarial": "images, and whether one is real",
+}
+# What can be learned from data; a task says which one it needs
+TARGETS = {
+    "classes": "classes",
+    "step_classes": "a class for each step",
+    "numbers": "numbers",
+    "text": "the tokens of its texts",
+    "target_text": "target texts",
+    "captions": "captions",
+    "images": "the images themselves",
+}
+
+
 @runtime_checkable
 class Model(Protocol):
-    """Every model: a `torch.nn.Module` that says which tasks it learns and which kinds of inputs it reads."""
+    """Every model: a `torch.nn.Module` that says what it can return and which kinds of inputs it reads."""
 
-    tasks: ClassVar[tuple[str, ...]]  # names in conf/task
+    heads: ClassVar[tuple[str, ...]]  # of HEADS; `for_data` takes `head` where there are several
     reads: ClassVar[tuple[type, ...]]  # of the classes in core.specs.Inputs
 
     @classmethod

@@ -65,7 +65,7 @@ class CaptionData(StoredImages):
         ConfigError: If there is no such tokenizer, vocab_size or min_count is below 1, or max_length below 3.
     """
 
-    tasks: ClassVar = ("captioning",)
+    targets: ClassVar = ("captions",)
 
     def __init__(
         self,
@@ -87,22 +87,21 @@ class CaptionData(StoredImages):
         check_count("max_length", max_length, 3)
         self.caption_columns = None if caption_columns is None else list(caption_columns)
         self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length
-        self._loaded_vocabulary: str | None = None  # see `load_state`
+        self._loaded: dict[str, Any] | None = None  # the tokenizer of `load_state`
         self._note = ""
 
     def prepare(self) -> None:
         source = self.locate()
         key = source.fingerprint() | {"image": self.image_column, "captions": self.caption_columns}
-        key |= {"size": self.image_size, "tokenizer": self.kind, "vocab_size": self.vocab_size}
-        key |= {"min_count": self.min_count, "max_length": self.max_length, "vocabulary": self._loaded_vocabulary}
+        key |= {"size": self.image_size, "vocab_size": self.vocab_size}
+        key |= {"min_count": self.min_count, "max_length": self.max_length}
+        key |= tokenizers.cache_key(self.kind, self._loaded)
         key |= {"skip_broken": True} if self.skip_broken else {}
         key |= {"background": self.background} if self.background != pictures.WHITE else {}
         folder = cache.cached(self.name, key | self.split_key(), lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.target_tokenizer = tokenizers.restore(
-            meta.get("tokenizer", self.kind), meta["vocabulary"], tokenizers.RESERVED
-        )
+        self.target_tokenizer = tokenizers.from_state(meta["tokenizer"])
         self._rows, self._texts = {}, {}
         for split, role in meta["roles"].items():
             images, image = (cache.read_array(folder / f"{name}.npy") for name in (f"{role}_images", f"{split}_image"))
@@ -116,7 +115,7 @@ class CaptionData(StoredImages):
         self.check_batch_size(len(train.image))
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes the images of each role and the captions of each split; returns vocabulary and roles of the splits."""
+        """Writes the images of each role and the captions of each split; returns tokenizer and roles of the splits."""
         images, captions = self._read(source, building / "scratch")
         for role, rows in images.items() if self.skip_broken else ():
             kept = readable(source, role, rows, IMAGE)
@@ -133,7 +132,7 @@ class CaptionData(StoredImages):
         splits = self.split_rows(counts, order)
         texts = {s: [text for i in rows for text in captions[role][i]] for s, (role, rows) in splits.items()}
         tokenizer = tokenizers.learn_or_restore(
-            self.kind, self._loaded_vocabulary, texts["train"], vocab_size=self.vocab_size, min_count=self.min_count
+            self.kind, self._loaded, texts["train"], vocab_size=self.vocab_size, min_count=self.min_count
         )
         for split, (role, rows) in splits.items():
             image = np.repeat(rows, [len(captions[role][i]) for i in rows])
@@ -143,7 +142,7 @@ class CaptionData(StoredImages):
             ragged.write(building, f"{split}_captions", values, lengths, ragged.smallest(len(tokenizer)))
             ragged.write_texts(building, f"{split}_texts", [tokenizer.as_decoded(text) for text in texts[split]])
         roles = {split: role for split, (role, _) in splits.items()}
-        return {"vocabulary": tokenizer.vocabulary, "tokenizer": tokenizer.kind, "roles": roles}
+        return {"tokenizer": tokenizer.state(), "roles": roles}
 
     def _read(self, source: sources.Source, scratch: Path) -> tuple[dict[str, Any], dict[str, list[list[str]]]]:
         """By role (train, validation, test): rows with the encoded images as IMAGE, and the captions of each."""
@@ -191,16 +190,16 @@ class CaptionData(StoredImages):
         return captions
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         captions = Tokens(tokenizers.size_of(config, "vocab_size", 8_000), tokenizers.size_of(config, "max_length", 40))
         return [(images, captions) for images in cls.example_images(config)]
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         super().restore(inputs, outputs)
-        assert self._loaded_vocabulary is not None
-        self.target_tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary, tokenizers.RESERVED)
+        assert self._loaded is not None
+        self.target_tokenizer = tokenizers.from_state(self._loaded)
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
 
     def mean_lengths(self) -> tuple[None, float]:
@@ -211,16 +210,13 @@ class CaptionData(StoredImages):
         return self._note
 
     def state(self) -> dict[str, Any]:
-        return {
-            **super().state(),
-            "tokenizer": self.target_tokenizer.kind,
-            "vocabulary": self.target_tokenizer.vocabulary,
-        }
+        return {**super().state(), **self.target_tokenizer.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         if "vocabulary" in state:  # the state of `ImageData` has none
-            self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]
+            self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True)
+            self.kind = self._loaded["tokenizer"]
 
     def rows(self, split: str) -> tuple[CaptionRows, int]:
         rows = self._rows[split]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from epochal.core.errors import ConfigError
+from epochal.core.protocols import TARGETS
 from epochal.core.specs import ImageRange, Inputs, Outputs
 from epochal.data.batching import Batch, BatchOrder, Loader
 
@@ -51,12 +51,12 @@ class DataModule(pl.LightningDataModule):
         seed: The run's seed. It decides the order of training rows and their augmentation, not which rows are held out.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ()  # names in conf/task that it has targets for; the first is the default
+    targets: ClassVar[tuple[str, ...]] = ()  # what can be learned from it, see `core.protocols.TARGETS`; best first
     yields: ClassVar[type]  # the class of its input spec, one of core.specs.Inputs
     target_span: ClassVar[float] = 1.0  # width of the interval of its targets, if these are numbers
     unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
-    task: str = ""  # one of `tasks`, set before `prepare`
+    learns: str = ""  # one of `targets`, set before `prepare`
 
     __signature__: ClassVar[inspect.Signature]
 
@@ -94,7 +94,7 @@ class DataModule(pl.LightningDataModule):
         """Lightning's hook before a training, validation, test or prediction: prepares the data where nobody has.
 
         Raises:
-            ConfigError: If it does not go with the trainer, or has no targets for its task.
+            ConfigError: If it does not go with the trainer, or has not what its task learns.
         """
         assert self.trainer is not None
         connector = self.trainer._accelerator_connector
@@ -105,30 +105,29 @@ class DataModule(pl.LightningDataModule):
                 "overfit_batches: a train_size of one batch does that."
             )
         task: Any = self.trainer.lightning_module
-        if not self.task and hasattr(task, "image_range"):  # a task of ours that no config chose
-            names = [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in type(task).__mro__]
-            if not (fitting := [name for name in names if name in self.tasks]):
+        if not self.learns and hasattr(task, "target"):  # a task of ours that no config chose
+            if task.target not in self.targets:
                 raise ConfigError(
-                    f"{type(task).__name__} cannot learn from {type(self).__name__}, which has targets for: "
-                    f"{', '.join(self.tasks)}."
+                    f"{type(task).__name__} learns {TARGETS[task.target]}, and {type(self).__name__} has "
+                    f"{' and '.join(TARGETS[target] for target in self.targets)}."
                 )
-            self.task = fitting[0]
+            self.learns = task.target
             self.use_image_range(task.image_range)
         if not self.fingerprint:
             self.prepare()
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         """Plausible specs, known before anything is read: a model that fits none of them is refused at once.
 
         Args:
             config: The group `dataset` of a config.
-            task: One of `tasks`.
+            target: One of `targets`.
         """
         raise NotImplementedError
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
-        """What a model for this task reads, and what it must return."""
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
+        """What a model reads, and what it must return to learn this target."""
         raise NotImplementedError
 
     def use_image_range(self, image_range: ImageRange) -> None:

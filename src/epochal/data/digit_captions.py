@@ -48,7 +48,7 @@ class DigitCaptions(ComposedDigits):
         **options: See `ComposedDigits`; rows are strips. With source="mnist" they are 28 pixels high, with "digits" 8.
     """
 
-    tasks: ClassVar = ("captioning",)
+    targets: ClassVar = ("captions",)
     yields: ClassVar = Images
     unit: ClassVar = "images"
 
@@ -56,7 +56,7 @@ class DigitCaptions(ComposedDigits):
         super().__init__(length=length, test=test, **options)
         self.target_tokenizer = DigitWords()
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return Images(1, self.side, self.side * self.length), Tokens(len(self.target_tokenizer), self.length + 2)
 
     def make(self, split: str, batch: BatchIndices) -> Batch:

@@ -160,7 +160,7 @@ class ImageData(StoredImages):
         **options: See `StoredImages`.
     """
 
-    tasks: ClassVar = ("classification", "adversarial", "next_patch", "masked_patch")
+    targets: ClassVar = ("classes", "images")
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class ImageData(StoredImages):
         self.inputs = Images(*meta["shape"])
         self.span = tuple(meta["span"]) if "span" in meta else None
         self.classes = Classes(tuple(meta["classes"]))
-        if self.task == "classification" and self.classes.count < 2:
+        if self.learns == "classes" and self.classes.count < 2:
             raise ConfigError(f"All images of {self.path} have the same label: there is nothing to tell apart.")
         arrays = {
             role: (cache.read_array(folder / f"{role}_images.npy"), cache.read_array(folder / f"{role}_labels.npy"))
@@ -232,12 +232,12 @@ class ImageData(StoredImages):
         )
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         classes = Classes(tuple(map(str, range(10))))
-        return [(images, classes if task == "classification" else images) for images in cls.example_images(config)]
+        return [(images, classes if target == "classes" else images) for images in cls.example_images(config)]
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
-        return self.inputs, self.classes if task == "classification" else self.inputs
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
+        return self.inputs, self.classes if target == "classes" else self.inputs
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), **({"span": self.span} if self.span else {})}

@@ -38,7 +38,7 @@ class MovingDigits(ComposedDigits):
         ConfigError: If the digit cannot move in a frame of this size, or a probability is not in [0, 1).
     """
 
-    tasks: ClassVar = ("sequence_labeling",)
+    targets: ClassVar = ("step_classes",)
     yields: ClassVar = Frames
     unit: ClassVar = "videos"
 
@@ -76,7 +76,7 @@ class MovingDigits(ComposedDigits):
         quarters = [images[:, row::2, column::2].to(torch.int16) for row in (0, 1) for column in (0, 1)]
         return (sum(quarters[1:], quarters[0]) // 4).to(torch.uint8), labels  # means of 2x2 pixels
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return Frames(self.length, 1, self.size, self.size), StepLabels(self.names)
 
     def make(self, split: str, batch: BatchIndices) -> Batch:

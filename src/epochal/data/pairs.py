@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError, did_you_mean
-from epochal.core.specs import BEGIN, END, Inputs, Outputs, Tokens
+from epochal.core.specs import BEGIN, END, RESERVED, Inputs, Outputs, Tokens
 from epochal.data import cache, ragged, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
@@ -59,7 +59,7 @@ class PairData(StoredExamples):
         ConfigError: If there is no such tokenizer, or source and target are the same.
     """
 
-    tasks: ClassVar = ("translation",)
+    targets: ClassVar = ("target_text",)
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
 
@@ -84,17 +84,17 @@ class PairData(StoredExamples):
             raise ConfigError(f"dataset.source and dataset.target are both {source}; give two languages.")
         self.source, self.target = source, target
         self.kind, self.vocab_size, self.joint, self.max_length = tokenizer, vocab_size, joint, max_length
-        self._loaded_vocabularies: list[str] | None = None  # see `load_state`
+        self._loaded: list[dict[str, Any]] | None = None  # the tokenizers of `load_state`: one, or one for each side
 
     def prepare(self) -> None:
         source = self.locate()
-        key = source.fingerprint() | {"source": self.source, "target": self.target, "tokenizer": self.kind}
-        key |= {"vocab_size": self.vocab_size, "joint": self.joint, "vocabularies": self._loaded_vocabularies}
-        key |= {"max_length": self.max_length} | self.split_key()
+        key = source.fingerprint() | {"source": self.source, "target": self.target, "joint": self.joint}
+        key |= {"vocab_size": self.vocab_size, "max_length": self.max_length, "reserved": RESERVED}
+        key |= {"tokenizer": self.kind, "vocabularies": self._loaded} | self.split_key()
         folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint, self.left_out = meta["fingerprint"], meta["left_out"]
-        self._set_tokenizers(meta["vocabularies"])
+        self._set_tokenizers(meta["tokenizers"])
         self._rows, self._texts = {}, {}
         for split in SPLITS:
             self._rows[split] = PairRows(*(Ragged.read(folder, f"{split}_{side}") for side in ("source", "target")))
@@ -102,30 +102,34 @@ class PairData(StoredExamples):
         self.check_batch_size(len(self._rows["train"].source))
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
-        assert self._loaded_vocabularies is not None
-        self._set_tokenizers(self._loaded_vocabularies)
+        assert self._loaded is not None
+        self._set_tokenizers(self._loaded)
 
-    def _set_tokenizers(self, vocabularies: list[str]) -> None:
-        """Restores the tokenizers of source and target; a single vocabulary serves both."""
-        made = [tokenizers.restore(self.kind, v, tokenizers.RESERVED) for v in vocabularies]
+    def _set_tokenizers(self, states: list[dict[str, Any]]) -> None:
+        """Makes the tokenizers of source and target; a single one serves both."""
+        made = [tokenizers.from_state(state) for state in states]
         self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes tokens and texts of each split; returns the vocabularies and how many pairs are left out of train."""
+        """Writes tokens and texts of each split; returns the tokenizers and how many pairs are left out of train."""
         found = read(source, building / "scratch", self.source, self.target)
         order = np.random.default_rng(self.split_seed).permutation(len(found["train"][0]))
         splits = self.split_rows({role: len(texts[0]) for role, texts in found.items()}, order)
         pairs = {split: _select(found[role], rows) for split, (role, rows) in splits.items()}
-        if self._loaded_vocabularies is None:
+        if self._loaded is None:
             sides = pairs["train"]
             learned = [[*sides[0], *sides[1]]] if self.joint else list(sides)
             made = [tokenizers.learn(self.kind, texts, vocab_size=self.vocab_size) for texts in learned]
-            self._set_tokenizers([tokenizer.vocabulary for tokenizer in made])
+            self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
         else:
-            self._set_tokenizers(self._loaded_vocabularies)
+            self._set_tokenizers(self._loaded)
         left_out = {split: self._write(building, split, pairs[split]) for split in SPLITS}
-        vocabularies = [self.source_tokenizer.vocabulary, self.target_tokenizer.vocabulary]
-        return {"left_out": left_out["train"], "vocabularies": vocabularies[:1] if self.joint else vocabularies}
+        return {"left_out": left_out["train"], "tokenizers": self._states()}
+
+    def _states(self) -> list[dict[str, Any]]:
+        """Of the tokenizer of both sides, or of each of them."""
+        made = (self.source_tokenizer,) if self.joint else (self.source_tokenizer, self.target_tokenizer)
+        return [tokenizer.state() for tokenizer in made]
 
     def _write(self, building: Path, split: str, pairs: Pairs) -> int:
         """Writes tokens and texts of a split; returns how many pairs are left out because they are too long."""
@@ -150,12 +154,12 @@ class PairData(StoredExamples):
         return left_out
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         vocab_size, length = size_of(config, "vocab_size", 8000), size_of(config, "max_length", 128)
         # two vocabularies rarely have the same size, so a model that needs one for both must be refused
         return [(Tokens(vocab_size, length), Tokens(vocab_size + (not config.get("joint", True)), length))]
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         sizes = len(self.source_tokenizer), len(self.target_tokenizer)
         return Tokens(sizes[0], self.max_length), Tokens(sizes[1], self.max_length)
 
@@ -173,12 +177,14 @@ class PairData(StoredExamples):
         return self.padded_mean(rows.source.lengths), self.padded_mean(rows.target.lengths)
 
     def state(self) -> dict[str, Any]:
-        made = (self.source_tokenizer,) if self.joint else (self.source_tokenizer, self.target_tokenizer)
-        return {"tokenizer": self.kind, "vocabularies": [tokenizer.vocabulary for tokenizer in made]}
+        source, *target = self._states()
+        return {**source, **({"target_vocabulary": target[0]["vocabulary"]} if target else {})}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.kind, self._loaded_vocabularies = state["tokenizer"], list(state["vocabularies"])
-        self.joint = len(self._loaded_vocabularies) == 1
+        vocabularies = tokenizers.vocabularies_of(state)
+        first = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True)
+        self._loaded = [{**first, "vocabulary": vocabulary} for vocabulary in vocabularies]
+        self.kind, self.joint = first["tokenizer"], len(vocabularies) == 1
 
     def rows(self, split: str) -> tuple[PairRows, int]:
         rows = self._rows[split]

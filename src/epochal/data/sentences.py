@@ -57,7 +57,7 @@ class SentenceData(StoredExamples):
         ConfigError: If there is no such tokenizer.
     """
 
-    tasks: ClassVar = ("classification",)
+    targets: ClassVar = ("classes",)
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
 
@@ -117,11 +117,11 @@ class SentenceData(StoredExamples):
         return {"classes": classes, "vocabulary": tokenizer.vocabulary, "tokenizer": tokenizer.kind}
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         sizes = tokenizers.size_of(config, "vocab_size", 20_000), tokenizers.size_of(config, "max_length", 256)
         return [(Tokens(*sizes), Classes(("negative", "positive")))]
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return Tokens(len(self.tokenizer), self.max_length), self.classes
 
     def lengths(self, split: str) -> Tensor:

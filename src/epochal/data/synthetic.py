@@ -26,6 +26,14 @@ from epochal.data.datamodule import SPLITS, DataModule, check_count
 
 FIRST = END + 1  # id of the first symbol
 
+# The tasks after which targets were called in version 0.1, which are in the fingerprints of its runs
+TASKS = {
+    "step_classes": "sequence_labeling",
+    "target_text": "translation",
+    "numbers": "regression",
+    "captions": "captioning",
+}
+
 
 class SyntheticRows(Dataset[Batch]):
     """The rows of a split, made when a batch asks for them."""
@@ -78,7 +86,7 @@ class Synthetic(DataModule):
 
     def prepare(self) -> None:
         options = {k: v for k, v in vars(self).items() if k in self._row_options()}
-        text = repr((type(self).__name__, self.task, sorted(options.items()), self._counts))
+        text = repr((type(self).__name__, TASKS.get(self.learns, self.learns), sorted(options.items()), self._counts))
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.check_batch_size(self._counts["train"])
 
@@ -88,9 +96,9 @@ class Synthetic(DataModule):
         return {*inspect.signature(cls).parameters} - {*inspect.signature(DataModule).parameters}
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         options = {str(key): value for key, value in config.items() if str(key) in cls._row_options()}
-        return [cls(name=str(config["name"]), **options).specs(task)]
+        return [cls(name=str(config["name"]), **options).specs(target)]
 
     def make(self, split: str, batch: BatchIndices) -> Batch:
         """The rows of a batch."""
@@ -170,22 +178,22 @@ class Recall(Synthetic):
         """(B,) number of symbols in each of the rows (B,)."""
         return torch.full_like(rows, self.longest)
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         size = len(self.source_tokenizer)
-        if task == "translation":
+        if target == "target_text":
             return Tokens(size, self.longest + self.blanks + 1), Tokens(size, self.longest + 2)
         return Tokens(size, 2 * self.longest + self.blanks), StepLabels(self.source_tokenizer.names)
 
     def make(self, split: str, batch: BatchIndices) -> Batch:
         symbols, counts = self._draw(split, batch)
-        arrange = self._translation if self.task == "translation" else self._labeling
+        arrange = self._translation if self.learns == "target_text" else self._labeling
         inputs, targets = arrange(symbols, counts)
         lengths = None if self.lengths(split) is None else self._lengths(counts)
         return Batch(inputs, targets, batch.seed, lengths)
 
     def _lengths(self, counts: Tensor) -> Tensor:
         """Length of the input for each number of symbols, same shape."""
-        return self.blanks + (counts + 1 if self.task == "translation" else 2 * counts)
+        return self.blanks + (counts + 1 if self.learns == "target_text" else 2 * counts)
 
     def _draw(self, split: str, batch: BatchIndices) -> tuple[Tensor, Tensor]:
         """Symbols (B, N), and how many of each row count (B,); N is the largest of these."""
@@ -243,7 +251,7 @@ class Copy(Recall):
         ConfigError: If symbols is not positive.
     """
 
-    tasks: ClassVar = ("sequence_labeling", "translation")
+    targets: ClassVar = ("step_classes", "target_text")
 
     def __init__(self, *, length: int = 30, symbols: int = 10, **options: Any) -> None:
         super().__init__(length=length, **options)
@@ -261,7 +269,7 @@ class Reverse(Recall):
         **options: See `Recall`.
     """
 
-    tasks: ClassVar = ("translation", "sequence_labeling")
+    targets: ClassVar = ("target_text", "step_classes")
     reverse: ClassVar = True
 
     def __init__(self, *, length: int = 10, fixed: bool = False, **options: Any) -> None:
@@ -288,13 +296,13 @@ class Adding(Synthetic):
         **options: See `Synthetic`.
     """
 
-    tasks: ClassVar = ("regression",)
+    targets: ClassVar = ("numbers",)
     target_span: ClassVar = 2.0
     yields: ClassVar = Series
     unit: ClassVar = "series"
     shortest: ClassVar = 2
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return Series(self.length, 2), Numbers(1)
 
     def make(self, split: str, batch: BatchIndices) -> Batch:

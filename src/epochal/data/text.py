@@ -70,7 +70,7 @@ class TextData(StoredData):
         ConfigError: If there is no such tokenizer.
     """
 
-    tasks: ClassVar = ("language_modeling",)
+    targets: ClassVar = ("text",)
     yields: ClassVar = Tokens
     unit: ClassVar = "windows"
 
@@ -188,12 +188,12 @@ class TextData(StoredData):
         return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
 
     @classmethod
-    def example_specs(cls, config: Mapping[str, Any], task: str) -> list[tuple[Inputs, Outputs]]:
+    def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         vocab_size = size_of(config, "vocab_size", 8000) if config.get("tokenizer") == "bpe" else 256
         tokens = Tokens(vocab_size, size_of(config, "context_length", 64))
         return [(tokens, tokens)]
 
-    def specs(self, task: str) -> tuple[Inputs, Outputs]:
+    def specs(self, target: str) -> tuple[Inputs, Outputs]:
         tokens = Tokens(vocab_size=len(self.tokenizer), length=self.context_length)
         return tokens, tokens
 

@@ -152,7 +152,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     if other:
         choose_data(saved, config)
     data = make_data(saved.config, saved.data)  # pixels are normalised and text is tokenized as in training
-    inputs, outputs = data.specs(saved.config.task.name)
+    inputs, outputs = data.specs(data.learns)
     notes = [] if other or config.prompt is not None else check_unchanged(saved, data, outputs)
     check_specs(saved, inputs, outputs)
     check_limits(config, data, ("test",))

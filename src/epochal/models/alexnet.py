@@ -55,7 +55,7 @@ class AlexNet(nn.Module):
             choices; from for_data, if stride and pooling leave nothing of the images.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = ((r"^classifier\.", "head."),)
 

@@ -140,7 +140,7 @@ class Captioner(EncoderDecoder):
             none of its choices, or pooling leaves nothing of the image.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("captioning",)
+    heads: ClassVar[tuple[str, ...]] = ("target_text",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
         *TRANSFORMER_LAYERS,

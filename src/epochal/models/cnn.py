@@ -44,7 +44,7 @@ class CNN(nn.Module):
             negative, dropout not in [0, 1), or pool none of its choices.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(

@@ -206,7 +206,7 @@ class EfficientNet(nn.Module):
             [0, 1), one dimension is to be scaled but there is no resolution, or the images are too small.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"\.block\.", ".layers."),  # features.2.0.block.1.0.weight: stage 2, block 0, its layer 1, the convolution

@@ -91,7 +91,7 @@ class GAN(nn.Module):
         ValueError: If a side of the image is below 8 pixels or a size below 1.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("adversarial",)
+    heads: ClassVar[tuple[str, ...]] = ("adversarial",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(self, *, image_shape: tuple[int, int, int], noise_dim: int = 64, width: int = 32) -> None:

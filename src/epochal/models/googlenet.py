@@ -129,7 +129,7 @@ class GoogLeNet(nn.Module):
             not in [0, 1); from for_data, if pooling leaves nothing of the images.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
     auxiliary_weight: ClassVar[float] = 0.3
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = (

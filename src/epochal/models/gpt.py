@@ -67,7 +67,7 @@ class GPT(AutoregressiveModel):
         ValueError: If a size is below 1, num_heads does not divide embed_dim or dropout is not in [0, 1).
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("language_modeling",)
+    heads: ClassVar[tuple[str, ...]] = ("next_token",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = BLOCKS
 

@@ -45,7 +45,7 @@ class LeNet(nn.Module):
         ValueError: If a size is below 1, or activation or pool none of its choices.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(self, *, in_channels: int, num_classes: int, activation: str = "relu", pool: str = "max") -> None:

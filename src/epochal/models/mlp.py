@@ -29,7 +29,7 @@ class MLP(nn.Module):
         ValueError: If a size is below 1 or dropout is not in [0, 1).
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(
@@ -45,7 +45,7 @@ class MLP(nn.Module):
             if dropout:
                 layers.append(nn.Dropout(dropout))
             in_features = width
-        self.heads = (
+        self.head_parameters = (
             f"layers.{len(layers)}.",
         )  # prefix of the output layer's parameters, for transfer to other classes
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_classes))

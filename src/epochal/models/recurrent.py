@@ -134,7 +134,7 @@ class RNN(AutoregressiveModel):
             or to read anything but text.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression", "language_modeling")
+    heads: ClassVar[tuple[str, ...]] = ("classes", "step_classes", "numbers", "next_token")
     reads: ClassVar[tuple[type, ...]] = (Images, Tokens, Series, Frames)
     context_length: ClassVar[None] = None  # a language model reads any number of tokens
 

@@ -113,7 +113,7 @@ class ResNet(nn.Module):
             smaller than 4 pixels (cifar), 8 (small) or 32 (imagenet).
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(

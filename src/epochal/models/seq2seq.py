@@ -52,7 +52,7 @@ class Seq2Seq(EncoderDecoder):
             odd with bidirectional.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("translation",)
+    heads: ClassVar[tuple[str, ...]] = ("target_text",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = ATTENTION
     scheduled_sampling: ClassVar[bool] = True  # forward takes teacher_forcing

@@ -35,7 +35,7 @@ class Timm(nn.Module):
             images of this shape.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, network: str) -> None:

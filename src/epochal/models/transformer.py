@@ -57,7 +57,7 @@ class Transformer(EncoderDecoder):
             without is none of its choices, or vocabularies of different sizes are to be tied.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("translation",)
+    heads: ClassVar[tuple[str, ...]] = ("target_text",)
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = TRANSFORMER_LAYERS
 

@@ -56,7 +56,7 @@ class TransformerEncoder(nn.Module):
             none of its choices, or not exactly one of in_features, vocab_size and frame_shape is given.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "sequence_labeling", "regression")
+    heads: ClassVar[tuple[str, ...]] = ("classes", "step_classes", "numbers")
     reads: ClassVar[tuple[type, ...]] = (Tokens, Series, Frames, Images)
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = TRANSFORMER_LAYERS
 

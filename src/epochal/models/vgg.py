@@ -67,7 +67,7 @@ class VGG(nn.Module):
             if pooling leaves nothing of the images.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = ((r"^classifier\.", "head."),)
 

@@ -75,7 +75,7 @@ class ViT(nn.Module):
 
     With num_classes it classifies. Without, it predicts the pixels of each patch, for pretraining: of masked patches
     (Xie et al. 2021, SimMIM, arXiv 2111.09886) or of the next patch (Chen et al. 2020, iGPT; El-Nouby et al. 2024, AIM,
-    arXiv 2401.08541). The parameters that both have in common have the same names; `heads` are the prefixes of the
+    arXiv 2401.08541). The parameters that both have in common have the same names; `head_parameters` are the prefixes of the
     others. The class token is for classification only: pretraining has none.
 
     The small form differs from the published one only in its patches: 4x4 pixels where no patch_size is given.
@@ -106,9 +106,9 @@ class ViT(nn.Module):
             stochastic_depth is not in [0, 1), or pretraining would have one patch only.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "next_patch", "masked_patch")
+    heads: ClassVar[tuple[str, ...]] = ("classes", "patches")
     reads: ClassVar[tuple[type, ...]] = (Images,)
-    heads: ClassVar[tuple[str, ...]] = ("head.", "class_token", "class_position", "pixels.", "mask_token")
+    head_parameters: ClassVar[tuple[str, ...]] = ("head.", "class_token", "class_position", "pixels.", "mask_token")
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = BLOCKS
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"^conv_proj\.", "embed."),

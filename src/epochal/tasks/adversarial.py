@@ -41,6 +41,8 @@ class Adversarial(Task):
         ValueError: If label_smoothing is not in [0, 0.5].
     """
 
+    head: ClassVar = "adversarial"
+    target: ClassVar = "images"
     progress_metric: ClassVar = "generator_loss"
     manual_optimization: ClassVar = True
     image_range: ClassVar = "symmetric"  # the generator's last layer is a tanh

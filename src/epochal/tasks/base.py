@@ -90,6 +90,8 @@ class Task(pl.LightningModule):
         ValueError: If the task cannot compute further metrics, or one is no torchmetrics.Metric or has a bad name.
     """
 
+    head: ClassVar[str]  # what the model must offer, see `core.protocols.HEADS`
+    target: ClassVar[str]  # what the data must have, see `core.protocols.TARGETS`
     reports: ClassVar[tuple[str, str] | None] = None  # the metric that chooses the best checkpoint, "max" or "min"
     progress_metric: ClassVar[str] = "loss"  # validation metric in the progress bar
     manual_optimization: ClassVar[bool] = False  # steps its own optimizers, several in a batch

@@ -22,6 +22,8 @@ class Captioning(Seq2SeqTask):
     Where an image has several captions, each of them is a reference.
     """
 
+    head: ClassVar = "target_text"
+    target: ClassVar = "captions"
     output_name: ClassVar = "caption"
 
     def rows_to_generate(self, split: str) -> Tensor:

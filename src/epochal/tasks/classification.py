@@ -47,6 +47,8 @@ class Classification(Task):
         ValueError: If label_smoothing is not in [0, 1), or shifts or noises is not a list of positive numbers.
     """
 
+    head: ClassVar = "classes"
+    target: ClassVar = "classes"
     reports: ClassVar = ("val/accuracy", "max")
     progress_metric: ClassVar = "accuracy"
     explainable: ClassVar = True

@@ -38,6 +38,8 @@ class LanguageModeling(Task):
         ValueError: If one of these is out of range.
     """
 
+    head: ClassVar = "next_token"
+    target: ClassVar = "text"
     reports: ClassVar = ("val/loss", "min")
     response_name: ClassVar = "sample"
 

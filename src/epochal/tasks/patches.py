@@ -25,6 +25,8 @@ class PatchPrediction(Task):
     a blank prediction.
     """
 
+    head: ClassVar = "patches"
+    target: ClassVar = "images"
     reports: ClassVar = ("val/loss", "min")
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:

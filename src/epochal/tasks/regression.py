@@ -32,6 +32,8 @@ class Regression(Task):
     `DataModule.target_span` how wide its targets' interval is.
     """
 
+    head: ClassVar = "numbers"
+    target: ClassVar = "numbers"
     reports: ClassVar = ("val/loss", "min")
     progress_metric: ClassVar = "mae"
     accepts_metrics: ClassVar = True

@@ -172,7 +172,7 @@ class Seq2SeqTask(Task):
     @property
     def max_target_length(self) -> int:
         """The most tokens that are generated."""
-        return self.max_length or self.data.specs(self.data.task)[1].length
+        return self.max_length or self.data.specs(self.target)[1].length
 
     def validation_artifacts(self) -> Artifacts:
         numbers = self.rows_to_generate("val")[: self.generated]

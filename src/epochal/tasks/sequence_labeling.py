@@ -28,6 +28,8 @@ class SequenceLabeling(Task):
     to the first.
     """
 
+    head: ClassVar = "step_classes"
+    target: ClassVar = "step_classes"
     reports: ClassVar = ("val/accuracy", "max")
     progress_metric: ClassVar = "accuracy"
     accepts_metrics: ClassVar = True
@@ -67,7 +69,7 @@ class SequenceLabeling(Task):
         numbers = torch.arange(min(VIDEOS if videos else TEXTS, self.data.rows(split)[1]))
         batch = gather(self, split, numbers)
         prediction, targets = self.model(*model_inputs(batch)).argmax(2).cpu(), batch.targets.cpu()  # (N, T)
-        names = self.data.specs(self.data.task)[1].names
+        names = self.data.specs(self.target)[1].names
         if videos:
             frames = self.data.frames(split, numbers)  # uint8 (N, T, C, H, W)
             picture = video_strips(

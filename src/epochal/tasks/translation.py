@@ -25,6 +25,8 @@ class Translation(Seq2SeqTask):
     (arXiv 1409.0473).
     """
 
+    head: ClassVar = "target_text"
+    target: ClassVar = "target_text"
     output_name: ClassVar = "translation"
     response_name: ClassVar = "translation"
 
@@ -69,7 +71,7 @@ class Translation(Seq2SeqTask):
         Raises:
             ValueError: If it is empty, longer than the texts of the data, or has characters that the vocabulary lacks.
         """
-        ids = prompt_ids(self.data.source_tokenizer, prompt, longest=self.data.specs(self.data.task)[0].length - 1)
+        ids = prompt_ids(self.data.source_tokenizer, prompt, longest=self.data.specs(self.target)[0].length - 1)
         tokens = torch.tensor([[*ids, END]], device=self.device)
         found = self.model.generate(
             tokens, max_length=self.max_target_length, beam_size=self.beam_size, length_penalty=self.length_penalty

@@ -71,10 +71,10 @@ def build(
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
-    flops = flops_of(model, data.specs(config.task.name), data.mean_lengths())
+    flops = flops_of(model, data.specs(data.learns), data.mean_lengths())
     set_threads(config, model, flops["flops"])
     length = length_of(config, data, model, console)
-    task = make_task(config, model, length.steps, classes=class_count(data.specs(config.task.name)[1]))
+    task = make_task(config, model, length.steps, classes=class_count(data.specs(data.learns)[1]))
     if config.compile:
         compile_networks(model)
     check_lengths(config, data)
@@ -113,10 +113,10 @@ def make_network(
     Args:
         fresh: Whether no checkpoint of this run follows, whose weights would replace them.
     """
-    model = make_model(config, *data.specs(config.task.name))
+    model = make_model(config, *data.specs(data.learns))
     if parent is not None:
         console.print(
-            verbatim(load_matching_weights(model, parent, config, data.specs(config.task.name)[1])), soft_wrap=True
+            verbatim(load_matching_weights(model, parent, config, data.specs(data.learns)[1])), soft_wrap=True
         )
     if config.model.get("pretrained"):
         data.load_state(normalisation(model))
@@ -172,7 +172,7 @@ def make_record(
             "config": plain(config),
             "data": data.state(),
             "data_fingerprint": data.fingerprint,
-            "specs": [to_plain(spec) for spec in data.specs(config.task.name)],
+            "specs": [to_plain(spec) for spec in data.specs(data.learns)],
         },
     )
     return Record(run, logger, checkpoints, known, total_steps=length.steps, resumed_step=resumed_step)

@@ -40,8 +40,9 @@ def new_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataMod
     """
     arguments = {k: v for k, v in plain(config.dataset).items() if k != "_target_"}
     data: DataModule = resolve(config.dataset._target_)(**arguments, seed=config.seed)
-    data.task = config.task.name
-    data.use_image_range(target_class(config.task._target_).image_range)
+    task = target_class(config.task._target_)
+    data.learns = task.target
+    data.use_image_range(task.image_range)
     if state:
         data.load_state(state)
     return data

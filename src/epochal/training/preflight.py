@@ -34,9 +34,9 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     key = str((plain(config.dataset), config.task.name, config.init_from))
     data = seen[key] = seen.get(key) or make_data(config, parent.data if parent is not None else None)
     with torch.device("meta"):
-        model = make_model(config, *data.specs(config.task.name))
+        model = make_model(config, *data.specs(data.learns))
     if parent is not None:
-        load_matching_weights(model, parent, config, data.specs(config.task.name)[1])
+        load_matching_weights(model, parent, config, data.specs(data.learns)[1])
     if config.model.get("pretrained"):
         normalisation(model)  # says so if there are no weights for it
     check_lengths(config, data)

@@ -18,7 +18,7 @@ from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, runs_folder
 
-# prefixes of the names of a network's output layers, where its class has no `heads`
+# prefixes of the names of a network's output layers, where its class has no `head_parameters`
 HEADS = ("head.", "auxiliary.")
 NAMED = 4  # weights in a message
 
@@ -101,7 +101,7 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     state_dict = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
     state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     own = model.state_dict()
-    heads = tuple(getattr(model, "heads", HEADS))
+    heads = tuple(getattr(model, "head_parameters", HEADS))
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     wrong = [
         _misfit(k, own.get(k), state.get(k)) for k in {**own, **state} if k not in fitting and not k.startswith(heads)
