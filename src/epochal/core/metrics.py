@@ -78,6 +78,7 @@ METRICS = {
         Metric("explained", "explained variance", "max"),  # a fraction, but it may be far below zero
         Metric("perplexity", "perplexity", "min"),
         Metric("bits_per_character", "bits per character", "min"),
+        Metric("bits_per_byte", "bits per byte", "min"),
         Metric("bleu", "BLEU", "max"),
         Metric("bleu_short", "BLEU of short sources", "max"),
         Metric("bleu_long", "BLEU of long sources", "max"),
@@ -90,7 +91,7 @@ METRICS = {
         Metric("gradient_norm", "gradient norm"),
         Metric("generator_gradient_norm", "gradient norm of the generator"),
         Metric("discriminator_gradient_norm", "gradient norm of the discriminator"),
-        Metric("gradient_decades_lost", "gradient decades lost", "min"),
+        Metric("gradient_decades_lost", "gradient decades lost (at most 8)", "min"),  # from the last step to the first
         Metric("learning_rate", "learning rate"),
         Metric("examples_per_second", "examples/s", "max", "short"),
         Metric("tokens_per_second", "tokens/s", "max", "short"),

@@ -18,6 +18,7 @@ from epochal.tasks.sequences import gather
 
 EXAMPLES = 64  # over which the gradient norms are averaged
 ENOUGH = 16  # rows of one length, for a mean that says something
+MOST_DECADES = 8.0  # beyond which a gradient is lost to float32: 1 + 10^-8 is 1, and 10^-38 is 0
 SPECIAL = {PAD: "<pad>", UNKNOWN: "<unknown>", BEGIN: "<begin>", END: "<end>"}
 
 
@@ -41,8 +42,9 @@ def add_state_gradients(
     """Shows vanishing gradients: the norm of the loss's gradient by the state of each time step.
 
     Adds a profile, a picture and the metric gradient_decades_lost: by how many powers of ten the norm is smaller at
-    the first step than at the last. The rows are all of one length, the longest of which there are enough: a mean over
-    several lengths would blur the profile.
+    the first step than at the last, at most eight; what is beyond depends on where floats end, not on the network. The
+    rows are all of one length, the longest of which there are enough: a mean over several lengths would blur the
+    profile.
 
     Args:
         task: Nothing is added if its model cannot measure these gradients.
@@ -63,7 +65,12 @@ def add_state_gradients(
         x_label="time step",
         y_label="norm, power of ten",
     )
-    artifacts.metrics["gradient_decades_lost"] = exponents[-1] - exponents[0]
+    artifacts.metrics["gradient_decades_lost"] = decades_lost(exponents[0], exponents[-1])
+
+
+def decades_lost(early: float, late: float) -> float:
+    """By how much the power of ten `early` is below `late`, at most MOST_DECADES; negative if it is above."""
+    return min(late - early, MOST_DECADES)  # in this order NaN stays NaN
 
 
 def _rows_of_one_length(data: Any) -> Tensor:
