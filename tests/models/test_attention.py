@@ -134,8 +134,7 @@ def test_a_decoder_gives_the_same_step_by_step_as_all_at_once(pre_norm, self_att
     x, source, mask = steps(TARGET, seed=2), steps(SOURCE), padding_mask(LENGTHS, SOURCE)
     states, outputs = decoder.initial_state(source), []
     for step in x.split(1, dim=1):
-        output, states = decoder.step(step, states, mask)
-        outputs.append(output)
+        outputs.append(decoder.step(step, states, mask))
     torch.testing.assert_close(torch.cat(outputs, dim=1), decoder(x, source, mask), rtol=0, atol=1e-5)
 
 

@@ -103,7 +103,7 @@ class EncoderDecoder(Protocol):
     """Reads one sequence (or an image) and writes another: a source and a target (B, T) to logits (B, T, V).
 
     The state that `encode` and `decode` return is a tensor whose dimension 0 is the batch, or a dict, list or tuple of
-    such states; anything else in it belongs to all rows.
+    such states, or a KVCache; anything else in it belongs to all rows. `decode` may change the state that it is given.
     """
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Any:

@@ -97,8 +97,8 @@ class TransformerTextDecoder(nn.Module):
         return {"position": 0, "layers": self.decoder.initial_state(grid)}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:  # (B,) -> (B, vocab_size)
-        x, layers = self.decoder.step(self._embed(tokens[:, None], state["position"]), state["layers"])
-        return self.head(x[:, 0]), {"position": state["position"] + 1, "layers": layers}
+        x = self.decoder.step(self._embed(tokens[:, None], state["position"]), state["layers"])
+        return self.head(x[:, 0]), {**state, "position": state["position"] + 1}
 
     def weights(self, target: Tensor, grid: Tensor) -> Tensor:  # (B, T), (B, S, C) -> (B, T, S)
         return self.decoder.weights(self._embed(target), grid)

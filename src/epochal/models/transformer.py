@@ -128,8 +128,8 @@ class Transformer(EncoderDecoder):
 
     def decode(self, tokens: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         x = self._embed(tokens[:, None], self.embed, state["position"])
-        x, layers = self.decoder.step(x, state["layers"], state.get("mask"))
-        return self._logits(x[:, 0]), {**state, "position": state["position"] + 1, "layers": layers}
+        x = self.decoder.step(x, state["layers"], state.get("mask"))
+        return self._logits(x[:, 0]), {**state, "position": state["position"] + 1}
 
     def attention_weights(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor | None:
         """Of the last layer, mean over heads, (B, T, S)."""

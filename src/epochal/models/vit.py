@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_heads, check_sizes
 from epochal.core.specs import Classes, Images
-from epochal.models.common.attention import FeedForward, MultiHeadAttention, attention_weights
+from epochal.models.common.attention import FeedForward, MultiHeadAttention
 from epochal.models.common.layers import choose_input, evaluating
 from epochal.models.common.old_names import BLOCKS
 
@@ -32,24 +32,13 @@ VARIANTS = {
 PATCH_SIZES = {"imagenet": 16, "small": 4}  # pixels, where none is given
 
 
-class Attention(MultiHeadAttention):
-    """Self-attention that can also report its weights."""
-
-    def forward(self, x: Tensor, *, causal: bool, maps: list[Tensor] | None) -> Tensor:  # type: ignore[override]
-        """(B, T, C) -> (B, T, C); appends the attention weights (B, heads, T, T) to maps unless it is None."""
-        query, key, value = self.project(x)
-        if maps is not None:
-            maps.append(attention_weights(query, key, causal=causal))
-        return self.attend(query, key, value, causal=causal)
-
-
 class Block(nn.Module):
     """Self-attention and an MLP, each with pre-normalisation, a residual connection and stochastic depth."""
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.attention = Attention(embed_dim=embed_dim, num_heads=num_heads)
+        self.attention = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = FeedForward(embed_dim=embed_dim, feedforward_dim=4 * embed_dim, activation=F.gelu, dropout=dropout)
         self.dropout = nn.Dropout(dropout)

@@ -2,7 +2,6 @@
 
 Beam search as in Sutskever et al. 2014 (arXiv 1409.3215), section 3.2; length penalty of Wu et al. 2016
 (arXiv 1609.08144).
-1609.08144).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from epochal.core.checks import check_number, check_sizes
 from epochal.core.specs import BEGIN, END, PAD
+from epochal.models.common.kv_cache import KVCache
 from epochal.models.common.layers import evaluating
 
 
@@ -123,6 +123,8 @@ def _select(state: Any, rows: Tensor) -> Any:
     """The state of these rows, whatever it is nested in."""
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
+    if isinstance(state, KVCache):
+        return state.select(rows)
     if isinstance(state, dict):
         return {name: _select(part, rows) for name, part in state.items()}
     if isinstance(state, list | tuple):
