@@ -73,7 +73,7 @@ def test_joint_is_one_vocabulary_for_both(tmp_path):
     assert set(data.source_tokenizer.vocabulary.split("\n")) == words | {"."}
     apart = prepared(tmp_path, tokenizer="word", joint=False)
     inputs, outputs = apart.specs("target_text")
-    assert inputs == outputs == Tokens(15, 128) and data.specs("target_text")[0] == Tokens(25, 128)
+    assert inputs == outputs == Tokens(19, 128) and data.specs("target_text")[0] == Tokens(29, 128)
     assert "one" not in apart.source_tokenizer.vocabulary and "eins" not in apart.target_tokenizer.vocabulary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 import unicodedata
@@ -10,9 +11,9 @@ import pytest
 
 import epochal.data.tokenizers
 from epochal.core.errors import ConfigError
-from epochal.core.specs import BEGIN, END, PAD, UNKNOWN
+from epochal.core.specs import BEGIN, END, MASK, PAD, RESERVED, UNKNOWN, ReservedIds
 from epochal.data import tokenizers
-from epochal.data.tokenizers import REPLACEMENT, RESERVED, BytePairs, Bytes, Characters, Words, learn, restore
+from epochal.data.tokenizers import OLDER, REPLACEMENT, BytePairs, Bytes, Characters, Words, from_state, learn
 
 VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
 LINES = ["the cat sat on the mat.", "The dog sat on the log!", "a cat and a dog"] * 20
@@ -47,16 +48,17 @@ def test_many_texts_are_encoded_as_one_by_one(kind):
 @pytest.mark.parametrize("kind", ["character", "byte", "word", "bpe"])
 def test_a_tokenizer_is_restored_from_its_vocabulary(kind):
     tokenizer = learn(kind, LINES, vocab_size=300)
-    again = restore(kind, str(tokenizer.vocabulary), RESERVED)
+    again = from_state(json.loads(json.dumps(tokenizer.state())))
     text = "the dog and a mouse"
     assert again.encode(text).tolist() == tokenizer.encode(text).tolist() and len(again) == len(tokenizer)
+    assert again.ids == tokenizer.ids == ReservedIds(*range(8)) and again.ids.mask == MASK
 
 
 @pytest.mark.parametrize("kind", ["character", "byte", "word", "bpe"])
 def test_reserved_ids_are_no_text(kind):
     tokenizer = learn(kind, LINES, vocab_size=300)
     ids = tokenizer.encode("the cat").tolist()
-    assert tokenizer.decode([BEGIN, *ids, END, PAD, PAD]) == "the cat"
+    assert tokenizer.decode([BEGIN, *ids, END, MASK, 5, 6, 7, PAD, PAD]) == "the cat"
     assert not {PAD, BEGIN, END} & set(tokenizer.encode("<pad> <s> </s> [PAD] \x00\x01\x02\x03").tolist())
 
 
@@ -68,36 +70,49 @@ def test_halves_of_characters_are_characters():
     assert tokenizer.decode(tokenizer.encode("\ud800ab")) == "\ud800ab"
 
 
-def test_a_character_that_train_does_not_have_is_the_unknown_one():
-    tokenizer = Characters.learn("abc", "abd")
-    assert len(tokenizer) == 4
-    assert tokenizer.decode(tokenizer.encode("abdz")) == f"ab{REPLACEMENT}{REPLACEMENT}"
+def test_an_unknown_character_is_the_reserved_one():
+    tokenizer = Characters.learn("abc")
+    assert tokenizer.encode("abz").tolist() == [8, 9, UNKNOWN] and len(tokenizer.encode("")) == 0
+    assert tokenizer.decode([8, UNKNOWN]) == f"a{REPLACEMENT}" and len(tokenizer) == 11
 
 
-def test_a_character_that_is_not_held_out_either_is_left_out():
-    tokenizer = Characters.learn("abc", "ab")
-    assert len(tokenizer) == 3
-    assert tokenizer.decode(tokenizer.encode("zabzcz")) == "abc"
-    assert len(tokenizer.encode("")) == len(tokenizer.encode("zz")) == 0
+# kind, vocabulary and reserved ids as older runs left them, a text, and its ids there
+OLD = [
+    ("character", f"abc{REPLACEMENT}", 0, "abz", [0, 1, 3], f"ab{REPLACEMENT}"),
+    ("character", "abc", 0, "zabzc", [0, 1, 2], "abc"),  # it cannot say that a character is unknown
+    ("character", "abc", 4, "abz", [4, 5, UNKNOWN], f"ab{REPLACEMENT}"),
+    ("byte", "", 0, "ab", [97, 98], "ab"),
+    ("byte", "", 4, "ab", [101, 102], "ab"),
+    ("word", "the\ncat", 4, "the cat purrs", [4, 5, UNKNOWN], f"the cat {REPLACEMENT}"),
+]
 
 
-def test_an_unknown_character_of_padded_texts_is_the_reserved_one():
-    tokenizer = Characters.learn("abc", "abd", reserved=RESERVED)
-    assert tokenizer.encode("abz").tolist() == [4, 5, UNKNOWN]
-    assert tokenizer.decode([4, UNKNOWN]) == f"a{REPLACEMENT}" and len(tokenizer) == 7
+@pytest.mark.parametrize("kind, vocabulary, reserved, text, ids, back", OLD)
+def test_the_vocabularies_of_older_runs_give_the_same_ids(kind, vocabulary, reserved, text, ids, back):
+    state = {"tokenizer": kind, "vocabulary": vocabulary, "reserved": reserved}
+    tokenizer = from_state(state)
+    assert tokenizer.encode(text).tolist() == ids and tokenizer.decode(ids) == back
+    assert tokenizer.state() == state
+    assert tokenizer.ids == ReservedIds(*range(reserved)) and tokenizer.ids.mask is None
+
+
+def test_older_byte_pairs_give_the_same_ids(pairs):
+    for reserved in (0, OLDER):
+        older = from_state({**pairs.state(), "reserved": reserved})
+        assert (pairs.encode(LINES[0]) - older.encode(LINES[0]) == 8 - reserved).all()
+        assert older.decode(older.encode(LINES[0]).tolist()) == LINES[0]
 
 
 def test_the_characters_that_a_vocabulary_lacks_are_listed(pairs):
     assert Characters.learn("abc").missing("zaby€bz") == "zy€"
-    assert Characters.learn("abc", "x").missing("abc") == ""
+    assert Characters.learn("abc").missing("abc") == ""
     assert Bytes().missing("z€") == pairs.missing("z€") == ""
 
 
 def test_bytes_are_those_of_utf8():
     ids = Bytes().encode("aä").tolist()
-    assert ids == list("aä".encode()) and len(Bytes()) == 256
+    assert ids == [8 + byte for byte in "aä".encode()] and len(Bytes()) == 264
     assert Bytes().decode(ids[:2]) == f"a{REPLACEMENT}"  # cut in the middle of a character
-    assert Bytes(reserved=RESERVED).encode("aä").tolist() == [byte + 4 for byte in ids]
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
@@ -121,9 +136,9 @@ def test_words_and_punctuation_are_tokens(text, words):
 def test_rare_words_are_unknown():
     tokenizer = Words.learn(["a a a b b c", "b a c d"], vocab_size=100, min_count=2)
     assert tokenizer.vocabulary.split("\n") == ["a", "b", "c"]  # the most frequent first
-    assert tokenizer.encode("a d c").tolist() == [4, UNKNOWN, 6] and len(tokenizer) == 7
-    assert tokenizer.decode([4, UNKNOWN, 6]) == f"a {REPLACEMENT} c"
-    assert len(Words.learn(["a a a b b c"], vocab_size=6, min_count=1)) == 6
+    assert tokenizer.encode("a d c").tolist() == [8, UNKNOWN, 10] and len(tokenizer) == 11
+    assert tokenizer.decode([8, UNKNOWN, 10]) == f"a {REPLACEMENT} c"
+    assert len(Words.learn(["a a a b b c"], vocab_size=10, min_count=1)) == 10
 
 
 # -- byte pairs -----------------------------------------------------------------------------------------------------
@@ -148,8 +163,8 @@ def test_byte_pairs_replace_halves_of_characters(pairs):
 
 
 def test_a_vocabulary_must_hold_the_bytes():
-    with pytest.raises(ConfigError, match="vocab_size=260 is too small for dataset.tokenizer=bpe: 260 are taken"):
-        learn("bpe", LINES, vocab_size=260)
+    with pytest.raises(ConfigError, match="vocab_size=264 is too small for dataset.tokenizer=bpe: 264 are taken"):
+        learn("bpe", LINES, vocab_size=264)
 
 
 def test_the_library_is_only_imported_by_byte_pairs(monkeypatch):
@@ -196,14 +211,14 @@ def test_texts_without_marks_keep_their_vocabulary_and_words(text):
 
 
 def test_an_old_vocabulary_splits_as_when_it_was_learned():
-    words = tokenizers.restore("word", "फ\nि\nल", tokenizers.RESERVED)
+    words = from_state({"tokenizer": "word", "vocabulary": "फ\nि\nल", "reserved": OLDER})
     assert words.encode("फिल").tolist() == [4, 5, 6]
 
 
 def test_a_new_vocabulary_is_restored_with_its_rules():
     made = tokenizers.Words.learn(["यह फिल्म"], vocab_size=1000, min_count=1)
-    again = tokenizers.restore("word", made.vocabulary, tokenizers.RESERVED)
-    assert len(again) == len(made) == 6 and again.decode(again.encode("फिल्म यह")) == "फिल्म यह"
+    again = from_state(made.state())
+    assert len(again) == len(made) == 10 and again.decode(again.encode("फिल्म यह")) == "फिल्म यह"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +239,7 @@ def test_byte_pairs_take_the_place_of_words_where_there_are_no_spaces(texts, kin
     assert ("dataset.tokenizer=bpe takes the place of word" in note) == (kind == "bpe")
 
 
-@pytest.mark.parametrize("vocab_size", [100, 260])
+@pytest.mark.parametrize("vocab_size", [100, 264])
 def test_byte_pairs_that_were_chosen_for_the_user_need_a_vocabulary(vocab_size):
     with pytest.raises(ConfigError, match="tokenizer=bpe takes the place of word, and dataset.vocab_size=.* too small"):
         tokenizers.learn_or_restore("word", None, ["这部电影太无聊了"], vocab_size=vocab_size)
@@ -249,14 +264,10 @@ LANGUAGES = {
 
 @pytest.mark.parametrize("text", LANGUAGES.values(), ids=LANGUAGES)
 @pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
-@pytest.mark.parametrize("reserved", [0, RESERVED])
+@pytest.mark.parametrize("reserved", [0, OLDER, RESERVED])
 def test_a_text_of_any_language_comes_back_as_it_was(text, kind, reserved):
-    if reserved:
-        made = tokenizers.learn(kind, [text] * 3, vocab_size=400)
-    else:
-        learned = {"character": Characters.learn(text), "byte": Bytes()}
-        made = learned.get(kind) or BytePairs.learn([text] * 3, vocab_size=400)
-    again = tokenizers.restore(kind, made.vocabulary, reserved)
+    made = learn(kind, [text] * 3, vocab_size=400)
+    again = from_state({**made.state(), "reserved": reserved})
     assert again.decode(again.encode(text)) == text
     assert UNKNOWN not in again.encode(text) or not reserved
 

@@ -40,7 +40,7 @@ class Ragged:
     def __getitem__(self, row: int) -> Tensor:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
-    def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def padded(self, rows: Tensor, pad: int = PAD) -> tuple[Tensor, Tensor]:
         """The rows (B,) as (B, T) int64, padded on the right to the longest of them, and their lengths (B,)."""
         values, offsets, numbers = self.values.numpy(), self.offsets.numpy(), rows.numpy()
         starts = offsets[numbers]
@@ -48,7 +48,7 @@ class Ragged:
         span = np.arange(lengths.max())
         index = np.minimum(starts[:, None] + span, len(values) - 1)
         # numpy takes half the time of torch here, which matters beside the training step of a small network
-        padded = np.where(span < lengths[:, None], values.take(index).astype(np.int64), PAD)
+        padded = np.where(span < lengths[:, None], values.take(index).astype(np.int64), pad)
         return torch.from_numpy(padded), torch.from_numpy(lengths)
 
     def text(self, row: int) -> str:
@@ -84,10 +84,19 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def cut(values: np.ndarray, lengths: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values and lengths of the rows, cut after longest values."""
+def cut(values: np.ndarray, lengths: np.ndarray, longest: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and lengths of the N rows, cut after longest values, a number or one for each row (N,)."""
     place = np.arange(len(values)) - np.repeat(offsets_of(lengths)[:-1], lengths)
-    return values[place < longest], lengths.clip(max=longest)
+    limit = longest if isinstance(longest, int) else np.repeat(longest, lengths)
+    return values[place < limit], np.minimum(lengths, longest)
+
+
+def joined(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Values and lengths of rows that are made of the rows of each part (values, lengths), one after the other."""
+    lengths = np.stack([each for _, each in parts], axis=1)  # (N, parts)
+    places = [np.repeat(np.arange(len(each)) * len(parts) + number, each) for number, (_, each) in enumerate(parts)]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate([values for values, _ in parts])[order], lengths.sum(axis=1)
 
 
 def delimit(

@@ -1,9 +1,10 @@
-"""Texts with a class each: tokenised once, gathered and padded by the batch."""
+"""Single texts and pairs of texts, most with a class each: tokenised once, gathered and padded by the batch."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,36 +21,64 @@ from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
 from epochal.data.stored import StoredExamples, stratified_order
+from epochal.data.text import bytes_in
 
 TOKENIZERS = ("word", "bpe", "character", "byte")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "document")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "category", "y")
+PAIR_COLUMNS = (  # of the first and the second text, as in GLUE and SuperGLUE
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+)
+GUESS = "guess"
+TAB = "\t"  # between the two texts of a pair, where they are given or shown as one
+
+Texts = dict[str, list[str]]  # by role (train, validation, test)
 
 
 class SentenceRows(Dataset[Batch]):
-    """N texts as token ids, and their labels (N,)."""
+    """N texts as token ids, and their labels (N,); without labels the targets are the texts themselves.
 
-    def __init__(self, tokens: Ragged, labels: Tensor) -> None:
-        self.tokens, self.labels = tokens, labels
+    Args:
+        tokens: The texts.
+        labels: Of the classes, or None.
+        pad: The id after the end of shorter texts.
+        end: The id after each of the two texts of a pair; None: there are no pairs.
+    """
+
+    def __init__(self, tokens: Ragged, labels: Tensor | None, pad: int = PAD, end: int | None = None) -> None:
+        self.tokens, self.labels, self.pad, self.end = tokens, labels, pad, end
 
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        inputs, lengths = self.tokens.padded(batch.rows)
-        return Batch(inputs, self.labels[batch.rows], batch.seed, lengths)
+        inputs, lengths = self.tokens.padded(batch.rows, self.pad)
+        targets = inputs if self.labels is None else self.labels[batch.rows]
+        segments = None if self.end is None else segments_of(inputs, lengths, self.end)
+        return Batch(inputs, targets, batch.seed, lengths, segments)
 
 
 class SentenceData(StoredExamples):
-    """Texts with a class each, from the Hub, a folder or a file (CSV, TSV, JSON lines, Parquet).
+    """Texts, or pairs of texts, with a class each, from the Hub, a folder or a file (CSV, TSV, JSON lines, Parquet).
 
     Held-out rows and those of a smaller `train_size` have the classes in the proportions of the training split. The
-    vocabulary is learned from the rows that are trained on.
+    vocabulary is learned from the rows that are trained on. Where the target is the text itself, classes are not needed;
+    where there are any, the same rows are held out as for learning these.
 
     Args:
         text_column: The column with the texts; None: one of a usual name, or the first that holds strings.
+        second_column: The column with the second text of each pair; "guess": the one that belongs to a first text of a
+            usual name (sentence1 and sentence2, premise and hypothesis ...), if there is one; None: there are no pairs.
         label_column: The column with the classes; None: the first of type ClassLabel, or one of a usual name.
         tokenizer: "word" ("bpe" is used where words have no spaces between them), "bpe", "character" or "byte".
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training texts have less often is unknown.
-        max_length: Longest text in tokens; longer ones are cut.
+        max_length: Longest text in tokens, BEGIN and END included; longer ones are cut, of a pair the longer one first.
+        add_special_tokens: Whether texts stand between BEGIN and END. None: as the run reads them whose weights this one
+            begins with; else only where the target is the text itself. A pair is always BEGIN, first, END, second, END.
         encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredExamples`.
 
@@ -57,7 +86,7 @@ class SentenceData(StoredExamples):
         ConfigError: If there is no such tokenizer.
     """
 
-    targets: ClassVar = ("classes",)
+    targets: ClassVar = ("classes", "text")
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
 
@@ -65,64 +94,138 @@ class SentenceData(StoredExamples):
         self,
         *,
         text_column: str | None = None,
+        second_column: str | None = None,
         label_column: str | None = None,
         tokenizer: str = "word",
         vocab_size: int = 20_000,
         min_count: int = 2,
         max_length: int = 256,
+        add_special_tokens: bool | None = None,
         encoding: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
-        self.text_column, self.label_column = text_column, label_column
+        self.text_column, self.second_column, self.label_column = text_column, second_column, label_column
         self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length
-        self._loaded_vocabulary: str | None = None  # see `load_state`
+        self.add_special_tokens = add_special_tokens
+        self._loaded: dict[str, Any] | None = None  # the tokenizer of `load_state`
         self._note = ""
 
     def prepare(self) -> None:
         source = self.locate()
         key = source.fingerprint() | {"text": self.text_column, "label": self.label_column}
-        key |= {"tokenizer": self.kind, "vocab_size": self.vocab_size, "min_count": self.min_count}
-        key |= {"vocabulary": self._loaded_vocabulary, "max_length": self.max_length}
-        folder = cache.cached(self.name, key | self.split_key(), lambda building: self._make(source, building))
+        key |= {"second": self.second_column} if self.second_column else {}
+        key |= {"special": self.add_special_tokens, "learns": self.learns == "text"}
+        key |= {"vocab_size": self.vocab_size, "min_count": self.min_count, "max_length": self.max_length}
+        key |= tokenizers.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
+        folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
         self.classes = Classes(tuple(meta["classes"]))
-        self.tokenizer = tokenizers.restore(meta.get("tokenizer", self.kind), meta["vocabulary"], tokenizers.RESERVED)
+        self.tokenizer, self.pairs = tokenizers.from_state(meta["tokenizer"]), meta["pairs"]
+        self.characters_per_token: dict[str, float] = meta["characters_per_token"]
+        self.bytes_per_token: dict[str, float] = meta["bytes_per_token"]
         self._rows, self._texts = {}, {}
         for split in SPLITS:
-            labels = cache.read_array(folder / f"{split}_labels.npy")
-            self._rows[split] = SentenceRows(Ragged.read(folder, f"{split}_tokens"), labels)
+            labels = None if self.learns == "text" else cache.read_array(folder / f"{split}_labels.npy")
+            self._rows[split] = SentenceRows(Ragged.read(folder, f"{split}_tokens"), labels, self._pad, self._pair_end)
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
         ids = [rows.tokens.values.numpy() for rows in self._rows.values()]
         self._note = tokenizers.note(self.kind, self.tokenizer, ids)
-        self.check_batch_size(len(self._rows["train"].labels))
+        self.check_batch_size(len(self._rows["train"].tokens))
+
+    def _made_from(self) -> dict[str, Any]:
+        """More for the key of the cache, of a subclass that makes texts or labels."""
+        return {}
+
+    @property
+    def _pad(self) -> int:
+        return self.tokenizer.ids.pad or PAD
+
+    @property
+    def _pair_end(self) -> int | None:
+        return self.tokenizer.ids.end if self.pairs else None
+
+    def _read(self, source: sources.Source, scratch: Path) -> Corpus:
+        columns = self.text_column, self.second_column, self.label_column
+        return read(source, scratch, *columns, labelled=self.learns != "text")
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
-        """Writes tokens, labels and texts of each split; returns the names of the classes and the vocabulary."""
-        texts, labels, classes = read(source, building / "scratch", self.text_column, self.label_column)
+        """Writes tokens, labels and texts of each split; returns the names of the classes and the tokenizer."""
+        found = self._read(source, building / "scratch")
+        labels, sides = found.labels, [found.texts] + ([found.seconds] if found.seconds else [])
         order = stratified_order(labels["train"], self.split_seed)
-        splits = self.split_rows({role: len(found) for role, found in labels.items()}, order)
-        chosen = {split: [texts[role][row] for row in rows] for split, (role, rows) in splits.items()}
-        tokenizer = tokenizers.learn_or_restore(
-            self.kind, self._loaded_vocabulary, chosen["train"], vocab_size=self.vocab_size, min_count=self.min_count
-        )
+        splits = self.split_rows({role: len(each) for role, each in labels.items()}, order)
+        chosen = {s: [[texts[role][row] for row in rows] for texts in sides] for s, (role, rows) in splits.items()}
+        learned_from = [text for texts in chosen["train"] for text in texts]
+        self.tokenizer, self.pairs = self._learned(learned_from), len(sides) == 2
+        meta: dict[str, Any] = {"classes": found.classes, "tokenizer": self.tokenizer.state(), "pairs": self.pairs}
+        meta |= {"characters_per_token": {}, "bytes_per_token": {}}
         for split, (role, rows) in splits.items():
-            ids = ragged.cut(*tokenizer.encode_all(chosen[split]), self.max_length)
-            ragged.write(building, f"{split}_tokens", *ids, ragged.smallest(len(tokenizer)))
-            ragged.write_texts(building, f"{split}_texts", chosen[split])
+            values, lengths = self._ids(chosen[split])
+            ragged.write(building, f"{split}_tokens", values, lengths, ragged.smallest(len(self.tokenizer)))
+            texts = [TAB.join(each) for each in zip(*chosen[split], strict=True)]
+            ragged.write_texts(building, f"{split}_texts", texts)
             cache.create_array(building / f"{split}_labels.npy", rows.shape, np.int64)[:] = labels[role][rows]
-        return {"classes": classes, "vocabulary": tokenizer.vocabulary, "tokenizer": tokenizer.kind}
+            whole = [text for text, length in zip(texts, lengths) if length < self.max_length] or texts
+            tokens = lengths[lengths < self.max_length].sum() or lengths.sum()
+            predicted = max(int(tokens) - (len(whole) if self._delimiters()[0] is not None else 0), 1)
+            meta["characters_per_token"][split] = sum(map(len, whole)) / predicted
+            meta["bytes_per_token"][split] = sum(map(bytes_in, whole)) / predicted
+        return meta
+
+    def _learned(self, texts: list[str]) -> tokenizers.Tokenizer:
+        """The tokenizer of `load_state`, or one learned from the texts."""
+        sizes = {"vocab_size": self.vocab_size, "min_count": self.min_count}
+        return tokenizers.learn_or_restore(self.kind, self._loaded, texts, **sizes)
+
+    def _delimiters(self) -> tuple[int | None, int | None]:
+        """The ids before and after each text, if any.
+
+        Raises:
+            ConfigError: If the texts need some that the vocabulary does not have.
+        """
+        ids, asked = self.tokenizer.ids, self.add_special_tokens
+        if asked is None:
+            asked = self.learns == "text" or bool(self._loaded and self._loaded["special_tokens"])
+        if not (asked or self.pairs):
+            return None, None
+        if ids.end is None or (self.pairs and ids.begin is None):
+            raise ConfigError(
+                f"dataset={self.name} needs a token at the end of each text, which the vocabulary of the other run lacks; "
+                "it must be one of this version, or of a run on single texts."
+            )
+        return ids.begin, ids.end
+
+    def _ids(self, sides: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Concatenated ids of N texts, or of N pairs from two lists, and the lengths (N,), as the model reads them."""
+        begin, end = self._delimiters()
+        room = self.max_length - (begin is not None) - len(sides) * (end is not None)
+        if room < len(sides):
+            raise ConfigError(f"dataset.max_length={self.max_length} leaves no room for a text; give more.")
+        encoded = [self.tokenizer.encode_all(texts) for texts in sides]
+        longest = room
+        if len(sides) == 2 and end is not None:  # as `_delimiters` sees to
+            (_, first), (_, second) = encoded
+            kept = np.minimum(first, np.maximum(room - second, room - room // 2))
+            longest, limit = kept, np.minimum(second, room - kept)
+            encoded[1] = ragged.delimit(*ragged.cut(*encoded[1], limit), end=end)
+        values, lengths = ragged.cut(*encoded[0], longest)
+        if end is not None:
+            values, lengths = ragged.delimit(values, lengths, begin=begin, end=end)
+        return ragged.joined((values, lengths), encoded[1]) if len(sides) == 2 else (values, lengths)
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         sizes = tokenizers.size_of(config, "vocab_size", 20_000), tokenizers.size_of(config, "max_length", 256)
-        return [(Tokens(*sizes), Classes(("negative", "positive")))]
+        tokens = Tokens(*sizes)
+        return [(tokens, tokens if target == "text" else Classes(("negative", "positive")))]
 
     def specs(self, target: str) -> tuple[Inputs, Outputs]:
-        return Tokens(len(self.tokenizer), self.max_length), self.classes
+        tokens = Tokens(len(self.tokenizer), self.max_length)
+        return tokens, tokens if target == "text" else self.classes
 
     def lengths(self, split: str) -> Tensor:
         return self._rows[split].tokens.lengths
@@ -134,37 +237,83 @@ class SentenceData(StoredExamples):
     def note(self) -> str:
         return self._note
 
+    @property
+    def start_ids(self) -> list[int]:
+        """The ids that generated samples begin with, where the target is the text."""
+        begin, end = self._delimiters()
+        return [number for number in (begin, end) if number is not None][:1]
+
     def state(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.kind, "vocabulary": self.tokenizer.vocabulary}
+        special = self._delimiters() != (None, None)
+        return {**self.tokenizer.state(), "special_tokens": special, "pairs": self.pairs}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]
+        self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, most=1)
+        self._loaded |= {"special_tokens": state.get("special_tokens")}
+        self.kind, self.pairs = self._loaded["tokenizer"], bool(state.get("pairs"))
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
-        assert self._loaded_vocabulary is not None and isinstance(outputs, Classes)
-        self.classes = outputs
-        self.tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary, tokenizers.RESERVED)
+        assert self._loaded is not None
+        if isinstance(outputs, Classes):
+            self.classes = outputs
+        self.tokenizer = tokenizers.from_state(self._loaded)
 
     def encode(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        values, lengths = ragged.cut(*self.tokenizer.encode_all(list(examples)), self.max_length)
+        if self.pairs:
+            examples = [tuple(each.split(TAB)) if isinstance(each, str) else tuple(each) for each in examples]
+            if any(len(each) != 2 for each in examples):
+                raise ConfigError(
+                    f"An example of dataset={self.name} is two texts: a pair, or one text with a tab between."
+                )
+        sides = [list(texts) for texts in zip(*examples)] if self.pairs else [list(examples)]
+        values, lengths = self._ids(sides)
         rows = torch.from_numpy(np.asarray(values)).long().split(lengths.tolist())
-        return pad_sequence(rows, batch_first=True, padding_value=PAD), torch.as_tensor(lengths)
+        return pad_sequence(rows, batch_first=True, padding_value=self._pad), torch.as_tensor(lengths)
+
+    def segments(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
+        """Which text of a pair each token (B, T) of `encode` is of; None where there are no pairs."""
+        return None if self._pair_end is None else segments_of(inputs, lengths, self._pair_end)
 
     def rows(self, split: str) -> tuple[SentenceRows, int]:
         rows = self._rows[split]
-        return rows, len(rows.labels)
+        return rows, len(rows.tokens)
 
     def text(self, split: str, row: int) -> str:
-        """The text of a row as the source has it."""
+        """The text of a row as the source has it; of a pair both, with a tab between them."""
         return self._texts[split].text(row)
 
 
+@dataclass
+class Corpus:
+    """What a source holds.
+
+    Attributes:
+        texts: The texts.
+        seconds: Of pairs, the second texts; else None.
+        labels: (N,) by role; all of them 0 where there are none.
+        classes: Their names; none where there are no labels.
+    """
+
+    texts: Texts
+    seconds: Texts | None
+    labels: dict[str, np.ndarray]
+    classes: list[str]
+
+
 def read(
-    source: sources.Source, scratch: Path, text_column: str | None, label_column: str | None
-) -> tuple[dict[str, list[str]], dict[str, np.ndarray], list[str]]:
-    """Texts and labels (N,) by role (train, validation, test), and the names of the classes.
+    source: sources.Source,
+    scratch: Path,
+    text_column: str | None,
+    second_column: str | None,
+    label_column: str | None,
+    labelled: bool = True,
+) -> Corpus:
+    """The texts, pairs and labels of a source, see `SentenceData`.
 
     A validation or test split without labels (all of them -1 or null) is left out.
+
+    Args:
+        labelled: Whether there must be labels.
 
     Raises:
         ConfigError: If there are no such columns, a row has no text or no label, a label is not in train, or train has
@@ -172,24 +321,83 @@ def read(
     """
     splits = tables.open_splits(source, scratch)
     features = splits["train"].features
-    label = sources.find_label_column(source, features, label_column, LABEL_COLUMNS)
-    text = _find_text_column(source, features, text_column, label)
-    texts, values = {}, {}
+    label = _find_label(source, features, label_column, labelled)
+    first, second = find_pair(source, features, text_column, second_column)
+    text = _find_text_column(source, features, first, label)
+    if second is not None:
+        _check_second(source, features, text, second, label)
+    texts: list[Texts] = [{}, {}]
+    values = {}
     for role, rows in splits.items():
-        # a blank at the end of a label is invisible, and would make a class of its own
-        found = [value.strip() or None if isinstance(value, str) else value for value in rows[label]]
-        found = sources.whole_labels(found)
+        found = _labels(rows, label)
         if role == "train" or any(value not in (-1, None) for value in found):
-            texts[role], values[role] = list(rows[text]), found
-            _check_rows(source, role, text, texts[role], label, found, features[label])
-    labels, names = sources.encode_labels(source, features[label], values)
-    if len(names) < 2:
+            values[role] = found
+            for side, column in enumerate(name for name in (text, second) if name is not None):
+                texts[side][role] = list(rows[column])
+                _check_rows(source, role, column, texts[side][role], label, found, features)
+    labels, names = {role: np.zeros(len(each), np.int64) for role, each in values.items()}, list[str]()
+    if label is not None:
+        labels, names = sources.encode_labels(source, features[label], values)
+    if labelled and len(names) < 2:
         raise ConfigError(f"All texts of {source.path} have the same {label}: there is nothing to tell apart.")
     shutil.rmtree(scratch, ignore_errors=True)
-    return texts, labels, names
+    return Corpus(texts[0], texts[1] or None, labels, names)
 
 
-def _find_text_column(source: sources.Source, features: Any, given: str | None, label: str) -> str:
+def segments_of(inputs: Tensor, lengths: Tensor, end: int) -> Tensor:
+    """1 for the tokens (B, T) of the second text of each pair and the END after it, else 0."""
+    place = torch.arange(inputs.shape[1], device=inputs.device)
+    ended = ((inputs == end) & (place > 0)).cumsum(1).roll(1, 1)  # before this token; a first END may be the BEGIN
+    ended[:, 0] = 0
+    return ((ended > 0) & (place < lengths[:, None])).long()
+
+
+def find_pair(
+    source: sources.Source, features: Any, first: str | None, second: str | None
+) -> tuple[str | None, str | None]:
+    """The columns of the first and the second texts as far as they are given or guessed, see `SentenceData`."""
+    if second is None:
+        return first, None
+    if second != GUESS:
+        return first, sources.check_column(source, "second_column", second, list(features))
+    by_name = {name.lower(): name for name in features}
+    for one, other in PAIR_COLUMNS:
+        if one in by_name and other in by_name and first in (None, by_name[one]):
+            return by_name[one], by_name[other]
+    return first, None
+
+
+def _check_second(source: sources.Source, features: Any, text: str, second: str, label: str | None) -> None:
+    if getattr(features[second], "dtype", None) not in ("string", "large_string"):
+        raise ConfigError(
+            f"The column {second} of {source.path} holds no text; name the one that does by dataset.second_column."
+        )
+    if second in (text, label):
+        raise ConfigError(
+            f"dataset.second_column={second} is also dataset.{'text' if second == text else 'label'}_column; name another "
+            f"one. There are: {', '.join(features)}."
+        )
+
+
+def _find_label(source: sources.Source, features: Any, given: str | None, needed: bool) -> str | None:
+    """The column with the labels; None where none is needed or given, and there is none."""
+    try:
+        return sources.find_label_column(source, features, given, LABEL_COLUMNS)
+    except ConfigError:
+        if needed or given:
+            raise
+        return None
+
+
+def _labels(rows: Any, label: str | None) -> list[Any]:
+    if label is None:
+        return [0] * len(rows)
+    # a blank at the end of a label is invisible, and would make a class of its own
+    found = [value.strip() or None if isinstance(value, str) else value for value in rows[label]]
+    return sources.whole_labels(found)
+
+
+def _find_text_column(source: sources.Source, features: Any, given: str | None, label: str | None) -> str:
     strings = [n for n, f in features.items() if getattr(f, "dtype", None) in ("string", "large_string")]
     others = [name for name in strings if name != label]
     text = given or sources.usual_column(others, TEXT_COLUMNS) or (others[0] if others else None)
@@ -207,16 +415,17 @@ def _find_text_column(source: sources.Source, features: Any, given: str | None, 
 
 
 def _check_rows(
-    source: sources.Source, role: str, text: str, texts: list[Any], label: str, labels: list[Any], feature: Any
+    source: sources.Source, role: str, text: str, texts: list[Any], label: str | None, labels: list[Any], features: Any
 ) -> None:
     """Raises ConfigError if a row has no text or no label."""
     import datasets
 
+    named = label is not None and isinstance(features[label], datasets.ClassLabel)
     for number, (words, value) in enumerate(zip(texts, labels)):
         where = f"Row {number} of {source.path}, split {role},"
         if words is None or not words.strip():
             raise ConfigError(f"{where} has an empty {text}. Write one or leave the row out.")
-        if value is None or (isinstance(feature, datasets.ClassLabel) and value < 0):
+        if value is None or (named and value < 0):
             raise ConfigError(f"{where} has no {label}. Give it one or leave the row out.")
         if not isinstance(value, int | str):
             raise ConfigError(

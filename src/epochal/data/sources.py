@@ -38,12 +38,20 @@ class Source:
     revision: str | None
     local: Path | None  # the file or folder; None: on the Hub
     encoding: str | None = None  # of its text files; None: UTF-8, or the one that their byte order mark tells
+    files: tuple[Path, ...] | None = None  # those of the folder that it is made of; None: all
+
+    def contents(self) -> list[Path]:
+        """The files of a source on this machine."""
+        assert self.local is not None
+        if self.local.is_file():
+            return [self.local]
+        return image_folders.files_in(self.local) if self.files is None else list(self.files)
 
     def fingerprint(self) -> dict[str, Any]:
         """A key that changes with the source: names, sizes and times of its files, or its id on the Hub."""
         if self.local is None:
             return {"hub": self.path, "config": self.config, "revision": self.revision}
-        files = [self.local] if self.local.is_file() else image_folders.files_in(self.local)
+        files = self.contents()
         listing = [(str(f.relative_to(self.local)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         part: dict[str, Any] = {"config": self.config} if self.config else {}
         part |= {"encoding": self.encoding} if self.encoding else {}
@@ -91,6 +99,22 @@ def locate(
             f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
     return Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
+
+
+def matching(dataset: str, path: str | None, encoding: str | None = None) -> Source | None:
+    """The files that a pattern such as `books/**/*.txt` matches, sorted; None if the path is no pattern.
+
+    Raises:
+        ConfigError: If it matches none.
+    """
+    if not path or not glob.has_magic(path) or os.path.exists(expanded(path)):
+        return None
+    found = sorted(Path(name).absolute() for name in glob.glob(str(expanded(path)), recursive=True))
+    files = tuple(file for file in found if file.is_file())
+    if not files:
+        raise ConfigError(f"dataset.path={path} matches no file.")
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    return Source(dataset, path, None, None, local=folder, encoding=encoding, files=files)
 
 
 def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import platform
 import shutil
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import Inputs, Outputs, Tokens
+from epochal.core.specs import RESERVED, Inputs, Outputs, Tokens
 from epochal.data import cache, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
@@ -25,8 +26,12 @@ from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, siz
 
 NEWLINE = "\n"  # the default prompt
 COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
+PACKED = (".arrow", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst")  # what `datasets` unpacks
 TOKENIZERS = ("character", "byte", "bpe")
+DOCUMENTS = ("files", "rows")
 ROWS = 10_000  # rows of a table that make a part of a text
+
+Document = list[str]  # a text in parts, so that a long one is nowhere copied as a whole
 
 
 class TextRows(Dataset[Batch]):
@@ -51,12 +56,17 @@ class TextRows(Dataset[Batch]):
 
 
 class TextData(StoredData):
-    """Running text for language models, from the Hub, a folder or a text file.
+    """Running text for language models, from the Hub, a text file, or many of them: a folder, or a pattern like `books/*.txt`.
 
-    A validation or test split that the source does not have is cut off the end of its training split.
+    A validation or test split that the source does not have is cut off the end of its training split. A folder of texts
+    has splits if the names of its files or folders say so (train.txt, validation.txt; train/...). Between two documents
+    of a split stands the token END; a window may go on from one to the next. With the vocabulary of an older run, which
+    has no END, it is a newline.
 
     Args:
         column: The column with the text; None: one of a usual name, or the first.
+        documents: "files": each file of a folder of texts is a document, in the order of their paths. "rows": and each row
+            of a table. None: all of a split is one. The rows of a document have a newline between them.
         tokenizer: "character", "byte" or "bpe", which is learned from train.
         vocab_size: Largest size of the vocabulary, for "bpe".
         context_length: Tokens in a window.
@@ -67,7 +77,7 @@ class TextData(StoredData):
         **options: See `StoredData`; a count in `train_size` is one of tokens.
 
     Raises:
-        ConfigError: If there is no such tokenizer.
+        ConfigError: If there is no such tokenizer, or documents is none of these.
     """
 
     targets: ClassVar = ("text",)
@@ -78,6 +88,7 @@ class TextData(StoredData):
         self,
         *,
         column: str | None = None,
+        documents: str | None = "files",
         tokenizer: str = "character",
         vocab_size: int = 8000,
         context_length: int = 64,
@@ -90,21 +101,24 @@ class TextData(StoredData):
         super().__init__(validation=validation, test=test, **options)
         self.encoding = encoding
         tokenizers.check_kind(tokenizer, TOKENIZERS)
-        self.column = column
+        if documents is not None and documents not in DOCUMENTS:
+            raise ConfigError(f"dataset.documents={documents} must be one of {', '.join(DOCUMENTS)}, or null.")
+        self.column, self.documents = column, documents
         self.kind, self.vocab_size, self.context_length, self.prompt = tokenizer, vocab_size, context_length, prompt
-        self._loaded_vocabulary: str | None = None  # see `load_state`
+        self._loaded: dict[str, Any] | None = None  # the tokenizer of `load_state`
 
     def prepare(self) -> None:
         key, read = self._reader()
-        key |= {"column": self.column, "tokenizer": self.kind, "vocabulary": self._loaded_vocabulary}
+        key |= {"column": self.column, "documents": self.documents} | tokenizers.cache_key(self.kind, self._loaded)
         key |= {"validation": self.validation, "test": self.test}
         key |= {"vocab_size": self.vocab_size if self.kind == "bpe" else None}
         folder = cache.cached(self.name, key, lambda building: self._encode(read(building), building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.tokenizer = tokenizers.restore(self.kind, meta["vocabulary"])
+        self.tokenizer = tokenizers.from_state(meta["tokenizer"])
         self._check_prompt()
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
+        self.bytes_per_token: dict[str, float] = meta["bytes_per_token"]
         self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in SPLITS}
         kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
         self._tokens["train"] = self._tokens["train"][:kept]
@@ -117,8 +131,8 @@ class TextData(StoredData):
         self.check_batch_size(self.rows("train")[1])
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
-        assert self._loaded_vocabulary is not None
-        self.tokenizer = tokenizers.restore(self.kind, self._loaded_vocabulary)
+        assert self._loaded is not None
+        self.tokenizer = tokenizers.from_state(self._loaded)
         self._check_prompt()
 
     def _check_prompt(self) -> None:
@@ -126,7 +140,7 @@ class TextData(StoredData):
         if not (missing := self.tokenizer.missing(self.prompt)):
             return
         if self.prompt != NEWLINE:
-            if self._loaded_vocabulary is not None:  # of a run that trained with this prompt
+            if self._loaded is not None:  # of a run that trained with this prompt
                 return
             raise ConfigError(
                 f"The text of dataset={self.name} lacks these characters of dataset.prompt: "
@@ -134,17 +148,22 @@ class TextData(StoredData):
             )
         self.prompt = next(c for c in self.tokenizer.vocabulary if c != tokenizers.REPLACEMENT)
 
+    def locate(self) -> sources.Source:
+        return sources.matching(self.name, self.path, self.encoding) or super().locate()
+
     def _reader(self) -> tuple[dict[str, Any], Any]:
-        """A key that changes with the source, and a function that reads it: folder for scratch -> text by role, in parts,
-        so that a long one is nowhere copied as a whole."""
+        """A key that changes with the source, and a function that reads it: folder for scratch -> documents by role."""
         source = self.locate()
         return source.fingerprint(), lambda building: self._read(source, building)
 
-    def _read(self, source: sources.Source, building: Path) -> dict[str, list[str]]:
+    def _read(self, source: sources.Source, building: Path) -> dict[str, list[Document]]:
         if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
             raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
-        if source.local is not None and source.local.is_file() and tables.suffix(source.local) not in COLUMNS:
-            return {"train": list(tables.read_running(source.local, source.encoding))}
+        if files := _text_files(source):
+            texts = {
+                role: [list(tables.read_running(f, source.encoding)) for f in each] for role, each in files.items()
+            }
+            return texts if self.documents else {role: [_on_lines(each)] for role, each in texts.items()}
         scratch = building / "scratch"
         splits = tables.open_splits(source, scratch, running=True)
         columns = splits["train"].column_names
@@ -154,14 +173,21 @@ class TextData(StoredData):
             raise ConfigError(
                 f"The column {column} of {source.path} holds no text; name the one that does by dataset.column."
             )
-        texts = {split: _joined(_texts(source, split, rows, column)) for split, rows in splits.items()}
+        texts = {}
+        for split, rows in splits.items():
+            found = _texts(source, split, rows, column)
+            texts[split] = [[text] for text in found] if self.documents == "rows" else [_joined(found)]
         shutil.rmtree(scratch, ignore_errors=True)
         return texts
 
-    def _encode(self, texts: dict[str, list[str]], building: Path) -> dict[str, Any]:
-        """Writes the tokens of each split; returns the vocabulary and the characters per token, by split."""
+    def _encode(self, texts: dict[str, list[Document]], building: Path) -> dict[str, Any]:
+        """Writes the tokens of each split; returns the tokenizer, and the characters and bytes per token, by split."""
+        loaded = None if self._loaded is None else tokenizers.from_state(self._loaded)
+        if loaded is not None and loaded.ids.end is None:
+            texts = {role: [_on_lines(documents)] for role, documents in texts.items()}
+        texts = {role: [document for document in documents if any(document)] for role, documents in texts.items()}
         train = texts["train"]
-        if not any(part.strip() for part in train):
+        if not any(part.strip() for document in train for part in document):
             raise ConfigError(f"dataset={self.name} is empty: there is nothing to learn from.")
         held = {}
         for split, role, part in (("test", "test", self.test), ("val", "validation", self.validation)):
@@ -170,26 +196,27 @@ class TextData(StoredData):
             else:
                 length = _length(train)
                 train, held[split] = _cut(train, length - count_of(part, length - 1, f"dataset.{role}"))
-        tokenizer = self._tokenizer(train, held["val"] + held["test"])
-        per_token = {}
-        for split, parts in {"train": train, **held}.items():
-            file, ids = building / f"{split}_tokens.npy", tokenizer.encode_running(parts)
+        tokenizer = loaded or self._learned(train)
+        meta: dict[str, Any] = {"tokenizer": tokenizer.state(), "characters_per_token": {}, "bytes_per_token": {}}
+        for split, documents in {"train": train, **held}.items():
+            file, ids = building / f"{split}_tokens.npy", _ids(tokenizer, documents)
             count = cache.write_parts(file, ids, smallest(len(tokenizer)))
-            # unknown characters may be left out: they are not predicted, so they do not count
-            per_token[split] = 1.0 if self.kind == "character" else _length(parts) / max(count, 1)
-        return {"vocabulary": tokenizer.vocabulary, "characters_per_token": per_token}
+            length = _length(documents)
+            if self.kind == "character" and not tokenizer.reserved:
+                count = length  # an older run may leave unknown characters out: they are not predicted, so do not count
+            meta["characters_per_token"][split] = length / max(count, 1)
+            meta["bytes_per_token"][split] = _length(documents, bytes_in) / max(count, 1)
+        return meta
 
-    def _tokenizer(self, train: list[str], held_out: list[str]) -> Tokenizer:
-        """The tokenizer of `load_state`, or one learned from the text."""
-        if self._loaded_vocabulary is not None:
-            return tokenizers.restore(self.kind, self._loaded_vocabulary)
+    def _learned(self, documents: list[Document]) -> Tokenizer:
         if self.kind == "bpe":
-            return BytePairs.learn(tokenizers.pieces(train), vocab_size=self.vocab_size)
-        return Bytes() if self.kind == "byte" else Characters.learn(train, held_out)
+            pieces = (piece for document in documents for piece in tokenizers.pieces(document))
+            return BytePairs.learn(pieces, vocab_size=self.vocab_size)
+        return Bytes() if self.kind == "byte" else Characters.learn(chain.from_iterable(documents))
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
-        vocab_size = size_of(config, "vocab_size", 8000) if config.get("tokenizer") == "bpe" else 256
+        vocab_size = size_of(config, "vocab_size", 8000) if config.get("tokenizer") == "bpe" else 256 + RESERVED
         tokens = Tokens(vocab_size, size_of(config, "context_length", 64))
         return [(tokens, tokens)]
 
@@ -198,10 +225,16 @@ class TextData(StoredData):
         return tokens, tokens
 
     def state(self) -> dict[str, Any]:
-        return {"tokenizer": self.kind, "vocabulary": self.tokenizer.vocabulary}
+        return self.tokenizer.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.kind, self._loaded_vocabulary = state["tokenizer"], state["vocabulary"]
+        self._loaded = tokenizers.read_state(state, self.name, older=0, most=1)
+        self.kind = self._loaded["tokenizer"]
+
+    @property
+    def start_ids(self) -> list[int]:
+        """The ids that generated samples begin with."""
+        return self.tokenizer.encode(self.prompt).tolist()
 
     def rows(self, split: str) -> tuple[TextRows, int]:
         tokens = self._tokens[split]
@@ -238,24 +271,84 @@ def _joined(rows: Iterable[str]) -> list[str]:
     return parts
 
 
-def _length(parts: list[str]) -> int:
-    return sum(map(len, parts))
+def bytes_in(text: str) -> int:
+    """The length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _cut(parts: list[str], end: int) -> tuple[list[str], list[str]]:
-    """A text in parts before and from a character on."""
-    before: list[str] = []
-    for number, part in enumerate(parts):
+def _length(documents: list[Document], size: Callable[[str], int] = len) -> int:
+    return sum(size(part) for document in documents for part in document)
+
+
+def _on_lines(documents: list[Document]) -> Document:
+    """The documents as one, with a newline between them."""
+    return [part for number, document in enumerate(documents) for part in ([NEWLINE] if number else []) + document]
+
+
+def _cut(documents: list[Document], end: int) -> tuple[list[Document], list[Document]]:
+    """Documents before and from a character on."""
+    before: list[Document] = []
+    for number, document in enumerate(documents):
+        if (length := _length([document])) >= end:
+            first, rest = _cut_parts(document, end)
+            return [d for d in (*before, first) if d], [d for d in (rest, *documents[number + 1 :]) if d]
+        before.append(document)
+        end -= length
+    return before, []
+
+
+def _cut_parts(document: Document, end: int) -> tuple[Document, Document]:
+    before: Document = []
+    for number, part in enumerate(document):
         if len(part) >= end:
-            return [*before, part[:end]], [part[end:], *parts[number + 1 :]]
+            parts = [*before, part[:end]], [part[end:], *document[number + 1 :]]
+            return [p for p in parts[0] if p], [p for p in parts[1] if p]
         before.append(part)
         end -= len(part)
     return before, []
 
 
+def _ids(tokenizer: Tokenizer, documents: list[Document]) -> Iterator[np.ndarray]:
+    """The ids of documents, with END between them."""
+    for number, document in enumerate(documents):
+        if number:
+            yield np.array([tokenizer.ids.end])
+        yield from tokenizer.encode_running(document)
+
+
+def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
+    """By role the files of a text file, a folder of texts or a pattern; None if there are tables, or it is on the Hub."""
+    if source.local is None:
+        return None
+    if source.local.is_file():
+        return {"train": [source.local]} if tables.suffix(source.local) not in COLUMNS else None
+    in_config = bool(source.config) and (source.local / str(source.config)).is_dir()
+    root = source.local / str(source.config) if in_config else source.local
+    files = [f for f in source.contents() if f.is_relative_to(root) and not _aside(f.relative_to(root))]
+    if not files or any(tables.suffix(f) in COLUMNS or f.suffix.lower() in PACKED for f in files):
+        return None
+    roles: dict[str, list[Path]] = {}
+    for file in files:
+        if role := _role(file.relative_to(root)):
+            roles.setdefault(role, []).append(file)
+    return roles if "train" in roles and len(roles) > 1 else {"train": files}
+
+
+def _aside(file: Path) -> bool:
+    """Whether a file is hidden, or the card of a data set."""
+    return any(part.startswith(".") for part in file.parts) or str(file) == "README.md"
+
+
+def _role(file: Path) -> str | None:
+    """The split that a file's name or its topmost folder's says it belongs to: train.txt, wiki.valid.txt, test/1.txt."""
+    first = file.parts[0].lower()
+    words = first.replace("_", ".").replace("-", ".").split(".") if len(file.parts) == 1 else [first]
+    return next((role for role, names in sources.SPLIT_NAMES.items() if set(names) & set(words)), None)
+
+
 class PythonStdlib(TextData):
     """The source code of the standard library of the Python that runs this, which needs no download. One file in a
-    hundred is held out for validation and one for the test.
+    hundred is held out for validation and one for the test. Each file is a document.
 
     Args:
         **options: See `TextData`; path, config, revision, column, validation and test have no effect.
@@ -275,11 +368,11 @@ class PythonStdlib(TextData):
         }
         files = [f for f in sorted(root.rglob("*.py")) if not left_out & set(f.relative_to(root).parts)]
 
-        def read(building: Path) -> dict[str, list[str]]:
-            texts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+        def read(building: Path) -> dict[str, list[Document]]:
+            texts: dict[str, list[Document]] = {"train": [], "validation": [], "test": []}
             for number, file in enumerate(files):
                 role = {0: "validation", 50: "test"}.get(number % 100, "train")
-                texts[role].append(file.read_text(encoding="utf-8", errors="replace"))
-            return {role: ["\n".join(parts)] for role, parts in texts.items()}
+                texts[role].append([file.read_text(encoding="utf-8", errors="replace")])
+            return texts if self.documents else {role: [_on_lines(each)] for role, each in texts.items()}
 
         return {"python": platform.python_version(), "root": str(root), "files": len(files)}, read

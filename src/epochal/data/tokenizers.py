@@ -1,7 +1,7 @@
-"""Tokenizers: text to ids and back, by character, byte, word or byte pair.
+"""Tokenizers: text to ids and back, by character, byte, word or byte pair, or as a file of Hugging Face's says.
 
-For language models the ids begin at 0. Where texts are padded to one length, the first ids are PAD, UNKNOWN, BEGIN and
-END of `core.specs`: then `reserved` is 4, and `decode` leaves these out, except UNKNOWN.
+The first ids of every vocabulary are reserved, see `core.specs`, so that all text data can be read with the vocabulary of
+any other, and weights travel. `decode` leaves the reserved ids out, except UNKNOWN.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from epochal.core.errors import ConfigError, did_you_mean
-from epochal.core.specs import END, UNKNOWN
+from epochal.core.specs import RESERVED, UNKNOWN, ReservedIds
 
-RESERVED = END + 1  # number of reserved ids where texts are padded
+OLDER = 4  # number of ids that older runs reserve where texts are padded; in running text they reserve none
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
 MOST_UNKNOWN = 0.05  # share of unknown tokens above which the user is warned
 AT_ONCE = 10_000  # most texts that are encoded together, and most characters of a piece of a long text
+LONG_PIECE = 1_000_000  # most characters of a piece where lines are not encoded by themselves
+# what `str.splitlines` takes for the end of a line
+LINE_END = r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 # words, punctuation marks, and English contractions as the Penn Treebank splits them: do n't, it 's
 WORD = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\w+|[^\w\s]")
 # Han, kana, Bopomofo, Thai, Lao, Burmese and Khmer, which have no spaces between words
@@ -38,13 +41,22 @@ class Tokenizer:
 
     Args:
         vocabulary: All that was learned, as one string that a checkpoint can hold.
-        reserved: Number of reserved ids, which come first: 0 or RESERVED.
+        reserved: Number of reserved ids, which come first: RESERVED, in older runs OLDER or 0.
     """
 
     kind: ClassVar[str]  # the option dataset.tokenizer
 
-    def __init__(self, vocabulary: str = "", reserved: int = 0) -> None:
+    def __init__(self, vocabulary: str = "", reserved: int = RESERVED) -> None:
         self.vocabulary, self.reserved = vocabulary, reserved
+
+    @property
+    def ids(self) -> ReservedIds:
+        """The ids that are no text."""
+        return ReservedIds.first(self.reserved)
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to make it again, for a checkpoint; `from_state` is the inverse."""
+        return {"tokenizer": self.kind, "vocabulary": self.vocabulary, "reserved": self.reserved}
 
     def __len__(self) -> int:
         """Size of the vocabulary, reserved ids included."""
@@ -75,6 +87,10 @@ class Tokenizer:
         """The text as it would be decoded if all of its tokens were known."""
         return text
 
+    def word_starts(self) -> np.ndarray:
+        """Whether a word, a space or a mark begins with each token, bool (V,); other tokens go on with a word."""
+        return np.array([not self.decode([token])[:1].isalnum() for token in range(len(self))])
+
     def missing(self, text: str) -> str:
         """The characters of a text that are not in the vocabulary, each once, in the order of the text."""
         return ""
@@ -85,24 +101,22 @@ class Characters(Tokenizer):
 
     kind = "character"
 
-    def __init__(self, vocabulary: str, reserved: int = 0) -> None:
+    def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
         super().__init__(vocabulary, reserved)
-        self._codes = np.array([ord(c) for c in vocabulary])  # sorted
+        self._codes = np.array([ord(c) for c in vocabulary], np.uint32)  # sorted
+        # older runs on running text have REPLACEMENT in their vocabulary if an unknown character could occur
         self._unknown = UNKNOWN if reserved else vocabulary.find(REPLACEMENT)
 
     @classmethod
-    def learn(cls, train: Iterable[str], held_out: Iterable[str] = (), reserved: int = 0) -> Characters:
-        """Learns the characters of the texts in train, and REPLACEMENT if those in held_out have others and no id is
-        reserved for them."""
-        known = set[str]().union(*map(set, train))
-        complete = reserved or all(known.issuperset(text) for text in held_out)
-        return cls("".join(sorted(known if complete else known | {REPLACEMENT})), reserved)
+    def learn(cls, texts: Iterable[str]) -> Characters:
+        """Learns the characters of the texts."""
+        return cls("".join(sorted(set[str]().union(*map(set, texts)))))
 
     def __len__(self) -> int:
         return self.reserved + len(self.vocabulary)
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids (T,), one per character; unknown ones become UNKNOWN or REPLACEMENT, or are left out without either."""
+        """Ids (T,), one per character; unknown ones become UNKNOWN, and in older runs may be left out."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         ids = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[ids] == codes
@@ -127,7 +141,7 @@ class Bytes(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        return codes + np.int32(self.reserved) if self.reserved else codes
+        return codes + np.uint16(self.reserved) if self.reserved else codes
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i - self.reserved for i in ids if i >= self.reserved).decode("utf-8", "replace")
@@ -164,6 +178,9 @@ class Words(Tokenizer):
     def __len__(self) -> int:
         return self.reserved + len(self._words)
 
+    def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
+        return map(self.encode, pieces(parts))  # no word is in two lines
+
     def encode(self, text: str) -> np.ndarray:
         known = self._ids
         return np.array([known.get(word, UNKNOWN) for word in self._pattern.findall(text.lower())], np.int32)
@@ -171,6 +188,9 @@ class Words(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         first = self.reserved
         return " ".join(self._words[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
+
+    def word_starts(self) -> np.ndarray:
+        return np.ones(len(self), bool)
 
     def as_decoded(self, text: str) -> str:
         return " ".join(self._pattern.findall(text.lower()))
@@ -182,35 +202,38 @@ class BytePairs(Tokenizer):
 
     kind = "bpe"
 
-    def __init__(self, vocabulary: str, reserved: int = 0) -> None:
+    def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
         super().__init__(vocabulary, reserved)
         self._engine = _library().Tokenizer.from_str(vocabulary)
         self._size = self._engine.get_vocab_size()
 
     @classmethod
-    def learn(cls, texts: Iterable[str], *, vocab_size: int, reserved: int = 0) -> BytePairs:
+    def learn(cls, texts: Iterable[str], *, vocab_size: int) -> BytePairs:
         """Merges the most frequent pairs until there are vocab_size tokens, or no pair occurs twice.
 
         Raises:
             ConfigError: If vocab_size is too small for the single bytes.
         """
-        if vocab_size <= 256 + reserved:
+        if vocab_size <= 256 + RESERVED:
             raise ConfigError(
-                f"dataset.vocab_size={vocab_size} is too small for dataset.tokenizer=bpe: {256 + reserved} are taken "
+                f"dataset.vocab_size={vocab_size} is too small for dataset.tokenizer=bpe: {256 + RESERVED} are taken "
                 "before the first pair is learned; give a few thousand."
             )
         library = _library()
         engine = library.Tokenizer(library.models.BPE())
-        engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        split = library.pre_tokenizers
+        engine.pre_tokenizer = split.Sequence(
+            [split.Split(library.Regex(LINE_END), "merged_with_previous"), split.ByteLevel(add_prefix_space=False)]
+        )
         engine.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=vocab_size - reserved,
+            vocab_size=vocab_size - RESERVED,
             min_frequency=2,
             initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         engine.train_from_iterator((piece for text in texts for piece in pieces([text])), trainer)
-        return cls(engine.to_str(), reserved)
+        return cls(engine.to_str())
 
     def __len__(self) -> int:
         return self.reserved + self._size
@@ -239,7 +262,7 @@ KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, By
 
 
 def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 1) -> Tokenizer:
-    """Learns a tokenizer of this kind for texts that are padded, with reserved ids.
+    """Learns a tokenizer of this kind.
 
     Args:
         kind: "word", "bpe", "character" or "byte".
@@ -253,24 +276,80 @@ def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 
     if kind == "word":
         return Words.learn(texts, vocab_size=vocab_size, min_count=min_count)
     if kind == "bpe":
-        return BytePairs.learn(texts, vocab_size=vocab_size, reserved=RESERVED)
-    return Bytes(reserved=RESERVED) if kind == "byte" else Characters.learn(texts, reserved=RESERVED)
+        return BytePairs.learn(texts, vocab_size=vocab_size)
+    return Bytes() if kind == "byte" else Characters.learn(texts)
 
 
-def restore(kind: str, vocabulary: str, reserved: int = 0) -> Tokenizer:
-    """The tokenizer of this kind with this vocabulary, see `Tokenizer`."""
-    return KINDS[kind](vocabulary, reserved)
+def read_state(state: Mapping[str, Any], name: str, *, older: int, pads: bool = False, most: int = 2) -> dict[str, Any]:
+    """The state of a tokenizer, see `Tokenizer.state`, in the state of another run's data, whatever data that was.
+
+    Args:
+        state: Of the other run's data.
+        name: The data set that is to be read with it, for messages.
+        older: How many ids an older run of this data reserves, where the state does not say.
+        pads: Whether texts are written with PAD, BEGIN and END, so that these ids must be those of `core.specs`.
+        most: How many vocabularies the data can have; the state is that of the first.
+
+    Raises:
+        ConfigError: If it holds no vocabulary, or none that can read such data.
+    """
+    vocabularies = vocabularies_of(state)
+    if not vocabularies or "tokenizer" not in state:
+        raise ConfigError(
+            f"dataset={name} is text, but the other run has no vocabulary to read it with; it must be a run on text."
+        )
+    if len(vocabularies) > most:
+        raise ConfigError(
+            f"dataset={name} has one vocabulary, but the other run has one for each of two languages; it must be one "
+            "with dataset.joint=true."
+        )
+    kind = state["tokenizer"]
+    if kind not in KINDS:
+        raise ConfigError(f"The other run's tokenizer is {kind}, which there is not. There are: {' '.join(KINDS)}.")
+    reserved = int(state.get("reserved", older))
+    if pads and reserved < OLDER:
+        raise ConfigError(
+            f"dataset={name} writes texts from BEGIN to END, and the other run's vocabulary ({kind}) has no such ids of "
+            "its own; it must be one that was learned here."
+        )
+    return {"tokenizer": kind, "vocabulary": vocabularies[0], "reserved": reserved}
+
+
+def vocabularies_of(state: Mapping[str, Any]) -> list[str]:
+    """The vocabularies that the state of a run's data holds: two of pairs of texts where each side has its own."""
+    if "vocabularies" in state:  # of pairs of texts in older runs
+        return list(state["vocabularies"])
+    return [state[key] for key in ("vocabulary", "target_vocabulary") if key in state]
+
+
+def from_state(state: Mapping[str, Any]) -> Tokenizer:
+    """The inverse of `Tokenizer.state`.
+
+    Raises:
+        ConfigError: If the vocabulary is damaged.
+    """
+    try:
+        return KINDS[state["tokenizer"]](state["vocabulary"], state["reserved"])
+    except ImportError:
+        raise
+    except Exception as error:  # the library's own errors have no class
+        raise ConfigError(f"The vocabulary of the tokenizer {state['tokenizer']} cannot be read: {error}") from error
+
+
+def cache_key(kind: str, loaded: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the key of a cache says of the tokenizer: the state of one that was loaded, else which kind is learned."""
+    return {"tokenizer": kind, "vocabulary": loaded, "reserved": RESERVED}
 
 
 def learn_or_restore(
-    kind: str, vocabulary: str | None, texts: Sequence[str], *, vocab_size: int, min_count: int = 1
+    kind: str, loaded: Mapping[str, Any] | None, texts: Sequence[str], *, vocab_size: int, min_count: int = 1
 ) -> Tokenizer:
-    """A tokenizer for texts that are padded, with the vocabulary if there is one, else learned from the texts.
+    """The tokenizer that was loaded, see `read_state`, else one that is learned from the texts.
 
     Where most letters are of scripts without spaces between words, "bpe" takes the place of "word".
     """
-    if vocabulary is not None:
-        return restore(kind, vocabulary, RESERVED)
+    if loaded is not None:
+        return from_state(loaded)
     if kind == "word" and have_no_spaces(texts):
         kind = "bpe"
         if vocab_size <= 256 + RESERVED:
@@ -297,7 +376,9 @@ def note(asked: str, tokenizer: Tokenizer, ids: Iterable[np.ndarray]) -> str:
         return (
             f"most texts have no spaces between words, so dataset.tokenizer={tokenizer.kind} takes the place of {asked}"
         )
-    counts = [(int((values == UNKNOWN).sum()), len(values)) for values in ids]
+    if (reserved := tokenizer.ids.unknown) is None:
+        return ""
+    counts = [(int((values == reserved).sum()), len(values)) for values in ids]
     share = sum(unknown for unknown, _ in counts) / max(sum(total for _, total in counts), 1)
     if share <= MOST_UNKNOWN:
         return ""
