@@ -140,7 +140,7 @@ def test_tasks_say_what_they_offer():
         "symmetric": ["Adversarial"],
         "explainable": ["Classification"],
         "metrics": ["Classification", "Regression", "SequenceLabeling"],
-        "prompts": {"sample", "translation"},
+        "prompts": {"for each <mask>", "sample", "translation"},
     }
     assert isinstance(tasks.LanguageModeling(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)
     assert not isinstance(Regression(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)

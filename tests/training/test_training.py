@@ -319,12 +319,25 @@ def test_tensorboard_is_a_choice(home):
     assert list((job.run.folder / "tensorboard").glob("events.*"))
 
 
-def test_two_processes_learn_like_one(home, tmp_path):
+TEXTS = ["model=seq2seq", "dataset=reverse", "dataset.train_size=160", "dataset.validation=9", "dataset.test=9"]
+TEXTS += [
+    "optimizer=sgd",
+    "optimizer.lr=1",
+    "model.dropout=0",
+    "model.hidden_size=8",
+    "model.embed_dim=8",
+    "dataset.batch_size=4",
+    "task.generated=2",
+]
+
+
+@pytest.mark.parametrize("run", [[*SMALL, "dataset.crop_padding=1"], TEXTS], ids=["images", "texts of unlike lengths"])
+def test_two_processes_learn_like_one(run, home, tmp_path):
     losses = {}
     for devices in (1, 2):
         out = tmp_path / str(devices)
-        arguments = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
-        arguments += ["duration=12steps", "log_every=1", "dataset.crop_padding=1", f"output_dir={out}"]
+        arguments = [*run, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
+        arguments += ["duration=12steps", "log_every=1", "logger=none", f"output_dir={out}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, ROOT / "train.py", *arguments], check=True, env=environment, timeout=120)
         folders = list((out / "runs").iterdir())

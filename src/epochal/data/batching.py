@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +25,26 @@ class Batch(NamedTuple):
         targets: (B, ...), as the data's output spec says.
         seed: Mixed from (run's seed, epoch, step). Augmentation, dropout and noise draw from it.
         lengths: (B,) lengths of inputs that are padded on the right; None if no row is padded.
+        segments: (B, T) which text of a pair each token is of, 0 or 1; None where there are no pairs.
     """
 
     inputs: Tensor
     targets: Tensor
     seed: int
     lengths: Tensor | None = None
+    segments: Tensor | None = None
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A batch, or any nest of tuples, mappings and tensors in one, with its tensors on a device; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: to_device(part, device) for key, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [to_device(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 class BatchIndices(NamedTuple):

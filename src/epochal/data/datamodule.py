@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from epochal.core.errors import ConfigError
 from epochal.core.protocols import TARGETS
 from epochal.core.specs import ImageRange, Inputs, Outputs
-from epochal.data.batching import Batch, BatchOrder, Loader
+from epochal.data.batching import Batch, BatchOrder, Loader, to_device
 
 SPLITS = ("train", "val", "test")
 MEASURED = 200  # batches, drawn at random, whose lengths make the mean
@@ -56,6 +56,7 @@ class DataModule(pl.LightningDataModule):
     target_span: ClassVar[float] = 1.0  # width of the interval of its targets, if these are numbers
     unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
+    asks_some_tokens: bool = False  # whether there are targets IGNORED where inputs are no padding
     learns: str = ""  # one of `targets`, set before `prepare`
 
     __signature__: ClassVar[inspect.Signature]
@@ -207,9 +208,7 @@ class DataModule(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if batch.inputs.device == device:  # Lightning's own implementation walks through every field
             return batch
-        inputs, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.inputs, batch.targets))
-        lengths = None if batch.lengths is None else batch.lengths.to(device, non_blocking=True)
-        return Batch(inputs, targets, batch.seed, lengths)
+        return to_device(batch, device)
 
     def train_dataloader(self) -> DataLoader:
         progress = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None

@@ -6,6 +6,7 @@ from epochal.tasks.base import Task
 from epochal.tasks.captioning import Captioning
 from epochal.tasks.classification import Classification
 from epochal.tasks.language_modeling import LanguageModeling
+from epochal.tasks.masked_lm import MaskedLM
 from epochal.tasks.patches import MaskedPatch, NextPatch
 from epochal.tasks.regression import Regression
 from epochal.tasks.sequence_labeling import SequenceLabeling
@@ -17,6 +18,7 @@ __all__ = [
     "Captioning",
     "Classification",
     "LanguageModeling",
+    "MaskedLM",
     "MaskedPatch",
     "NextPatch",
     "Regression",

@@ -48,26 +48,34 @@ class TrainingRow:
 
     values: dict[str, list[Tensor]] = field(default_factory=dict)  # by name, one tensor a batch
     count: int = 0  # of batches
+    items: list[int | Tensor] = field(default_factory=list)  # of each batch, see `Task.weight`
 
     def means(self) -> dict[str, Tensor]:
-        return {name: torch.cat([v.flatten() for v in values]).float().mean() for name, values in self.values.items()}
+        """Means over rows, or, of metrics that are means over a batch's items, over all items."""
+        found = {name: torch.cat([v.flatten() for v in values]).float() for name, values in self.values.items()}
+        items = torch.as_tensor(self.items, device=next(iter(found.values())).device, dtype=torch.float32)
+        if len(items) != self.count or bool((items == items[0]).all()):
+            return {name: values.mean() for name, values in found.items()}
+        shares = items / items.sum()
+        weighed = {name for name, values in self.values.items() if values[0].dim() == 0 and name != "tokens"}
+        return {name: (values * shares).sum() if name in weighed else values.mean() for name, values in found.items()}
 
 
 @dataclass
 class Group:
-    """The batches of the optimiser step under way, where it accumulates several.
+    """The batches of the optimiser step under way, where it accumulates several or several ranks have their own.
 
     Attributes:
-        unit: Items that the loss of the first batch is the mean of: rows, or predicted tokens.
+        unit: Items that the loss of the first batch is the mean of: rows, or predicted tokens; the mean over ranks.
         batches: How many the batches so far are, counted by their items: 1 for each that has as many as the first.
     """
 
-    unit: int = 0
+    unit: float = 0
     batches: float = 0.0
 
-    def add(self, items: int) -> float:
+    def add(self, items: float, mean_over_ranks: Callable[[float], float] = lambda value: value) -> float:
         """Counts a batch; returns its share, items / unit."""
-        self.unit = self.unit or items
+        self.unit = self.unit or mean_over_ranks(items)
         self.batches += items / self.unit
         return items / self.unit
 
@@ -168,7 +176,7 @@ class Task(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         """What the network says of the rows of a batch: of a classifier the logits (B, classes)."""
-        return self.model(batch.inputs) if batch.lengths is None else self.model(batch.inputs, batch.lengths)
+        return self.model(*model_inputs(batch))
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
@@ -179,8 +187,8 @@ class Task(pl.LightningModule):
         """
         raise NotImplementedError
 
-    def weight(self, batch: Batch) -> int:
-        """The number of items that the metrics of a batch are means of: rows, or predicted tokens."""
+    def weight(self, batch: Batch) -> int | Tensor:
+        """The number of items that the loss and metrics of a batch are means of: rows, or predicted tokens."""
         return len(batch.targets)
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
@@ -225,16 +233,23 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss, metrics = self.step(batch)
-        self.accumulate(metrics)
+        items = self.weight(batch)
+        self.accumulate(metrics, items)
         if self.trainer.accumulate_grad_batches > 1:
-            loss = loss * self._group.add(self.weight(batch))
+            loss = loss * self._group.add(int(items), self._number_over_ranks)
+        elif self.trainer.world_size > 1 and (
+            isinstance(items, Tensor) or self.data.batch_size % self.trainer.world_size
+        ):
+            # ranks are averaged, which is the mean over items only where all have as many; nothing here waits for a GPU
+            count = torch.as_tensor(items, dtype=torch.float32, device=self.device)
+            loss = loss * (count / self.trainer.strategy.reduce(count.clone(), reduce_op="mean"))
         return loss
 
     # Lightning reads the signature at each step; computing it anew costs as much as a layer
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
-    def accumulate(self, metrics: Metrics) -> None:
-        """Adds the training metrics of a batch to the next logged row.
+    def accumulate(self, metrics: Metrics, items: int | Tensor = 1) -> None:
+        """Adds the training metrics of a batch, which are means over so many items, to the next logged row.
 
         Raises:
             DivergedError: If the loss is not finite.
@@ -243,6 +258,7 @@ class Task(pl.LightningModule):
         values = self._row.values
         for name, value in metrics.items():
             values.setdefault(name, []).append(value.detach())
+        self._row.items.append(items)
         self._row.count += 1
 
     def check_finite(self, loss: Tensor) -> None:
@@ -276,7 +292,7 @@ class Task(pl.LightningModule):
         """
         batches = self._group.batches
         if self.trainer.world_size > 1:
-            batches = self._mean_over_ranks(torch.tensor(batches, device=self.device))
+            batches = self._number_over_ranks(batches)
         if batches != self.trainer.accumulate_grad_batches:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             torch._foreach_mul_(gradients, self.trainer.accumulate_grad_batches / batches)
@@ -300,7 +316,7 @@ class Task(pl.LightningModule):
     def log_training_row(self) -> None:
         """Logs the training metrics if the step just taken completes a row; call it before that step's checkpoint."""
         if self._gradient_norms:
-            metrics = {name: self._mean_over_ranks(mean) for name, mean in self._row.means().items()}
+            metrics = self._row_over_ranks()
             metrics |= {name: norm.item() for name, norm in self._gradient_norms.items()}
             metrics["learning_rate"] = self._learning_rate
             now = time.perf_counter()
@@ -310,6 +326,15 @@ class Task(pl.LightningModule):
             metrics["examples_per_second"] = speed
             self.record("train", metrics)
             self._row, self._gradient_norms, self._row_started = TrainingRow(), {}, now
+
+    def _row_over_ranks(self) -> dict[str, float]:
+        """The means of the row over all ranks, each as much as it has items."""
+        means = self._row.means()
+        if self.trainer.world_size == 1:
+            return {name: mean.item() for name, mean in means.items()}
+        items = float(sum(int(count) for count in self._row.items))
+        share = items / self._number_over_ranks(items)
+        return {name: self._mean_over_ranks(mean * share) for name, mean in means.items()}
 
     def _reseed(self, batch: Batch) -> None:
         """Makes dropout and noise depend on the step alone, so that a resumed run is exactly the same."""
@@ -327,13 +352,20 @@ class Task(pl.LightningModule):
             value = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
         return value.item()
 
+    def _number_over_ranks(self, value: float) -> float:
+        return self._mean_over_ranks(torch.tensor(value, dtype=torch.float64, device=self.device))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.automatic_optimization and self.trainer.fit_loop.epoch_loop._should_accumulate():
             # in the middle of a step of several batches: the gradients so far belong to the state
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             checkpoint["gradients"], checkpoint["group"] = gradients, asdict(self._group)
         values = {name: torch.stack(values) for name, values in self._row.values.items()}
-        checkpoint["row"] = {"values": values, "count": self._row.count}
+        checkpoint["row"] = {
+            "values": values,
+            "count": self._row.count,
+            "items": [int(count) for count in self._row.items],
+        }
         checkpoint["artifacts_step"] = self._artifacts_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -342,7 +374,9 @@ class Task(pl.LightningModule):
                 checkpoint[kept] = current_names(checkpoint[kept], self.model, prefix="model.")
         row = checkpoint.get("row", {})  # older versions' checkpoints store sums instead: these lose the row under way
         if "values" in row:
-            self._row = TrainingRow({name: list(values) for name, values in row["values"].items()}, row["count"])
+            self._row = TrainingRow(
+                {name: list(values) for name, values in row["values"].items()}, row["count"], list(row.get("items", ()))
+            )
         self._artifacts_step = checkpoint.get("artifacts_step")
         self._gradients = checkpoint.get("gradients", {})
         self._group = Group(**checkpoint.get("group", {}))
@@ -420,7 +454,7 @@ class Task(pl.LightningModule):
             metric.reset()
 
     def _measure(self, batch: Batch) -> None:
-        count = self.weight(batch)
+        count = int(self.weight(batch))
         if not count:  # this rank's part of a last, small batch
             return
         self._reseed(batch)
@@ -486,6 +520,13 @@ class Task(pl.LightningModule):
                 f"{type(self).__name__} has no data yet: give it to the trainer as a data module, e.g. trainer.fit(task, data)."
             )
         return data
+
+
+def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
+    """The arguments of a model's forward: the inputs, their lengths (B,) if they differ, and segments of sentence pairs."""
+    if batch.segments is not None and batch.lengths is not None:
+        return batch.inputs, batch.lengths, batch.segments
+    return (batch.inputs,) if batch.lengths is None else (batch.inputs, batch.lengths)
 
 
 def at_least_single(outputs: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from epochal.core.specs import Images
 from epochal.data.batching import Batch
 from epochal.plots.heatmaps import confusion_matrix
 from epochal.tasks.artifacts import Artifacts, Profile
-from epochal.tasks.base import Metrics, Task, at_least_single
+from epochal.tasks.base import Metrics, Task, at_least_single, model_inputs
 from epochal.tasks.robustness import measure_robustness
-from epochal.tasks.sequences import gather, length_bins, model_inputs, tested_rows, token_counts
+from epochal.tasks.sequences import gather, length_bins, tested_rows, token_counts
 from epochal.tasks.visuals.classification import (
     IMAGES,
     add_mistakes,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from epochal.core.checks import check_number, check_whole
 from epochal.core.seeds import mix
+from epochal.core.specs import IGNORED
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.base import Metrics, Task, at_least_single
@@ -64,15 +65,19 @@ class LanguageModeling(Task):
         self.sample_length, self.samples = sample_length, samples
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
+    def weight(self, batch: Batch) -> int | Tensor:
+        if batch.lengths is None and not self.data.asks_some_tokens:  # windows of one length
+            return len(batch.targets)
+        return (next_tokens(batch)[1] != IGNORED).sum()
+
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = at_least_single(self.model(batch.inputs))  # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        inputs, targets = next_tokens(batch)
+        logits = at_least_single(self.model(inputs))  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         return loss, {"loss": loss.detach(), **token_counts(batch)}
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        loss = means["loss"]
-        bits = loss / math.log(2) / self.data.characters_per_token[split]
-        return {**means, "perplexity": math.exp(min(loss, 700)), "bits_per_character": bits}
+        return {**means, "perplexity": math.exp(min(means["loss"], 700)), **bits(self.data, means["loss"], split)}
 
     def validation_artifacts(self) -> Artifacts:
         artifacts = self.test_artifacts()
@@ -102,6 +107,25 @@ class LanguageModeling(Task):
             generator=generator,
         )  # (samples, T)
         return [self.data.tokenizer.decode(row).strip("\n") for row in tokens.tolist()]
+
+
+def bits(data: Any, loss: float, split: str) -> dict[str, float]:
+    """The loss, nats a token, as bits per character and per byte of UTF-8, which compare tokenizers; of texts that have
+    these."""
+    found = {}
+    for name, counts in (("bits_per_character", "characters_per_token"), ("bits_per_byte", "bytes_per_token")):
+        if per_token := (getattr(data, counts, None) or {}).get(split):
+            found[name] = loss / math.log(2) / per_token
+    return found
+
+
+def next_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Inputs (B, T) and the token after each, or IGNORED: of windows as they are, of single texts without padding."""
+    if batch.lengths is None:
+        return batch.inputs, batch.targets
+    places = torch.arange(1, batch.inputs.shape[1], device=batch.inputs.device)
+    inside = places < batch.lengths[:, None]
+    return batch.inputs[:, :-1], batch.inputs[:, 1:].masked_fill(~inside, IGNORED)
 
 
 def last_step_loss(logits: Tensor, targets: Tensor) -> Tensor:

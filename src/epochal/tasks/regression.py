@@ -11,8 +11,8 @@ from torch import Tensor
 from epochal.data.batching import Batch
 from epochal.plots.charts import line_chart
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task, at_least_single
-from epochal.tasks.sequences import gather, model_inputs
+from epochal.tasks.base import Metrics, Task, at_least_single, model_inputs
+from epochal.tasks.sequences import gather
 from epochal.tasks.visuals.sequences import add_state_gradients
 
 SOLVED = 0.04  # of the span of the targets: Hochreiter, Schmidhuber 1997, section 5.4, where targets span [0, 1]

@@ -133,8 +133,8 @@ class Seq2SeqTask(Task):
     def _target_tokens(self, batch: Batch) -> Tensor:
         return (batch.targets[:, 1:] != PAD).sum()
 
-    def weight(self, batch: Batch) -> int:
-        return int(self._target_tokens(batch))
+    def weight(self, batch: Batch) -> int | Tensor:
+        return self._target_tokens(batch)
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         return {**means, "perplexity": math.exp(min(means["loss"], 700))}

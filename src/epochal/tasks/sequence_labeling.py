@@ -12,8 +12,8 @@ from epochal.core.specs import IGNORED, Frames
 from epochal.data.batching import Batch
 from epochal.plots.heatmaps import video_strips
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task, at_least_single
-from epochal.tasks.sequences import gather, model_inputs, token_counts
+from epochal.tasks.base import Metrics, Task, at_least_single, model_inputs
+from epochal.tasks.sequences import gather, token_counts
 from epochal.tasks.visuals.sequences import add_state_gradients, labelled_blocks, token_labels
 
 VIDEOS = 6  # in a picture
@@ -45,8 +45,8 @@ class SequenceLabeling(Task):
             metrics |= {"whole": (right | ~labelled).all(1).sum() / count, "sequences": len(right) / count}
         return loss, metrics
 
-    def weight(self, batch: Batch) -> int:
-        return int((batch.targets != IGNORED).sum())
+    def weight(self, batch: Batch) -> int | Tensor:
+        return (batch.targets != IGNORED).sum()
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         sequences = means["sequences"]  # for each labelled step

@@ -14,11 +14,6 @@ from epochal.tasks.base import Task
 BINS = 8  # groups of rows by length
 
 
-def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
-    """The arguments of a model's forward: the inputs, and their lengths (B,) if they differ."""
-    return (batch.inputs,) if batch.lengths is None else (batch.inputs, batch.lengths)
-
-
 def token_counts(batch: Batch) -> dict[str, Tensor]:
     """The metric `tokens`, if the inputs are tokens: how many each row has without padding, (B,) or one for all."""
     if batch.inputs.dtype != torch.int64:
