@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from epochal.core.specs import Classes, Frames, Images, Series, StepLabels, Tokens
 from epochal.models import (
+    BERT,
     CNN,
     GAN,
     GPT,
@@ -19,6 +20,7 @@ from epochal.models import (
     EfficientNet,
     GoogLeNet,
     LeNet,
+    LLaMA,
     ResNet,
     Seq2Seq,
     Transformer,
@@ -64,6 +66,13 @@ MODELS = {  # inputs, outputs, how far the loss may be from ln(classes), the mod
     "encoder on steps": (TEXT, STEPS, TIGHT, TransformerEncoder, {}),
     "encoder on videos": (VIDEOS, STEPS, TIGHT, TransformerEncoder, {}),
     "gpt": (TEXT, TEXT, DEFAULT, GPT, {}),
+    "gpt, post-norm": (TEXT, TEXT, PUBLISHED, GPT, {"pre_norm": False}),
+    "gpt on classes": (TEXT, CLASSES, DEFAULT, GPT, {"head": "classes"}),
+    "llama": (TEXT, TEXT, DEFAULT, LLaMA, {}),
+    "llama on steps": (TEXT, STEPS, DEFAULT, LLaMA, {"head": "step_classes"}),
+    "bert": (TEXT, TEXT, DEFAULT, BERT, {}),
+    "bert on classes": (TEXT, CLASSES, TIGHT, BERT, {"head": "classes"}),
+    "bert on steps": (TEXT, STEPS, DEFAULT, BERT, {"head": "step_classes"}),
     **{
         f"seq2seq, attention {kind}": (TEXT, TEXT, DEFAULT, Seq2Seq, {"attention": kind})
         for kind in ("none", "additive", "dot")

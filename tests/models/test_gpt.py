@@ -3,7 +3,6 @@ import torch
 
 from epochal.core.specs import Tokens
 from epochal.models import GPT
-from epochal.models.gpt import PUBLISHED
 
 VOCAB, CONTEXT = 13, 16
 
@@ -28,7 +27,7 @@ def uncached(model, text, length):
 @pytest.mark.parametrize("name, millions", [("gpt2", 124.4), ("gpt2-medium", 354.8), ("gpt2-xl", 1557.6)])
 def test_it_has_the_published_number_of_parameters(name, millions):
     with torch.device("meta"):
-        gpt = GPT(vocab_size=50257, context_length=1024, bias=True, **PUBLISHED[name])
+        gpt = GPT(vocab_size=50257, context_length=1024, variant=name)
     assert sum(p.numel() for p in gpt.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 

@@ -1,6 +1,7 @@
 """Milestone architectures, each in one file, each a plain torch.nn.Module that also works without the framework."""
 
 from epochal.models.alexnet import AlexNet
+from epochal.models.bert import BERT
 from epochal.models.captioner import Captioner
 from epochal.models.cnn import CNN
 from epochal.models.efficientnet import EfficientNet
@@ -8,6 +9,7 @@ from epochal.models.gan import GAN
 from epochal.models.googlenet import GoogLeNet
 from epochal.models.gpt import GPT
 from epochal.models.lenet import LeNet
+from epochal.models.llama import LLaMA
 from epochal.models.mlp import MLP
 from epochal.models.recurrent import RNN
 from epochal.models.resnet import ResNet
@@ -19,6 +21,7 @@ from epochal.models.vgg import VGG
 from epochal.models.vit import ViT
 
 __all__ = [
+    "BERT",
     "CNN",
     "GAN",
     "GPT",
@@ -29,6 +32,7 @@ __all__ = [
     "Captioner",
     "EfficientNet",
     "GoogLeNet",
+    "LLaMA",
     "LeNet",
     "ResNet",
     "Seq2Seq",

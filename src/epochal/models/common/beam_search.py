@@ -16,6 +16,7 @@ from epochal.core.checks import check_number, check_sizes
 from epochal.core.specs import BEGIN, END, PAD
 from epochal.models.common.kv_cache import KVCache
 from epochal.models.common.layers import evaluating
+from epochal.models.common.sampling import check_lengths
 
 
 @torch.no_grad()
@@ -57,16 +58,9 @@ def generate(
     check_sizes(max_length=max_length, beam_size=beam_size)
     check_number("length_penalty", length_penalty, 0)
     if lengths is not None:
-        _check_lengths(lengths, source)
+        check_lengths(lengths, source)
     with evaluating(model):
         return _search(model, source, lengths, max_length, beam_size, length_penalty)
-
-
-def _check_lengths(lengths: Tensor, source: Tensor) -> None:
-    if lengths.shape != source.shape[:1]:
-        raise ValueError(f"lengths must be one per row, of shape ({len(source)},), not {tuple(lengths.shape)}.")
-    if lengths.numel() and not (lengths.min() >= 1 and lengths.max() <= source.shape[1]):
-        raise ValueError(f"lengths must be from 1 to {source.shape[1]}, the width of the source.")
 
 
 def _search(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from epochal.core.checks import check_positive, check_sizes
+from epochal.core.specs import PAD
 from epochal.models.common.layers import evaluating
 
 
@@ -29,35 +31,92 @@ class AutoregressiveModel(nn.Module):
         prompt: Tensor,
         *,
         length: int,
+        lengths: Tensor | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        stop: int | None = None,
+        forbidden: Sequence[int] = (),
+        pad: int = PAD,
         generator: torch.Generator | None = None,
+        log_probabilities: list[Tensor] | None = None,
     ) -> Tensor:  # (B, T) -> (B, T + length)
-        """Continue each prompt by length tokens.
+        """Continue each prompt by length tokens. Long because there are many arguments.
+
+        Prompts of unlike length are read together up to the end of the shortest; from there on a row takes the tokens of
+        its own prompt while it lasts. So no row sees padding, and each is continued as it would be alone.
 
         Args:
-            prompt: Token ids, at least one in each row.
-            length: Number of tokens to add.
+            prompt: Token ids, at least one in each row; shorter rows are padded on the right.
+            length: Number of tokens to add to each row.
+            lengths: Number of tokens of each prompt that are not padding (B,); None: all.
             temperature: Divides the logits (softmax temperature); 0 is greedy, always the most likely token.
             top_k: Draw only from the k most likely tokens.
             top_p: Draw only from the smallest set of most likely tokens whose probabilities add up to at least this.
+            stop: Id after which a row goes on with padding; None: none ends.
+            forbidden: Ids that are never drawn.
+            pad: Id behind the last token of a row.
             generator: Random number generator, on any device.
+            log_probabilities: One tensor (B, T + length) is appended to it: of each drawn token, in nats, at this
+                temperature (at 1 where greedy) and without the forbidden ones, but before top_k and top_p; 0 elsewhere.
 
         Raises:
-            ValueError: If the prompt is empty or an argument is out of range.
+            ValueError: If a prompt is empty or an argument is out of range.
         """
         check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
-        start, stop = prompt.shape[1], prompt.shape[1] + length
-        text = torch.cat((prompt, prompt.new_empty(prompt.shape[0], length)), dim=1)
+        text = torch.cat((prompt, prompt.new_full((len(prompt), length), pad)), dim=1)
+        scores = None if log_probabilities is None else text.new_zeros(text.shape, dtype=torch.float32)
+        start, asked = prompt.shape[1], None  # asked: the places of each row that are to be filled
+        if lengths is not None and len(prompt):
+            check_lengths(lengths, prompt)
+            place, own = torch.arange(text.shape[1], device=text.device), lengths.to(text.device)[:, None]
+            start, asked = int(own.min()), (own <= place) & (place < own + length)
+            text = text.masked_fill(place >= own, pad)
+        ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
         with evaluating(self):
-            state = self.initial_state(stop)
-            for end in range(start, stop):
+            state = self.initial_state(text.shape[1])
+            for end in range(start, text.shape[1]):
                 logits, state = self.next_logits(text[:, :end], state)
-                text[:, end : end + 1] = next_token(
-                    logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-                )
+                logits = without(logits, forbidden)
+                token = next_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)[:, 0]
+                writes = ~ended if asked is None else asked[:, end] & ~ended
+                text[:, end] = torch.where(writes, token, text[:, end])
+                if scores is not None:
+                    scores[:, end] = log_probability(logits, token, temperature).masked_fill(~writes, 0.0)
+                if stop is not None:
+                    ended |= writes & (token == stop)
+                    if ended.all():
+                        break
+        if log_probabilities is not None and scores is not None:
+            log_probabilities.append(scores)
         return text
+
+
+def log_probability(logits: Tensor, token: Tensor, temperature: float = 1.0) -> Tensor:  # (B, V), (B,) -> (B,)
+    """Of each row's token, in nats, at a temperature; 0 counts as 1."""
+    return (logits.float() / (temperature or 1.0)).log_softmax(dim=-1).gather(1, token[:, None])[:, 0]
+
+
+def without(logits: Tensor, forbidden: Sequence[int]) -> Tensor:  # (B, V) -> (B, V)
+    """The logits with those of forbidden ids at -inf.
+
+    Raises:
+        ValueError: If there is no such id, or none would be left.
+    """
+    if not forbidden:
+        return logits
+    vocab_size = logits.shape[-1]
+    if min(forbidden) < 0 or max(forbidden) >= vocab_size or len(set(forbidden)) == vocab_size:
+        raise ValueError(f"forbidden must be some of the ids from 0 to {vocab_size - 1:,}, not {list(forbidden)}.")
+    return logits.index_fill(-1, torch.tensor(forbidden, device=logits.device), float("-inf"))
+
+
+def check_lengths(lengths: Tensor, rows: Tensor) -> None:
+    """Raise ValueError unless lengths are one for each row (B, T, ...), each from 1 to T."""
+    if lengths.shape != rows.shape[:1]:
+        raise ValueError(f"lengths must be one per row, of shape ({len(rows)},), not {tuple(lengths.shape)}.")
+    if lengths.numel() and not (lengths.min() >= 1 and lengths.max() <= rows.shape[1]):
+        raise ValueError(f"lengths must be from 1 to {rows.shape[1]}, the width of the rows.")
 
 
 def check_generation(
