@@ -48,7 +48,8 @@ def test_it_computes_what_torchvisions_does_whose_auxiliary_heads_map_too():
 
 
 @pytest.mark.parametrize(
-    "change", [{"input": "small"}, {"branches": ["1x1", "3x3"]}, {"largest_kernel": 5}, {"width": 0.5}]
+    "change",
+    [{"input": "small"}, {"branches": ["1x1", "3x3"]}, {"largest_kernel": 5}, {"width": 0.5}, {"equal_depth": True}],
 )
 def test_torchvision_has_none_of_the_other_forms(change):
     with torch.device("meta"):
@@ -98,17 +99,28 @@ def test_branches_can_be_left_out(branches):
 
 
 @pytest.mark.parametrize(
-    ("width", "branches"),
-    [(width, (b,)) for width in (1, 0.25) for b in BRANCHES] + [(1, b) for b in combinations(BRANCHES, 3)],
+    ("width", "branches", "deep"),
+    [(width, (b,), deep) for width in (1, 0.25) for b in BRANCHES for deep in (False, True)]
+    + [(1, b, False) for b in combinations(BRANCHES, 3)],
 )
-def test_equal_parameters_are_equal_within_two_percent(width, branches):
-    config = {"num_classes": 10, "input": "small", "width": width}
+def test_equal_parameters_are_equal_within_two_percent(width, branches, deep):
+    config = {"num_classes": 10, "input": "small", "width": width, "equal_depth": deep}
     equal = {"branches": branches, "equal_parameters": True, **config}
     assert count(**equal, auxiliary=False) == pytest.approx(count(**config, auxiliary=False), rel=0.02)
 
 
 def test_with_all_four_branches_equal_parameters_changes_nothing():
     assert count(equal_parameters=True) == count()
+
+
+@pytest.mark.parametrize(("deep", "convolutions"), [(False, [1, 2, 2, 1]), (True, [2, 2, 2, 2])])
+def test_branches_of_equal_depth_have_two_convolutions_each_and_give_as_many_channels(deep, convolutions):
+    model = GoogLeNet(in_channels=1, num_classes=2, input="small", width=0.25, equal_depth=deep)
+    for name, module in model.inceptions.items():
+        counts = [sum(isinstance(m, nn.Conv2d) for m in branch.modules()) for branch in module.branches.values()]
+        assert counts == convolutions
+        assert module.out_channels == pytest.approx(0.25 * sum(INCEPTIONS[name][i] for i in (0, 2, 4, 5)), abs=2)
+    assert model(torch.randn(2, 1, 32, 32))[0].shape == (2, 2)
 
 
 def test_the_last_branch_has_the_kernel_that_is_asked_for():

@@ -46,22 +46,34 @@ class Inception(nn.Module):
         channels: A row of INCEPTIONS.
         branches: Some of BRANCHES.
         largest_kernel: Kernel size of the 5x5 branch.
+        equal_depth: Whether a second 1x1 convolution, of as many channels, ends the 1x1 and the pool branch.
     """
 
     def __init__(
-        self, *, in_channels: int, channels: Sequence[int], branches: Sequence[str], largest_kernel: int
+        self,
+        *,
+        in_channels: int,
+        channels: Sequence[int],
+        branches: Sequence[str],
+        largest_kernel: int,
+        equal_depth: bool = False,
     ) -> None:
         super().__init__()
         one, three_reduced, three, five_reduced, five, pooled = channels
+
+        def pointwise(channels: int) -> nn.Sequential:
+            first = convolution(in_channels, channels, 1)
+            return nn.Sequential(first, convolution(channels, channels, 1)) if equal_depth else first
+
         made = {
-            "1x1": lambda: convolution(in_channels, one, 1),
+            "1x1": lambda: pointwise(one),
             "3x3": lambda: nn.Sequential(
                 convolution(in_channels, three_reduced, 1), convolution(three_reduced, three, 3)
             ),
             "5x5": lambda: nn.Sequential(
                 convolution(in_channels, five_reduced, 1), convolution(five_reduced, five, largest_kernel)
             ),
-            "pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, padding=1), convolution(in_channels, pooled, 1)),
+            "pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, padding=1), pointwise(pooled)),
         }
         self.branches = nn.ModuleDict({name: made[name]() for name in BRANCHES if name in branches})
         widths = dict(zip(BRANCHES, (one, three, five, pooled), strict=True))
@@ -119,6 +131,8 @@ class GoogLeNet(nn.Module):
         branches: Which of "1x1", "3x3", "5x5", "pool" the modules have.
         equal_parameters: With fewer branches, multiply the channels of the others so that the network, without its
             auxiliary heads, has as many parameters as with all four (within 2 % from width 0.25 on).
+        equal_depth: Give the 1x1 and the pool branch a second 1x1 convolution, so that all branches are two convolutions
+            deep and a network of one of them is as deep as the others. As published, those two have one.
         largest_kernel: Kernel size of the 5x5 branch, 3 or 5.
         auxiliary: Whether there are auxiliary heads.
         dropout: Fraction of the 1024 features that is zeroed in training; 0.7 in the auxiliary heads.
@@ -155,6 +169,7 @@ class GoogLeNet(nn.Module):
         input: str = "imagenet",
         branches: Sequence[str] = BRANCHES,
         equal_parameters: bool = False,
+        equal_depth: bool = False,
         largest_kernel: int = 3,
         auxiliary: bool = True,
         dropout: float = 0.4,
@@ -170,7 +185,7 @@ class GoogLeNet(nn.Module):
         for name in branches:
             check_choice("branches", name, BRANCHES)
         published = (input, set(branches), largest_kernel, width) == ("imagenet", set(BRANCHES), 3, 1)
-        self.torchvision_name = "googlenet" if published else None
+        self.torchvision_name = "googlenet" if published and not equal_depth else None
 
         kernel, stride = (7, 2) if input == "imagenet" else (3, 1)
         first, second = scaled(64, width), scaled(192, width)
@@ -182,7 +197,13 @@ class GoogLeNet(nn.Module):
             nn.MaxPool2d(3, 2, ceil_mode=True),
         )
 
-        make = partial(inception_modules, in_channels=second, num_classes=num_classes, largest_kernel=largest_kernel)
+        make = partial(
+            inception_modules,
+            in_channels=second,
+            num_classes=num_classes,
+            largest_kernel=largest_kernel,
+            equal_depth=equal_depth,
+        )
         factor = width * (equalising_factor(make, branches, width) if equal_parameters else 1)
         self.inceptions, self.head = make(branches, factor)
         self.dropout = nn.Dropout(dropout)
@@ -233,7 +254,13 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
 
 
 def inception_modules(
-    branches: Sequence[str], factor: float, *, in_channels: int, num_classes: int, largest_kernel: int
+    branches: Sequence[str],
+    factor: float,
+    *,
+    in_channels: int,
+    num_classes: int,
+    largest_kernel: int,
+    equal_depth: bool,
 ) -> tuple[nn.ModuleDict, nn.Linear]:
     """All inception modules, their channels times the factor, and the output layer."""
     modules, channels = nn.ModuleDict(), in_channels
@@ -243,6 +270,7 @@ def inception_modules(
             channels=[scaled(count, factor) for count in widths],
             branches=branches,
             largest_kernel=largest_kernel,
+            equal_depth=equal_depth,
         )
         modules[name], channels = inception, inception.out_channels
     return modules, nn.Linear(channels, num_classes)
