@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import PAD, UNKNOWN, Classes, Tokens
-from epochal.data import SentenceData
+from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Classes, Tokens
+from epochal.data import CaptionData, PairData, SentenceData, SwappedWords, TextData
 from epochal.data.batching import BatchIndices
 
 WORDS = ("good film", "a really good film !", "bad", "what a bad , bad film this is")
@@ -182,3 +182,215 @@ def test_a_label_that_train_does_not_have(tmp_path):
         pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
     with pytest.raises(ConfigError, match="has labels in test that train does not have: awful"):
         prepared(tmp_path)
+
+
+# -- texts as targets, and pairs --------------------------------------------------------------------------------------
+
+
+def whole(data: SentenceData, split: str = "train") -> Any:
+    """All rows of a split as one batch."""
+    rows, count = data.rows(split)
+    return rows[BatchIndices(torch.arange(count), 0)]
+
+
+def learning_text(path: Path, **options: Any) -> SentenceData:
+    data = SentenceData(name="sentences", path=str(path), **{"batch_size": 4, "min_count": 1, **options})
+    data.learns = "text"
+    data.prepare()
+    return data
+
+
+def test_a_text_that_is_the_target_stands_between_begin_and_end(file):
+    data = learning_text(file, tokenizer="byte", max_length=12)
+    batch = whole(data)
+    assert torch.equal(batch.inputs, batch.targets) and (batch.inputs[:, 0] == BEGIN).all()
+    assert (batch.inputs.gather(1, batch.lengths[:, None] - 1) == END).all() and batch.lengths.max() == 12
+    assert data.specs("text") == (Tokens(264, 12), Tokens(264, 12)) and data.start_ids == [BEGIN]
+    classes = prepared(file, tokenizer="byte")
+    assert [data.text("test", i) for i in range(10)] == [classes.text("test", i) for i in range(10)]
+
+
+@pytest.mark.parametrize("tokenizer, tokens", [("byte", 11.5), ("word", 3.5)])
+def test_bits_per_byte_of_texts_count_their_ends(tmp_path, tokenizer, tokens):
+    rows = {"text": ["abcdefghij", "ab cd efgh"] * 40}
+    pq.write_table(pa.table(rows), tmp_path / "set.parquet")  # no labels
+    data = learning_text(tmp_path / "set.parquet", tokenizer=tokenizer)
+    predicted = (whole(data).lengths - 1).double().mean().item()
+    assert data.bytes_per_token["train"] == pytest.approx(10 / predicted)
+    assert data.characters_per_token == data.bytes_per_token
+
+
+def test_what_begins_from_a_language_model_reads_texts_as_it_did(file):
+    model = learning_text(file)
+    for asked, special in ((None, True), (False, False), (True, True)):
+        data = SentenceData(name="sentences", path=str(file), batch_size=4, min_count=1, add_special_tokens=asked)
+        data.load_state(json.loads(json.dumps(model.state())))
+        data.prepare()
+        assert bool((whole(data).inputs[:, 0] == BEGIN).all()) == special == data.state()["special_tokens"]
+        assert bool((data.encode(["good film"])[0][:, 0] == BEGIN).all()) == special
+    assert not (whole(prepared(file)).inputs == BEGIN).any()
+
+
+PAIR = {"sentence1": ["a b c d"] * 40, "sentence2": ["x y"] * 40, "label": [0, 1] * 20, "idx": list(range(40))}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"), ("question", "sentence")],
+)
+def test_pairs_have_segments(tmp_path, columns):
+    names = dict(zip(("sentence1", "sentence2"), columns))
+    pq.write_table(pa.table({names.get(k, k): v for k, v in PAIR.items()}), tmp_path / "set.parquet")
+    data = prepared(tmp_path / "set.parquet", second_column="guess")
+    batch = whole(data)
+    assert data.tokenizer.decode(batch.inputs[0].tolist()) == "a b c d x y"
+    assert (batch.inputs[0] == BEGIN).nonzero().flatten().tolist() == [0]
+    assert (batch.inputs[0] == END).nonzero().flatten().tolist() == [5, 8]
+    assert batch.segments[0].tolist() == [0] * 6 + [1] * 3
+    assert data.text("train", 0) == "a b c d\tx y"
+    inputs, lengths = data.encode([("a b", "x y"), "a\tx"])
+    assert lengths.tolist() == [7, 5] and data.segments(inputs, lengths).tolist() == [
+        [0, 0, 0, 0, 1, 1, 1],
+        [0, 0, 0, 1, 1, 0, 0],
+    ]
+    with pytest.raises(ConfigError, match="a pair, or one text with a tab"):
+        data.encode(["a b"])
+
+
+@pytest.mark.parametrize("most, kept", [(9, "a b c d x y"), (7, "a b x y"), (8, "a b c x y"), (6, "a b x"), (5, "a x")])
+def test_the_longer_text_of_a_pair_is_cut_first(tmp_path, most, kept):
+    pq.write_table(pa.table(PAIR), tmp_path / "set.parquet")
+    data = prepared(tmp_path / "set.parquet", second_column="sentence2", max_length=most)
+    assert {data.tokenizer.decode(row) for row in whole(data).inputs.tolist()} == {kept}
+
+
+def test_pairs_are_found_where_there_are_some(file, tmp_path):
+    assert prepared(file, second_column="guess").pairs is False
+    pq.write_table(pa.table(PAIR), tmp_path / "pairs.parquet")
+    with pytest.raises(
+        ConfigError, match="second_column=label .*also dataset.label_column|The column label .* holds no text"
+    ):
+        prepared(tmp_path / "pairs.parquet", second_column="label")
+    with pytest.raises(ConfigError, match="second_column=sentence3 is no column"):
+        prepared(tmp_path / "pairs.parquet", second_column="sentence3")
+    with pytest.raises(ConfigError, match="max_length=4 leaves no room"):
+        prepared(tmp_path / "pairs.parquet", second_column="guess", max_length=4)
+
+
+def test_glue_is_read_by_the_name_of_its_part(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPOCHAL_DATA", str(tmp_path))
+    for name, count, label in (
+        ("train", 40, [0, 1]),
+        ("validation_matched", 8, [0, 1]),
+        ("test_matched", 8, [-1, -1]),
+    ):
+        (tmp_path / "glue" / "mnli").mkdir(parents=True, exist_ok=True)
+        rows = {
+            "premise": [f"a man {i}" for i in range(count)],
+            "hypothesis": [f"a person {name}"] * count,
+            "label": label * (count // 2),
+        }
+        pq.write_table(pa.table(rows), tmp_path / "glue" / "mnli" / f"{name}.parquet")
+    data = SentenceData(
+        name="glue", path="nyu-mll/glue", config="mnli", second_column="guess", tokenizer="byte", batch_size=4, test=4
+    )
+    data.prepare()
+    assert data.sizes() == {"train": 36, "val": 8, "test": 4} and data.text("val", 0).endswith(
+        "a person validation_matched"
+    )
+
+
+# -- weights travel ---------------------------------------------------------------------------------------------------
+
+KINDS = ("character", "byte", "bpe", "word")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_all_kinds_are_read_with_each_others_vocabulary(file, tmp_path, kind):
+    (tmp_path / "text.txt").write_text("a really good film! bad, what a bad film this is\n" * 90)
+    pq.write_table(pa.table({"de": ["ein Film"] * 40, "en": ["a film"] * 40}), tmp_path / "pairs.parquet")
+    same = {"batch_size": 2}
+    made = {
+        "running": TextData(name="running", path=str(tmp_path / "text.txt"), context_length=8, **same),
+        "sentences": SentenceData(name="sentences", path=str(file), **same),
+        "pairs": PairData(name="pairs", path=str(tmp_path / "pairs.parquet"), source="de", target="en", **same),
+    }
+    first = SentenceData(name="first", path=str(file), tokenizer=kind, vocab_size=300, min_count=1, **same)
+    first.prepare()
+    state = json.loads(json.dumps(first.state()))
+    text = "a good film"
+    for name, data in made.items():
+        data.load_state(state)
+        data.prepare()
+        tokenizer = data.source_tokenizer if name == "pairs" else data.tokenizer
+        assert tokenizer.encode(text).tolist() == first.tokenizer.encode(text).tolist(), name
+        again = json.loads(json.dumps(data.state()))
+        assert {key: again[key] for key in ("tokenizer", "vocabulary", "reserved")} == {
+            key: state[key] for key in ("tokenizer", "vocabulary", "reserved")
+        }
+        state = again  # goes on to the next
+
+
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        ({"mean": [0.5], "std": [0.2]}, "has no vocabulary to read it with"),
+        ({"tokenizer": "morse", "vocabulary": "", "reserved": 8}, "tokenizer is morse, which there is not"),
+        ({"tokenizer": "word", "vocabularies": ["a", "b"]}, "one for each of two languages"),
+        (
+            {"tokenizer": "word", "vocabulary": "a", "target_vocabulary": "b", "reserved": 8},
+            "one for each of two languages",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_used_is_refused(file, state, words):
+    for data in (SentenceData(name="sentences", path=str(file)), TextData(name="text", path=str(file))):
+        with pytest.raises(ConfigError, match=words):
+            data.load_state(state)
+
+
+def test_vocabularies_without_the_ids_that_are_needed_are_refused(file, tmp_path):
+    running = {"tokenizer": "byte", "vocabulary": "", "reserved": 0}  # an older run's
+    for data in (PairData(name="pairs", path="x", source="de", target="en"), CaptionData(name="captions", path="x")):
+        with pytest.raises(ConfigError, match="writes texts from BEGIN to END"):
+            data.load_state(running)
+    data = SentenceData(name="sentences", path=str(file))
+    data.learns = "text"
+    data.load_state(running)
+    with pytest.raises(ConfigError, match="needs a token at the end of each text"):
+        data.prepare()
+    with pytest.raises(ConfigError, match="The vocabulary of the tokenizer bpe cannot be read"):
+        data.load_state({"tokenizer": "bpe", "vocabulary": "{", "reserved": 8})
+        data.prepare()
+
+
+def test_a_state_of_an_older_run_gives_the_same_ids(file):
+    data = SentenceData(name="sentences", path=str(file), batch_size=2)
+    data.load_state({"tokenizer": "word", "vocabulary": "film\ngood"})
+    data.prepare()
+    assert data.encode(["Good film!"])[0].tolist() == [[5, 4, UNKNOWN]] and data.specs("classes")[0].vocab_size == 6
+
+
+# -- swapped words ----------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_texts_have_two_words_swapped(tmp_path):
+    texts = [f"a man in blue number{i} stands there ." for i in range(200)] + ["two"]
+    pq.write_table(pa.table({"en": texts, "de": texts}), tmp_path / "set.parquet")
+
+    def made(**options: Any) -> list[tuple[str, int]]:
+        data = SwappedWords(
+            name="swapped", path=str(tmp_path / "set.parquet"), text_column="en", batch_size=4, **options
+        )
+        data.prepare()
+        assert sum(data.sizes().values()) == 200 and data.classes.count == 2
+        return [(data.text(s, i), int(data.rows(s)[0].labels[i])) for s, n in data.sizes().items() for i in range(n)]
+
+    rows = made()
+    assert 70 < sum(label for _, label in rows) < 130
+    assert all((text in texts) == (label == 0) and text.endswith(" .") for text, label in rows)
+    for text, label in rows:
+        (row,) = (t.split() for t in texts if sorted(t.split()) == sorted(text.split()))
+        moved = [i for i, (one, other) in enumerate(zip(row, text.split())) if one != other]
+        assert moved == [] if not label else len(moved) == 2 and moved[1] == moved[0] + 1
+    assert made(seed=7) == rows != made(split_seed=1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from epochal.core.errors import ConfigError
+from epochal.core.specs import END
 from epochal.data import PythonStdlib, TextData
 from epochal.data.batching import BatchIndices
 from epochal.data.tokenizers import REPLACEMENT
@@ -270,3 +271,81 @@ def test_a_text_that_is_read_in_parts_has_the_same_tokens(tmp_path, monkeypatch,
     assert made[0].fingerprint == made[1].fingerprint and made[0].state() == made[1].state()
     text = "".join(decoded(made[1], split) for split in ("train", "val", "test"))
     assert text == "\n".join(lines) + ("\n" if suffix == ".parquet" else "")
+
+
+# -- documents ----------------------------------------------------------------------------------------------------------
+
+
+def split_at_end(data: TextData, split: str = "train") -> list[str]:
+    """The documents of a split."""
+    found: list[list[int]] = [[]]
+    for token in data._tokens[split].tolist():
+        found.append([]) if token == END else found[-1].append(token)
+    return [data.tokenizer.decode(ids) for ids in found]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    for number in range(4):
+        file = tmp_path / "books" / f"part{number % 2}" / f"{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"book {number}\n" * 40)
+    return tmp_path / "books"
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
+def test_the_files_of_a_folder_are_documents_in_order(books, tokenizer):
+    data = prepared(books, tokenizer=tokenizer, vocab_size=300, validation=50, test=50)
+    found = split_at_end(data)
+    assert [text[:7] for text in found] == ["book 0\n", "book 2\n", "book 1\n", "book 3\n"]
+    assert (
+        found[0] == "book 0\n" * 40
+        and "".join(found[3:] + split_at_end(data, "val") + split_at_end(data, "test")) == "book 3\n" * 40
+    )
+    tokens = len(data._tokens["train"])
+    assert data.bytes_per_token["train"] == pytest.approx(sum(map(len, found)) / tokens)
+
+
+def test_documents_can_be_one_text(books):
+    data = prepared(books, tokenizer="byte", documents=None, validation=50, test=50)
+    assert len(split_at_end(data)) == 1 and "book 0\n\nbook 2" in split_at_end(data)[0]
+
+
+def test_a_pattern_chooses_files(books):
+    data = prepared(f"{books}/**/[13].txt", tokenizer="byte", validation=50, test=50)
+    assert [text[:6] for text in split_at_end(data)] == ["book 1", "book 3"]
+    with pytest.raises(ConfigError, match=r"dataset.path=.*\*.md matches no file"):
+        prepared(f"{books}/*.md")
+
+
+def test_a_folder_of_texts_has_the_splits_that_its_names_say(books):
+    for name in ("train.txt", "valid.txt", "wiki.test.txt", "README.md", ".hidden"):
+        (books / name).write_text(f"of {name}\n" * 20)
+    data = prepared(books, tokenizer="byte")
+    assert {split: decoded(data, split)[:8] for split in ("train", "val", "test")} == {
+        "train": "of train",
+        "val": "of valid",
+        "test": "of wiki.",
+    }
+
+
+def test_rows_are_documents_where_that_is_asked(tmp_path):
+    pq.write_table(pa.table({"text": [f"row {i}\nline" for i in range(50)] + [""]}), tmp_path / "set.parquet")
+    rows, one = (prepared(tmp_path / "set.parquet", tokenizer="byte", documents=d) for d in ("rows", "files"))
+    assert split_at_end(rows)[:3] == ["row 0\nline", "row 1\nline", "row 2\nline"] and len(split_at_end(one)) == 1
+    with pytest.raises(ConfigError, match="documents=books must be one of files, rows, or null"):
+        prepared(tmp_path / "set.parquet", documents="books")
+
+
+def test_with_the_vocabulary_of_an_older_run_documents_have_a_newline_between(books):
+    data = TextData(name="text", path=str(books), context_length=16, batch_size=2, validation=50, test=50)
+    data.load_state({"tokenizer": "byte", "vocabulary": ""})
+    data.prepare()
+    assert decoded(data, "train").startswith("book 0\n" * 40 + "\nbook 2\n")
+
+
+def test_an_empty_folder_of_texts_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("  \n")
+    with pytest.raises(ConfigError, match="there is nothing to learn from"):
+        prepared(tmp_path)

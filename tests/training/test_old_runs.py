@@ -18,6 +18,7 @@ from conftest import ROOT
 from epochal.models import transformer_encoder
 from epochal.models.common.layers import xavier_init
 from epochal.models.common.old_names import current_names
+from epochal.training.build import remembered_data
 from epochal.training.checkpoint_io import read_checkpoint
 from helpers.training import train
 
@@ -85,6 +86,26 @@ def test_its_network_is_loaded_in_a_notebook(old):
     )
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, saved[f"model.{name}"]), name
+
+
+@pytest.mark.parametrize("name, reserved", [("text", 0), ("sentences", 4)])
+def test_a_text_is_read_with_the_ids_that_the_run_had(command, home, name, reserved):
+    """`text` (a GPT on characters) and `sentences` (an LSTM on words) are of commit b71a8b6, before vocabularies were one."""
+    (home / "text.txt").write_text(
+        "".join(f"{i}: the quick brown fox jumps over the lazy dog.\n" for i in range(200)), newline="\n"
+    )
+    rows = [{"text": f"a {'good' if i % 2 else 'bad'} film number {i}", "label": i % 2} for i in range(80)]
+    (home / "sentences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), newline="\n")
+    folder = shutil.copytree(ROOT / "tests" / "old_runs" / name, home / "runs" / name)
+    outcome = command("evaluate", f"run={folder}")
+    assert outcome.status == 0, outcome.error
+    then = json.loads((folder / "summary.json").read_text())["metrics"]
+    now = json.loads((folder / "evaluation" / name / "metrics.json").read_text())
+    kept = {metric: value for metric, value in then.items() if metric.startswith("test/")}
+    assert {metric: now[metric] for metric in kept} == pytest.approx(kept)
+    state = read_checkpoint(folder / "checkpoints" / "best.ckpt")["epochal"]["data"]
+    assert "reserved" not in state and remembered_data(None, {"epochal": {"data": state}}, None) == state
+    assert epochal.load(folder).data.state()["reserved"] == reserved
 
 
 def test_its_runs_are_compared(command, old):

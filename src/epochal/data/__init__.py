@@ -7,7 +7,7 @@ from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
-from epochal.data.sentences import SentenceData
+from epochal.data.sentences import SentenceData, SwappedWords
 from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
 
@@ -24,5 +24,6 @@ __all__ = [
     "PythonStdlib",
     "Reverse",
     "SentenceData",
+    "SwappedWords",
     "TextData",
 ]

@@ -213,9 +213,10 @@ class CaptionData(StoredImages):
         return {**super().state(), **self.target_tokenizer.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)
-        if "vocabulary" in state:  # the state of `ImageData` has none
-            self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True)
+        if "mean" in state:  # the state of texts has none
+            super().load_state(state)
+        if "mean" not in state or "vocabulary" in state:  # that of `ImageData` has none
+            self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True, most=1)
             self.kind = self._loaded["tokenizer"]
 
     def rows(self, split: str) -> tuple[CaptionRows, int]:

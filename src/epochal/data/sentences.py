@@ -86,7 +86,7 @@ class SentenceData(StoredExamples):
         ConfigError: If there is no such tokenizer.
     """
 
-    targets: ClassVar = ("classes", "text")
+    targets: ClassVar[tuple[str, ...]] = ("classes", "text")
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
 
@@ -281,6 +281,52 @@ class SentenceData(StoredExamples):
     def text(self, split: str, row: int) -> str:
         """The text of a row as the source has it; of a pair both, with a tab between them."""
         return self._texts[split].text(row)
+
+
+class SwappedWords(SentenceData):
+    """Texts of which a random half have two neighbouring, different words swapped: which ones? A question of syntax.
+
+    Which words are swapped depends on (split_seed, split, row) alone. Texts without two different words are left out.
+    Words are what spaces divide; a full stop at the end stays there.
+
+    Args:
+        **options: See `SentenceData`; label_column and second_column have no effect.
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ("classes",)
+
+    def _made_from(self) -> dict[str, Any]:
+        return {"swapped": True, "split_seed": self.split_seed}
+
+    def _read(self, source: sources.Source, scratch: Path) -> Corpus:
+        found = read(source, scratch, self.text_column, None, None, labelled=False)
+        texts: Texts = {}
+        labels = {}
+        for number, (role, given) in enumerate(found.texts.items()):
+            random = np.random.default_rng((self.split_seed, number))
+            draws = random.random((len(given), 2))
+            made = [swap_words(text, float(place)) for text, (_, place) in zip(given, draws)]
+            rows = [row for row, swapped in enumerate(made) if swapped is not None]
+            labels[role] = (draws[rows, 0] < 0.5).astype(np.int64)
+            texts[role] = [str(made[row] if label else given[row]) for row, label in zip(rows, labels[role])]
+        if not texts["train"]:
+            raise ConfigError(f"No text of {source.path} has two words that could be swapped.")
+        return Corpus(texts, None, labels, ["as written", "swapped"])
+
+
+def swap_words(text: str, place: float) -> str | None:
+    """The text with two neighbouring words swapped, one of the pairs of different ones by place in [0, 1); None: none."""
+    words = text.split()
+    last = len(words) - 1 if words and words[-1].strip(".!?") == "" else len(words)
+    pairs = [i for i in range(last - 1) if words[i].strip(".!?,").lower() != words[i + 1].strip(".!?,").lower()]
+    if not pairs:
+        return None
+    first = pairs[int(place * len(pairs))]
+    stop = ""
+    if first + 2 == len(words) and (bare := words[-1].rstrip(".!?")):
+        stop, words[-1] = words[-1][len(bare) :], bare
+    words[first], words[first + 1] = words[first + 1], words[first]
+    return " ".join(words) + stop
 
 
 @dataclass

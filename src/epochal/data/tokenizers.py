@@ -322,6 +322,11 @@ def vocabularies_of(state: Mapping[str, Any]) -> list[str]:
     return [state[key] for key in ("vocabulary", "target_vocabulary") if key in state]
 
 
+def reserves_others(state: Mapping[str, Any]) -> bool:
+    """Whether the state of a run's data holds a vocabulary with other reserved ids than one that is learned today."""
+    return bool(vocabularies_of(state)) and state.get("reserved") != RESERVED
+
+
 def from_state(state: Mapping[str, Any]) -> Tokenizer:
     """The inverse of `Tokenizer.state`.
 

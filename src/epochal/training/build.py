@@ -24,6 +24,7 @@ from epochal.core.format import verbatim
 from epochal.core.multirun import in_grid
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
+from epochal.data.tokenizers import reserves_others
 from epochal.models.pretrained.torchvision import load_pretrained, normalisation
 from epochal.tasks import Task
 from epochal.training.callbacks.checkpoints import Checkpoints
@@ -100,8 +101,10 @@ def remembered_data(
     config: DictConfig, checkpoint: dict[str, Any] | None, parent: Parent | None
 ) -> dict[str, Any] | None:
     """What the data of the run that this one goes on from, or begins with, keeps: normalisation, tokenizer."""
-    if checkpoint is not None and config.init_from is not None:
-        return checkpoint["epochal"]["data"]
+    if checkpoint is not None:
+        state = checkpoint["epochal"]["data"]
+        if reserves_others(state) or config.init_from is not None:
+            return state
     return parent.data if parent is not None else None
 
 
