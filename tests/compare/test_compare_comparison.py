@@ -201,7 +201,7 @@ def test_a_smoke_budget_decides_nothing(tmp_path):
     errors["plain", deep] = [0.4, 0.41, 0.42]
     place = claim_grid(tmp_path / "outputs" / "depth_degradation", "depth_degradation", budget, errors)
     verdict = compare(place).verdict
-    assert [test.verdict for test in verdict.tests] == ["supported"] * 3
+    assert [test.verdict for test in verdict.tests] == ["supported"] * len(claim["tests"])
     assert verdict.verdict == "inconclusive" and "decides nothing" in verdict.sentence
 
 
@@ -229,7 +229,7 @@ def test_runs_of_another_design_are_left_out_of_a_claims_verdict_and_plots_and_n
     assert "duration is 9epochs, and 6epochs in the experiment" in comparison.footnote
     assert "optimizer.foreach is yes, and not set in the experiment" in comparison.footnote
     assert "model.depth=20 is not in its grid" in comparison.footnote
-    assert len(compare(claimed, y="train/error").drawn) == 19  # who asks for a plot gets all
+    assert len(compare(claimed, y="train/error").drawn) == 25  # who asks for a plot gets all
 
 
 def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
@@ -260,6 +260,8 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
         (lambda c: c["tests"][1].pop("says"), "tests, number 2, has no says"),
         (lambda c: c["tests"][1].pop("than"), "tests, number 2, has no than"),
         (lambda c: c["tests"][1].update(margin="2 %"), "margin that is no number"),
+        (lambda c: c["tests"][1].update(scale="ln"), "tests, number 2, has scale: ln; it can be log"),
+        (lambda c: c["tests"][1].update(scale="log", margin=0), "scale: log, whose margin is a ratio above 0"),
         (lambda c: c["tests"][1].update(failed="best"), "tests, number 2, has failed: best; it can be worst"),
         (lambda c: c.update(needs=[{"y": "train/error"}]), "needs, number 1, needs one of below and above, a number"),
         (lambda c: c.update(needs=[{"below": 0.1}]), "needs, number 1, has no y"),

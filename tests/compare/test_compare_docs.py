@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
 
+from epochal.compare import statistics
 from epochal.compare.command import main
 from epochal.compare.report import docs
 from epochal.compare.request import Request
@@ -48,11 +51,12 @@ def test_the_section_is_made_from_the_runs_and_made_again(place, capsys):
     section = text[text.index("## depth_degradation") : text.index("## vgg")]
     assert "**What it does not show.** By hand." in section
     assert "python compare.py experiment=depth_degradation budget=cpu --docs" in section
-    assert "**Verdict: supported.** Each of its 3 tests is supported." in section
+    assert "**Verdict: supported.** Each of its 7 tests is supported." in section
     assert re.search(
-        r"plain networks fit worse .* \| \+20.00 points \| \+18.\d+ to \+21.\d+ \| 3 \| supported \|", section
+        r"at the published rate, fits worse than the shallow one .* \| \+20.00 points \| \+18.\d+ to \+21.\d+ \| 3 \| supported \|",
+        section,
     )
-    assert "| plain | 44 | 40.00 ± 0.50 % |" in section
+    assert "| plain | 44 | 0.1 | 40.00 ± 0.50 % |" in section
     assert (place / "docs" / "pictures" / "depth_degradation.png").read_bytes().startswith(b"\x89PNG")
     assert text.startswith(PAGE[: PAGE.index("**What")]) and "> A third one." in text
     main(["experiment=depth_degradation", "budget=cpu", "--docs"])
@@ -79,7 +83,7 @@ def test_the_record_is_judged_as_the_runs_were(place, monkeypatch):
     docs.write(comparison, place / "docs")
     record = place / "docs" / "records" / "depth_degradation_cpu.csv"
     text = record.read_text()
-    assert str(place) not in text and len(text.splitlines()) == 13 and len(text) < 5000
+    assert str(place) not in text and len(text.splitlines()) == 19 and len(text) < 5000
     again = Request(paths=(str(record),)).compare()
     assert again.verdict == comparison.verdict
     assert (
@@ -89,9 +93,30 @@ def test_the_record_is_judged_as_the_runs_were(place, monkeypatch):
     changed = re.sub(r"\b[0-9a-f]{12}\b", "0" * 12, text)
     record.write_text(changed)
     assert (
-        "12 runs of a record had another config than the experiment has now."
+        "18 runs of a record had another config than the experiment has now."
         in Request(paths=(str(record),)).compare().footnote
     )
+
+
+@pytest.mark.parametrize(
+    ("scales", "head", "cells"),
+    [
+        (("log",), "ratio", ["| ×2.000 | 1.600 to 2.500 |"]),
+        (("log", None), "difference or ratio (×)", ["| ×2.000 | 1.600 to 2.500 |", "| +20.00 points | +1"]),
+        ((None,), "difference", ["| +20.00 points | +1"]),
+    ],
+)
+def test_ratios_are_written_as_such_in_the_table_of_tests(scales, head, cells):
+    spans = (math.log(2), (math.log(1.6), math.log(2.5))), (0.2, (0.15, 0.25))
+    tests = [
+        statistics.Tested(
+            "it is worse", "supported", "", "test/error", (5, 5), *spans[scale is None], log=scale == "log"
+        )
+        for scale in scales
+    ]
+    lines = docs._tests(SimpleNamespace(verdict=statistics.Verdict("supported", "", tuple(tests))))
+    assert f"| {head} | 95 % interval |" in lines[0]
+    assert all(cell in line for cell, line in zip(cells, lines[2:], strict=True))
 
 
 @pytest.mark.parametrize(

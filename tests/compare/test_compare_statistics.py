@@ -206,6 +206,66 @@ def test_what_the_test_set_cannot_resolve_decides_nothing(tmp_path):
     assert judge({"tests": [{**test, "margin": 0.001}]}, sized(tmp_path / "d", larger, 100)).verdict == "supported"
 
 
+def test_on_a_logarithmic_scale_ratios_are_compared(tmp_path):
+    shallow, deep = np.array([0.20, 0.21, 0.22]), np.array([0.30, 0.33, 0.36])
+    [test] = judged(tmp_path, deep.tolist(), {**WORSE, "scale": "log"}, shallow=shallow.tolist()).tests
+    assert test.interval == pytest.approx(welch_interval(np.log(deep), np.log(shallow)))
+    assert test.sentence == "train/error ×1.568 on average (95 % interval 1.299 to 1.894), 3 seeds a side"
+    assert test.verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("margin", "verdict"), [(1.2, "not supported"), (1.5, "inconclusive"), (2.0, "supported"), (None, "not supported")]
+)
+def test_the_margin_of_a_logarithmic_test_is_a_ratio(tmp_path, margin, verdict):
+    test = {**NO_WORSE, "scale": "log", "margin": margin}
+    if margin is None:
+        del test["margin"]
+    judgement = judged(tmp_path, [0.30, 0.33, 0.36], test, shallow=[0.20, 0.21, 0.22])
+    assert judgement.verdict == verdict
+    assert margin is None or f"margin ×{margin:.3f}" in judgement.tests[0].sentence
+
+
+def test_a_ratio_does_not_depend_on_the_unit(tmp_path):
+    found = []
+    for unit in (1.0, 0.01):
+        errors = [unit * value for value in (0.30, 0.33, 0.36)], [unit * value for value in (0.20, 0.21, 0.22)]
+        test = {**WORSE, "scale": "log"}
+        found += judged(tmp_path / f"{unit}", errors[0], test, shallow=errors[1]).tests
+    assert found[0].interval == pytest.approx(found[1].interval)
+
+
+def test_values_that_have_no_logarithm_end_in_a_sentence(tmp_path):
+    [test] = judged(tmp_path, [0.30, 0.0, 0.32], {**WORSE, "scale": "log"}).tests
+    assert (test.verdict, test.mean) == ("inconclusive", None)
+    assert test.sentence == (
+        "depth 44 has a train/error of 0.00 %, and only values above 0 can be compared by their logarithms (scale: log)"
+    )
+
+
+def test_what_the_test_set_cannot_resolve_decides_no_ratio_either(tmp_path):
+    test = {**WORSE, "y": "test/error", "scale": "log"}
+    one_mistake = sized(tmp_path / "a", {8: [0.0100] * 3, 44: [0.0101] * 3}, 10_000)
+    [tested] = judge({"tests": [test]}, one_mistake).tests
+    assert tested.verdict == "inconclusive"
+    assert np.exp(tested.resolution) == pytest.approx(1 + (0.98995 / 0.01005 / 10_000) ** 0.5)
+    assert "and what is below ×1.099 cannot be told apart" in tested.sentence
+    larger = sized(tmp_path / "b", {8: [0.0100] * 3, 44: [0.0130] * 3}, 10_000)
+    assert judge({"tests": [test]}, larger).verdict == "supported"
+
+
+def test_the_rule_names_the_scale_of_its_tests(tmp_path):
+    ratio = {**WORSE, "scale": "log"}
+    rules = [
+        judged(tmp_path / f"{n}", [0.3, 0.3], *tests).rule for n, tests in enumerate([[WORSE], [ratio], [ratio, WORSE]])
+    ]
+    assert rules == [
+        "Welch's t interval of the difference, 95 %",
+        "Welch's t interval of the ratio, as difference of logarithms, 95 %",
+        "Welch's t interval of the difference, 95 %; where a test gives a ratio, of the difference of logarithms",
+    ]
+
+
 def test_rounding_decides_nothing(tmp_path):
     noise = {8: [0.5, 0.5, 0.5], 44: [0.5 + 1e-9] * 3}
     assert judge({"tests": [{**WORSE, "y": "test/loss"}]}, sized(tmp_path, noise, 100)).verdict == "inconclusive"

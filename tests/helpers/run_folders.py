@@ -136,20 +136,29 @@ def grid(parent: Path, errors: Mapping[tuple[str, int], Sequence[float]], **conf
 def claim_grid(
     parent: Path, experiment: str, budget: str | None, errors: Mapping[tuple[str, int], Sequence[float]]
 ) -> Path:
-    """The same with the configs that an experiment composes for these models and depths."""
+    """The same at every point of an experiment's grid that has these models and depths, with the configs it composes."""
     for (model, depth), values in errors.items():
-        typed, config = designed(experiment, budget, (f"model={model}", f"model.depth={depth}"))
-        _seeds(parent, model, depth, values, config, typed)
+        chosen = (f"model={model}", f"model.depth={depth}")
+        points = [tuple(point) for point in Design(experiment, budget).points if {*chosen} <= {*point}] or [chosen]
+        for number, point in enumerate(dict.fromkeys(points)):
+            typed, config = designed(experiment, budget, point)
+            _seeds(parent, model, depth, values, config, typed, f"-{number}" if number else "")
     return parent
 
 
 def _seeds(
-    parent: Path, model: str, depth: int, errors: Sequence[float], config: Mapping[str, Any], typed: Sequence[str]
+    parent: Path,
+    model: str,
+    depth: int,
+    errors: Sequence[float],
+    config: Mapping[str, Any],
+    typed: Sequence[str],
+    suffix: str = "",
 ) -> None:
     for seed, error in enumerate(errors, start=1):
         run_folder(
             parent,
-            f"{model}-{depth}-{seed}",
+            f"{model}-{depth}-{seed}{suffix}",
             model=model,
             seed=seed,
             metrics={"train/accuracy": 1 - error, "val/accuracy": 0.9 - error / 2, "val/loss": error},

@@ -100,11 +100,14 @@ class _Check:
         self.require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
 
     def test(self, what: str, entry: Any) -> None:
-        self.keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "failed"))
+        self.keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "scale", "failed"))
         self.require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
         for side in {"more", "not_more", "than"} & entry.keys():
             self.values(f"{side} of {what}", entry[side])
-        self.require(_number(entry.get("margin", 0)), f"{what} has a margin that is no number.")
+        self.require(_number(margin := entry.get("margin", 0)), f"{what} has a margin that is no number.")
+        self.require(entry.get("scale") in (None, "log"), f"{what} has scale: {entry.get('scale')}; it can be log.")
+        ratio = "scale" not in entry or "margin" not in entry or margin > 0
+        self.require(ratio, f"{what} has scale: log, whose margin is a ratio above 0 such as 1.5.")
         self.require(
             entry.get("failed") in (None, "worst"), f"{what} has failed: {entry.get('failed')}; it can be worst."
         )

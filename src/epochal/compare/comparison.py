@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from epochal.compare.labels import label, title
 from epochal.compare.records import Record, Skipped, Value
 from epochal.compare.sides import matching
-from epochal.compare.statistics import RULE, Verdict
+from epochal.compare.statistics import Verdict
 from epochal.core.files import AXES
 from epochal.core.format import count_text
 
@@ -195,5 +195,5 @@ def footnote(
         of = "figures" if verdict is None else "verdict"
         sentences.append(f"Left out of the {of}, as of another design: {why}.")
     if verdict is not None and any(test.mean is not None for test in verdict.tests):
-        sentences.append(f"Verdict: {verdict.verdict}; the rule: {RULE}.")
+        sentences.append(f"Verdict: {verdict.verdict}; the rule: {verdict.rule}.")
     return " ".join(sentences)

@@ -13,7 +13,7 @@ import numpy as np
 from epochal.compare.labels import label
 from epochal.compare.records import Record, usable_number
 from epochal.compare.sides import Side, first_side, matching, sides
-from epochal.core.format import count_text, difference_text, number_text
+from epochal.core.format import count_text, difference_text, number_text, ratio_text
 from epochal.core.metrics import find
 
 Decision = Literal["supported", "not supported", "inconclusive"]
@@ -40,6 +40,7 @@ class Tested:
         against: The same at 1 - 0.05 / k for a claim of k tests; the test is not supported if all of it lies on the other
             side. One such test decides against the claim, so that all of them share the 5 %.
         resolution: The smallest difference that counts where the test has no margin; see `resolution`.
+        log: The differences are those of natural logarithms: they are written as ratios, by `text`.
     """
 
     says: str
@@ -51,6 +52,15 @@ class Tested:
     interval: tuple[float, float] | None = None
     against: tuple[float, float] | None = None
     resolution: float = 0.0
+    log: bool = False
+
+    def text(self, difference: float, *, sign: bool = True) -> str:
+        """One of its differences in words: `+18.60 points`, or `×1.083` if they are of logarithms."""
+        return ratio_text(math.exp(difference)) if self.log else difference_text(self.y, difference, sign=sign)
+
+    def interval_text(self, interval: tuple[float, float]) -> str:
+        """`+15.20 to +22.00`, or of ratios `1.021 to 1.142`."""
+        return " to ".join(self.text(end).removesuffix(" points").removeprefix("×") for end in interval)
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,23 @@ class Verdict:
     sentence: str
     tests: tuple[Tested, ...]
 
+    @property
+    def rule(self) -> str:
+        """The statistical rule that its tests were decided by."""
+        logs = [test.log for test in self.tests]
+        if all(logs):
+            return RULE.replace("difference", "ratio, as difference of logarithms")
+        return f"{RULE}; where a test gives a ratio, of the difference of logarithms" if any(logs) else RULE
+
 
 def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
     """Tests a claim on its runs.
 
     Args:
         claim: Its `tests` are mappings with `says`, `y`, `more` or `not_more`, and `than` (the config values of the runs
-            on either side), and optionally `margin`, the smallest difference that counts, and `failed: worst`: runs that
-            diverged or were pruned have the worst value of both sides. Its `needs` are bounds such as
+            on either side), and optionally `margin`, the smallest difference that counts; `scale: log`, by which
+            logarithms are compared, and the margin is a ratio; and `failed: worst`: runs that diverged or were pruned
+            have the worst value of both sides. Its `needs` are bounds such as
             `{y: train/error, below: 0.1}`: a test decides only if the mean of both sides keeps to them.
         records: All runs of the claim, finished or not.
     """
@@ -137,16 +156,18 @@ def resolution(y: str, values: tuple[np.ndarray, np.ndarray], examples: float | 
 
 
 def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records: Sequence[Record], k: int) -> Tested:
-    y, both = test["y"], sides(test, records)
+    y, both, log = test["y"], sides(test, records), test.get("scale") == "log"
     counts = (len(both[0].values), len(both[1].values))
-    result = Tested(test["says"], "inconclusive", "", y, counts)
+    result = Tested(test["says"], "inconclusive", "", y, counts, log=log)
     reason = _unfit(test, both, needs, records)
-    if not all(counts):
+    if not all(counts) or (log and min(side.values.min() for side in both) <= 0):
         return replace(result, sentence=reason or "")
     values, margin = (both[0].values, both[1].values), test.get("margin")
-    result = replace(result, mean=float(values[0].mean() - values[1].mean()))
-    if margin is None:
-        result = replace(result, resolution=resolution(y, values, _examples(y, both)))
+    least = 0.0 if margin is not None else resolution(y, values, _examples(y, both))
+    if log:
+        least = math.log1p(least / float(np.mean([side.mean() for side in values])))
+        values, margin = (np.log(values[0]), np.log(values[1])), None if margin is None else math.log(margin)
+    result = replace(result, mean=float(values[0].mean() - values[1].mean()), resolution=least)
     if min(counts) > 1:
         result = replace(result, interval=welch_interval(*values), against=welch_interval(*values, LEVEL / k))
     sign = 1 if "more" in test else -1
@@ -177,6 +198,11 @@ def _unfit(
     counts = [len(side.values) for side in both]
     if not all(counts):
         return "no runs of the two sides are alike in all else"
+    if test.get("scale") == "log":
+        for side in both:
+            if (least := side.values.min()) <= 0:
+                has = f"{side.label} has a {test['y']} of {number_text(test['y'], least)}"
+                return f"{has}, and only values above 0 can be compared by their logarithms (scale: log)"
     for need, side in ((need, side) for need in needs for side in both):
         name, mean, bound = need["y"], side.mean(need["y"]), need.get("below", need.get("above"))
         if mean is None or not (mean < bound if "below" in need else mean > bound):
@@ -198,24 +224,21 @@ def _examples(y: str, both: tuple[Side, Side]) -> float | None:
 def _numbers(result: Tested, margin: float | None, reason: str | None, k: int) -> str:
     """The difference, its interval, the seeds, and what kept them from deciding, in words."""
     assert result.mean is not None
-    y, (n, m) = result.y, result.seeds
-
-    def span(interval: tuple[float, float]) -> str:
-        low, high = (difference_text(y, end).removesuffix(" points") for end in interval)
-        return f"{low} to {high}"
-
-    interval = "" if result.interval is None else f" (95 % interval {span(result.interval)})"
-    words = [f"{y} {difference_text(y, result.mean)} on average{interval}"]
+    n, m = result.seeds
+    interval = "" if result.interval is None else f" (95 % interval {result.interval_text(result.interval)})"
+    words = [f"{result.y} {result.text(result.mean)} on average{interval}"]
     if margin is not None:
-        words.append(f"margin {difference_text(y, margin)}")
+        words.append(f"margin {result.text(margin)}")
     if min(n, m) >= MIN_SEEDS:
         words.append(f"{n} seeds a side" if n == m else f"{n} and {m} seeds")
     if reason is not None:
         return f"{reason}; {', '.join(words)}"
     if abs(result.mean) < result.resolution:
-        words.append(f"and what is below {difference_text(y, result.resolution, sign=False)} cannot be told apart")
+        words.append(f"and what is below {result.text(result.resolution, sign=False)} cannot be told apart")
     elif result.verdict != "supported" and k > 1 and result.against is not None:
-        words.append(f"and {100 * (1 - LEVEL / k):.4g} % interval {span(result.against)} as it is one of {k} tests")
+        words.append(
+            f"and {100 * (1 - LEVEL / k):.4g} % interval {result.interval_text(result.against)} as it is one of {k} tests"
+        )
     return ", ".join(words)
 
 

@@ -55,6 +55,11 @@ def difference_text(name: str, value: float, *, sign: bool = True) -> str:
     return ("+" if sign and value >= 0 else "") + _digits(value, _places(value))
 
 
+def ratio_text(value: float) -> str:
+    """`×1.083` for a ratio of two values."""
+    return f"×{_digits(value, _places(value))}"
+
+
 def tick_text(name: str, value: float) -> str:
     """A value at the end of an axis, which has little room: `8`, `12 k`, `96.05 %`."""
     if find(name).form in ("percent", "duration"):

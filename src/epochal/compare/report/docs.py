@@ -17,7 +17,7 @@ from epochal.compare.records import Record, usable_number
 from epochal.compare.table import COST_COLUMNS, columns, rows, spread_cell
 from epochal.core.errors import ConfigError
 from epochal.core.files import write_atomically
-from epochal.core.format import count_text, difference_text, duration_text, number_text
+from epochal.core.format import count_text, duration_text, number_text
 from epochal.plots.vega import SCALE, svg
 
 BEGIN, END = "<!-- made by: {command} -->", "<!-- end -->"
@@ -121,16 +121,14 @@ def _tests(comparison: Comparison) -> list[str]:
     assert comparison.verdict is not None
     body = []
     for test in comparison.verdict.tests:
-        mean = "" if test.mean is None else difference_text(test.y, test.mean)
-        ends = (
-            ""
-            if test.interval is None
-            else " to ".join(difference_text(test.y, end).removesuffix(" points") for end in test.interval)
-        )
+        mean = "" if test.mean is None else test.text(test.mean)
+        ends = "" if test.interval is None else test.interval_text(test.interval)
         seeds = str(test.seeds[0]) if len({*test.seeds}) == 1 else f"{test.seeds[0]} and {test.seeds[1]}"
         why = test.sentence if test.verdict == "inconclusive" else ""
         body.append([test.says, key_text(test.y), mean, ends, seeds, f"{test.verdict}{f': {why}' if why else ''}"])
-    return _table(["test", "of", "difference", "95 % interval", "seeds a side", "verdict"], body)
+    logs = {test.log for test in comparison.verdict.tests}
+    difference = "ratio" if logs == {True} else "difference or ratio (×)" if True in logs else "difference"
+    return _table(["test", "of", difference, "95 % interval", "seeds a side", "verdict"], body)
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
