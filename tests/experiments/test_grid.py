@@ -94,10 +94,10 @@ def test_every_experiment_runs_at_its_smallest(name, command, home):
 
 
 def test_an_experiment_runs_in_parallel(tmp_path):
-    status, out, error = run("experiment=small_kernels", "budget=smoke", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    status, out, error = run("experiment=pooling", "budget=smoke", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert status == 0, error
     assert "3 runs, 2 at once." in out
-    check_finished("small_kernels", out, tmp_path)
+    check_finished("pooling", out, tmp_path)
 
 
 def check_finished(name: str, out: str, folder: Path) -> None:
