@@ -57,6 +57,7 @@ class DataModule(pl.LightningDataModule):
     unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
     asks_some_tokens: bool = False  # whether there are targets IGNORED where inputs are no padding
+    prompt: str | None = None  # the beginning of the samples of a language model; None: a text's own
     learns: str = ""  # one of `targets`, set before `prepare`
 
     __signature__: ClassVar[inspect.Signature]

@@ -85,7 +85,8 @@ class LanguageModeling(Task):
         return artifacts
 
     def test_artifacts(self) -> Artifacts:
-        prompt = self.data.tokenizer.encode(self.data.prompt).tolist()
+        text = self.data.prompt
+        prompt = self._begin if text is None else self.data.tokenizer.encode(text).tolist()
         return Artifacts(texts={"samples": "\n\n----\n\n".join(self._sample(prompt))})
 
     def respond(self, prompt: str) -> list[str]:
@@ -94,9 +95,19 @@ class LanguageModeling(Task):
         Raises:
             ValueError: If it is empty, longer than the model reads, or has characters that the vocabulary lacks.
         """
-        return self._sample(prompt_ids(self.data.tokenizer, prompt, longest=self.model.context_length))
+        longest = self.model.context_length
+        room = None if longest is None else longest - len(self._begin)
+        return self._sample([*self._begin, *prompt_ids(self.data.tokenizer, prompt, longest=room)])
+
+    @property
+    def _begin(self) -> list[int]:
+        """What comes before a text: nothing where texts are windows of a long one."""
+        begin = self.data.tokenizer.ids.begin
+        return [begin] if self.data.prompt is None and begin is not None else []
 
     def _sample(self, prompt: list[int]) -> list[str]:
+        """Texts that go on from the ids of a prompt; single texts end with their END token."""
+        ids = self.data.tokenizer.ids
         generator = torch.Generator(self.device).manual_seed(mix(self.data.seed, 7))
         tokens = self.model.generate(
             torch.tensor(prompt, device=self.device).expand(self.samples, -1),
@@ -104,6 +115,8 @@ class LanguageModeling(Task):
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
+            stop=ids.end if self.data.prompt is None else None,
+            forbidden=[token for token in ids.known() if token != ids.end],
             generator=generator,
         )  # (samples, T)
         return [self.data.tokenizer.decode(row).strip("\n") for row in tokens.tolist()]

@@ -61,7 +61,7 @@ class MaskedLM(Task):
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         chosen = self.chosen(batch)
         inputs = self.corrupted(batch, chosen)
-        logits = at_least_single(self.model(inputs, batch.lengths))[chosen]  # (N, V)
+        logits = at_least_single(self.model(inputs, batch.lengths, at=chosen))  # (N, V)
         targets = batch.inputs[chosen]
         loss = F.cross_entropy(logits, targets)
         return loss, {

@@ -20,6 +20,7 @@ from epochal.training.run_folder import Run, runs_folder
 
 # prefixes of the names of a network's output layers, where its class has no `head_parameters`
 HEADS = ("head.", "auxiliary.")
+POSITIONS = ("position.weight",)  # embeddings of positions: a network with a shorter context takes the first of them
 NAMED = 4  # weights in a message
 
 
@@ -101,11 +102,18 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     state_dict = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
     state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     own = model.state_dict()
+    state |= {k: state[k][: len(own[k])] for k in POSITIONS if k in own and k in state and len(own[k]) < len(state[k])}
     heads = tuple(getattr(model, "head_parameters", HEADS))
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     wrong = [
         _misfit(k, own.get(k), state.get(k)) for k in {**own, **state} if k not in fitting and not k.startswith(heads)
     ]
+    if any(k in own and k in state and len(own[k]) > len(state[k]) for k in POSITIONS):
+        length = len(next(state[k] for k in POSITIONS if k in state))
+        raise ConfigError(
+            f"init_from={config.init_from} reads {length:,} tokens at once, and its learned positions cannot be extended: "
+            f"model.context_length={length}, and no longer texts (dataset.context_length or dataset.max_length)."
+        )
     if wrong:
         more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         raise ConfigError(
