@@ -1,10 +1,11 @@
 # make train: LeNet-5 on real digits.   make test: everything that can be checked offline.
-# make wheel: the package as it is installed elsewhere, in an environment of its own.
+# make parity: our GPT, BERT and LLaMA beside those of transformers. make wheel: the package as it is installed elsewhere, in an environment of its own.
 # Each sets up its own virtual environment first; PYTHON=python3.12 make train chooses another Python.
 PYTHON ?= python3
 BIN := .venv/bin
+PARITY := .venv-parity/bin
 
-.PHONY: train test lint types bench wheel clean
+.PHONY: train test lint types bench parity wheel clean
 
 train: .venv/ready
 	$(BIN)/python train.py
@@ -26,6 +27,9 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/decoding.py
 
+parity: .venv-parity/ready
+	$(PARITY)/python -m pytest tests/parity
+
 wheel:
 	PYTHON=$(PYTHON) .ci/wheel
 
@@ -38,5 +42,12 @@ wheel:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+# what .venv has is used from there; only what the extra adds is installed
+.venv-parity/ready: .venv/ready-dev
+	$(BIN)/python -m venv .venv-parity
+	$(PARITY)/python -c "import sys, sysconfig; open(sysconfig.get_path('purelib') + '/base.pth', 'w').write('import site; site.addsitedir(%r)\n' % sys.argv[1])" "$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	$(PARITY)/python -m pip install --quiet --disable-pip-version-check 'epochal[parity]'
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-parity .mypy_cache .ruff_cache .pytest_cache build dist

@@ -36,6 +36,7 @@ class RotaryPositions(nn.Module):
         super().__init__()
         if head_dim % 2:
             raise ValueError(f"Rotary positions turn pairs, but a head has {head_dim} elements; take an even number.")
+        self.base = base
         rates = 1.0 / base ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         angles = torch.arange(context_length, dtype=torch.float32)[:, None] * rates
         self.register_buffer("cos", angles.cos()[:, None], persistent=False)
