@@ -16,6 +16,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Classes, Tokens
 from epochal.data import CaptionData, PairData, SentenceData, SwappedWords, TextData
 from epochal.data.batching import BatchIndices
+from epochal.data.tokenizers import to_huggingface
 
 WORDS = ("good film", "a really good film !", "bad", "what a bad , bad film this is")
 
@@ -205,7 +206,7 @@ def test_a_text_that_is_the_target_stands_between_begin_and_end(file):
     batch = whole(data)
     assert torch.equal(batch.inputs, batch.targets) and (batch.inputs[:, 0] == BEGIN).all()
     assert (batch.inputs.gather(1, batch.lengths[:, None] - 1) == END).all() and batch.lengths.max() == 12
-    assert data.specs("text") == (Tokens(264, 12), Tokens(264, 12)) and data.start_ids == [BEGIN]
+    assert data.specs("text") == (Tokens(264, 12), Tokens(264, 12))
     classes = prepared(file, tokenizer="byte")
     assert [data.text("test", i) for i in range(10)] == [classes.text("test", i) for i in range(10)]
 
@@ -229,6 +230,19 @@ def test_what_begins_from_a_language_model_reads_texts_as_it_did(file):
         assert bool((whole(data).inputs[:, 0] == BEGIN).all()) == special == data.state()["special_tokens"]
         assert bool((data.encode(["good film"])[0][:, 0] == BEGIN).all()) == special
     assert not (whole(prepared(file)).inputs == BEGIN).any()
+
+
+def test_a_tokenizer_json_says_whether_texts_have_a_begin_and_an_end(file, tmp_path):
+    for special in (True, False):
+        made = prepared(file, tokenizer="byte")
+        (tmp_path / "tokenizer.json").write_text(to_huggingface(made.tokenizer, special_tokens=special))
+        data = prepared(file, tokenizer=str(tmp_path))
+        assert data.kind == "huggingface" and data.note == "" and data.specs("classes")[0].vocab_size == 264
+        inputs, lengths = data.encode(["good film", "bad"])
+        plain = made.encode(["good film", "bad"])[0]
+        assert torch.equal(inputs[0], torch.tensor([BEGIN, *plain[0].tolist(), END]) if special else plain[0])
+        assert inputs[1, lengths[1] :].eq(PAD).all()
+    assert prepared(file, tokenizer=f"{tmp_path}/tokenizer.json").state()["special_tokens"] is False
 
 
 PAIR = {"sentence1": ["a b c d"] * 40, "sentence2": ["x y"] * 40, "label": [0, 1] * 20, "idx": list(range(40))}

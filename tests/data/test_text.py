@@ -15,7 +15,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import END
 from epochal.data import PythonStdlib, TextData
 from epochal.data.batching import BatchIndices
-from epochal.data.tokenizers import REPLACEMENT
+from epochal.data.tokenizers import REPLACEMENT, to_huggingface
 from helpers.samples import text_file, text_parquet
 
 
@@ -151,6 +151,19 @@ def test_a_vocabulary_without_room_for_a_pair(tmp_path):
 def test_a_word_is_no_token_of_running_text():
     with pytest.raises(ConfigError, match="tokenizer=word is no tokenizer. There are: character byte bpe"):
         TextData(name="text", path="x", tokenizer="word")
+
+
+def test_a_text_is_read_with_a_tokenizer_json(tmp_path):
+    own = prepared(text_file(tmp_path / "own.txt", lines=400), tokenizer="bpe", vocab_size=300)
+    (tmp_path / "tokenizer.json").write_text(to_huggingface(own.tokenizer))
+    data = prepared(tmp_path / "own.txt", tokenizer=str(tmp_path))
+    assert data.kind == "huggingface" and data.tokenizer.ids == own.tokenizer.ids
+    assert data._tokens["test"].tolist() == own._tokens["test"].tolist()
+    assert data.bytes_per_token == own.bytes_per_token
+    other = TextData(name="text", path=str(tmp_path / "own.txt"), context_length=16, batch_size=2)
+    other.load_state(json.loads(json.dumps(data.state())))
+    other.prepare()
+    assert other.fingerprint == data.fingerprint
 
 
 # -- windows --------------------------------------------------------------------------------------------------------

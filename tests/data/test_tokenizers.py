@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 import unicodedata
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,19 @@ import epochal.data.tokenizers
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, MASK, PAD, RESERVED, UNKNOWN, ReservedIds
 from epochal.data import tokenizers
-from epochal.data.tokenizers import OLDER, REPLACEMENT, BytePairs, Bytes, Characters, Words, from_state, learn
+from epochal.data.tokenizers import (
+    OLDER,
+    REPLACEMENT,
+    BytePairs,
+    Bytes,
+    Characters,
+    HuggingFace,
+    Words,
+    chosen,
+    from_state,
+    learn,
+    to_huggingface,
+)
 
 VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
 LINES = ["the cat sat on the mat.", "The dog sat on the log!", "a cat and a dog"] * 20
@@ -305,3 +318,141 @@ def test_a_text_in_parts_has_the_ids_of_the_whole(kind, size, monkeypatch):
 def test_pieces_are_the_lines_and_the_parts_of_long_ones(monkeypatch):
     monkeypatch.setattr(tokenizers, "AT_ONCE", 5)
     assert list(tokenizers.pieces(["ab\n", "c", "defghijk\n\n", "l"])) == ["ab\n", "cdefg", "hijk\n", "\n", "l"]
+
+
+# -- tokenizer.json -------------------------------------------------------------------------------------------------
+
+
+def byte_level() -> Any:
+    """Byte pairs as GPT-2 has them."""
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer(library.models.BPE())
+    engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet()
+    )
+    engine.train_from_iterator(LINES, trainer)
+    return engine
+
+
+def word_piece() -> Any:
+    """Word pieces as BERT has them, with its template."""
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
+    engine.normalizer = library.normalizers.BertNormalizer()
+    engine.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    engine.decoder = library.decoders.WordPiece()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    engine.train_from_iterator(LINES, library.trainers.WordPieceTrainer(vocab_size=80, special_tokens=names))
+    engine.post_processor = library.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    engine.enable_padding()
+    engine.enable_truncation(8)
+    return engine
+
+
+def meta_space() -> Any:
+    """Pieces with ▁ and bytes, as Llama has them."""
+    library = pytest.importorskip("tokenizers")
+    names = ["<unk>", "<s>", "</s>"]
+    tokens = [*names, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    engine = library.Tokenizer(
+        library.models.BPE({t: i for i, t in enumerate(tokens)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    engine.normalizer = library.normalizers.Sequence(
+        [library.normalizers.Prepend("▁"), library.normalizers.Replace(" ", "▁")]
+    )
+    decoders = library.decoders
+    engine.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    engine.add_special_tokens(names)
+    return engine
+
+
+FILES = {
+    "gpt2": (byte_level, {"begin": 0, "end": 0}),
+    "bert": (word_piece, {"pad": 0, "unknown": 1, "begin": 2, "end": 3, "mask": 4}),
+    "llama": (meta_space, {"unknown": 0, "begin": 1, "end": 2}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_tokenizer_json_gives_the_ids_of_the_library(name, tmp_path):
+    make, ids = FILES[name]
+    engine = make()
+    engine.save(str(tmp_path / "tokenizer.json"))
+    kind, state = chosen(str(tmp_path), ("byte",))
+    assert kind == "huggingface" and chosen(str(tmp_path / "tokenizer.json"), ("byte",)) == (kind, state)
+    tokenizer = from_state(json.loads(json.dumps(state)))
+    assert tokenizer.ids == ReservedIds(**ids) and len(tokenizer) == engine.get_vocab_size()
+    assert tokenizer.adds_special == (name == "bert")
+    engine.no_truncation()
+    for text in (*LINES[:3], *LANGUAGES.values(), VARIED):
+        found = tokenizer.encode(text)
+        assert found.tolist() == engine.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode_all([text, "a"])[0].tolist() == [*found.tolist(), *tokenizer.encode("a").tolist()]
+        if name != "bert":
+            assert tokenizer.decode([*found.tolist(), ids["end"]]) == text
+    assert not set(ids.values()) & set(tokenizer.encode("<|endoftext|> <s> </s> [CLS]".replace(" ", "")).tolist()) - {
+        ids.get("unknown")
+    }
+
+
+def test_a_long_text_is_encoded_in_long_pieces(monkeypatch):
+    monkeypatch.setattr(tokenizers, "LONG_PIECE", 40)
+    tokenizer = HuggingFace(byte_level().to_str())
+    text = "\n".join(LINES) + "x" * 100
+    found = []
+    for size in (7, 1000, len(text)):
+        parts = (text[start : start + size] for start in range(0, len(text), size))
+        found.append([i for ids in tokenizer.encode_running(parts) for i in ids.tolist()])
+    assert found[0] == found[1] == found[2] and tokenizer.decode(found[0]) == text
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [(None, "does not exist"), ("", "has no tokenizer.json"), ("{}", "cannot be read as a tokenizer")],
+)
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "folder").mkdir()
+    if content:
+        (tmp_path / "folder" / "tokenizer.json").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        chosen(str(tmp_path / "folder"), ("byte",))
+
+
+@pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("reserved", [0, OLDER, RESERVED])
+def test_a_tokenizer_is_written_as_a_tokenizer_json(kind, reserved):
+    library = pytest.importorskip("tokenizers")
+    texts = [*LINES, *LANGUAGES.values(), VARIED, "<s>bold</s> <pad>" * 9, "a\n\nb\r\n  c"]
+    tokenizer = from_state({**learn(kind, texts, vocab_size=900).state(), "reserved": reserved})
+    engine = library.Tokenizer.from_str(to_huggingface(tokenizer))
+    assert engine.get_vocab_size() == len(tokenizer)
+    for text in texts:
+        if "<s>" in text:
+            continue  # there it is the reserved token
+        ids = tokenizer.encode(text).tolist()
+        assert engine.encode(text).ids == ids, text
+        assert engine.decode(ids) == text
+    again = HuggingFace(engine.to_str())
+    assert again.encode("the cat").tolist() == tokenizer.encode("the cat").tolist()
+    if reserved and kind != "bpe":  # byte pairs have learned <s>
+        assert again.ids == tokenizer.ids and to_huggingface(again) == again.vocabulary
+
+
+def test_a_tokenizer_json_puts_texts_between_begin_and_end(pairs):
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer.from_str(to_huggingface(pairs, special_tokens=True))
+    first, second = (pairs.encode(text).tolist() for text in ("the cat", "a dog"))
+    assert engine.encode("the cat").ids == [BEGIN, *first, END]
+    both = engine.encode("the cat", "a dog")
+    assert both.ids == [BEGIN, *first, END, *second, END] and both.type_ids == [0] * (len(first) + 2) + [1] * (
+        len(second) + 1
+    )
+    with pytest.raises(ConfigError, match="words has no tokenizer.json"):
+        to_huggingface(Words.learn(LINES, vocab_size=100, min_count=1))

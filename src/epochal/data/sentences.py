@@ -73,12 +73,14 @@ class SentenceData(StoredExamples):
         second_column: The column with the second text of each pair; "guess": the one that belongs to a first text of a
             usual name (sentence1 and sentence2, premise and hypothesis ...), if there is one; None: there are no pairs.
         label_column: The column with the classes; None: the first of type ClassLabel, or one of a usual name.
-        tokenizer: "word" ("bpe" is used where words have no spaces between them), "bpe", "character" or "byte".
+        tokenizer: "word" ("bpe" is used where words have no spaces between them), "bpe", "character" or "byte"; or the path
+            of a tokenizer.json, or its folder.
         vocab_size: Largest size of the vocabulary, for "word" and "bpe".
         min_count: A word that the training texts have less often is unknown.
         max_length: Longest text in tokens, BEGIN and END included; longer ones are cut, of a pair the longer one first.
         add_special_tokens: Whether texts stand between BEGIN and END. None: as the run reads them whose weights this one
-            begins with; else only where the target is the text itself. A pair is always BEGIN, first, END, second, END.
+            begins with, or as its tokenizer.json says; else only where the target is the text itself. A pair is always
+            BEGIN, first, END, second, END.
         encoding: Of local text files, by its name in Python; None: UTF-8, or as their byte order mark tells.
         **options: See `StoredExamples`.
 
@@ -106,11 +108,12 @@ class SentenceData(StoredExamples):
     ) -> None:
         super().__init__(**options)
         self.encoding = encoding
-        tokenizers.check_kind(tokenizer, TOKENIZERS)
         self.text_column, self.second_column, self.label_column = text_column, second_column, label_column
-        self.kind, self.vocab_size, self.min_count, self.max_length = tokenizer, vocab_size, min_count, max_length
+        self.vocab_size, self.min_count, self.max_length = vocab_size, min_count, max_length
         self.add_special_tokens = add_special_tokens
-        self._loaded: dict[str, Any] | None = None  # the tokenizer of `load_state`
+        self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
+        if self._loaded is not None:
+            self._loaded |= {"special_tokens": tokenizers.from_state(self._loaded).adds_special}
         self._note = ""
 
     def prepare(self) -> None:
@@ -236,12 +239,6 @@ class SentenceData(StoredExamples):
     @property
     def note(self) -> str:
         return self._note
-
-    @property
-    def start_ids(self) -> list[int]:
-        """The ids that generated samples begin with, where the target is the text."""
-        begin, end = self._delimiters()
-        return [number for number in (begin, end) if number is not None][:1]
 
     def state(self) -> dict[str, Any]:
         special = self._delimiters() != (None, None)

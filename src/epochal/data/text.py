@@ -67,7 +67,7 @@ class TextData(StoredData):
         column: The column with the text; None: one of a usual name, or the first.
         documents: "files": each file of a folder of texts is a document, in the order of their paths. "rows": and each row
             of a table. None: all of a split is one. The rows of a document have a newline between them.
-        tokenizer: "character", "byte" or "bpe", which is learned from train.
+        tokenizer: "character", "byte" or "bpe", which is learned from train; or the path of a tokenizer.json, or its folder.
         vocab_size: Largest size of the vocabulary, for "bpe".
         context_length: Tokens in a window.
         validation, test: See `StoredData`; a count is one of characters.
@@ -100,12 +100,12 @@ class TextData(StoredData):
     ) -> None:
         super().__init__(validation=validation, test=test, **options)
         self.encoding = encoding
-        tokenizers.check_kind(tokenizer, TOKENIZERS)
         if documents is not None and documents not in DOCUMENTS:
             raise ConfigError(f"dataset.documents={documents} must be one of {', '.join(DOCUMENTS)}, or null.")
         self.column, self.documents = column, documents
-        self.kind, self.vocab_size, self.context_length, self.prompt = tokenizer, vocab_size, context_length, prompt
-        self._loaded: dict[str, Any] | None = None  # the tokenizer of `load_state`
+        self.vocab_size, self.context_length = vocab_size, context_length
+        self.prompt: str = prompt
+        self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
 
     def prepare(self) -> None:
         key, read = self._reader()
@@ -230,11 +230,6 @@ class TextData(StoredData):
     def load_state(self, state: dict[str, Any]) -> None:
         self._loaded = tokenizers.read_state(state, self.name, older=0, most=1)
         self.kind = self._loaded["tokenizer"]
-
-    @property
-    def start_ids(self) -> list[int]:
-        """The ids that generated samples begin with."""
-        return self.tokenizer.encode(self.prompt).tolist()
 
     def rows(self, split: str) -> tuple[TextRows, int]:
         tokens = self._tokens[split]

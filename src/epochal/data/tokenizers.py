@@ -7,18 +7,21 @@ any other, and weights travel. `decode` leaves the reserved ids out, except UNKN
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from epochal.core.errors import ConfigError, did_you_mean
-from epochal.core.specs import RESERVED, UNKNOWN, ReservedIds
+from epochal.core.files import expanded
+from epochal.core.specs import BEGIN, END, RESERVED, UNKNOWN, ReservedIds
 
 OLDER = 4  # number of ids that older runs reserve where texts are padded; in running text they reserve none
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
@@ -45,6 +48,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str]  # the option dataset.tokenizer
+    adds_special: bool = False  # whether it is meant to put single texts between BEGIN and END
 
     def __init__(self, vocabulary: str = "", reserved: int = RESERVED) -> None:
         self.vocabulary, self.reserved = vocabulary, reserved
@@ -258,7 +262,134 @@ class BytePairs(Tokenizer):
         return self._engine.decode([i - self.reserved for i in ids if i >= self.reserved], skip_special_tokens=False)
 
 
-KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, Bytes, Words, BytePairs)}
+class HuggingFace(Tokenizer):
+    """A tokenizer of the library `tokenizers`, e.g. GPT-2's byte pairs, BERT's word pieces or Llama's: its vocabulary is the
+    text of its tokenizer.json. It has ids of its own, which are reserved where the usual names of special tokens say so; a
+    text that contains such a name is text.
+    """
+
+    kind = "huggingface"
+    NAMES: ClassVar = {  # the first that there is
+        "pad": ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"),
+        "unknown": ("<unk>", "[UNK]"),
+        "begin": ("<s>", "[CLS]", "<|begin_of_text|>", "<bos>", "<|endoftext|>"),
+        "end": ("</s>", "[SEP]", "<|end_of_text|>", "<eos>", "<|endoftext|>"),
+        "mask": ("<mask>", "[MASK]"),
+        "system": ("<|system|>",),
+        "user": ("<|user|>",),
+        "assistant": ("<|assistant|>",),
+    }
+
+    def __init__(self, vocabulary: str, reserved: int = 0) -> None:
+        super().__init__(vocabulary, 0)
+        self._engine = _library().Tokenizer.from_str(vocabulary)
+        self._engine.no_padding()
+        self._engine.no_truncation()
+        self._engine.encode_special_tokens = True  # as the text that they are
+        self.adds_special = self._engine.num_special_tokens_to_add(False) > 0
+        known = self._engine.get_vocab(with_added_tokens=True)
+        self._size = 1 + max(known.values())
+        found = {role: (known[name] for name in names if name in known) for role, names in self.NAMES.items()}
+        self._ids = ReservedIds(**{role: next(numbers, None) for role, numbers in found.items()})
+
+    @classmethod
+    def open(cls, path: Path) -> HuggingFace:
+        """The tokenizer of a file, or of the file tokenizer.json in a folder.
+
+        Raises:
+            ConfigError: If there is none, or it cannot be read.
+        """
+        file = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            return cls(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{path} has no tokenizer.json; save the tokenizer there with save_pretrained."
+            ) from error
+        except ImportError:
+            raise
+        except Exception as error:  # the library's own errors have no class
+            raise ConfigError(f"{file} cannot be read as a tokenizer: {error}.") from error
+
+    @property
+    def ids(self) -> ReservedIds:
+        return self._ids
+
+    def __len__(self) -> int:
+        return self._size
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._engine.encode(_clean(text), add_special_tokens=False).ids, np.int32)
+
+    def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
+        return map(self.encode, _long_pieces(parts))
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        values, lengths = [np.zeros(0, np.int32)], list[int]()
+        for start in range(0, len(texts), AT_ONCE):
+            some = [_clean(text) for text in texts[start : start + AT_ONCE]]
+            found = self._engine.encode_batch_fast(some, add_special_tokens=False)
+            lengths += map(len, found)
+            values.append(np.fromiter(chain.from_iterable(each.ids for each in found), np.int32))
+        return np.concatenate(values), np.array(lengths, np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._engine.decode([int(number) for number in ids], skip_special_tokens=True)
+
+
+KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, Bytes, Words, BytePairs, HuggingFace)}
+# of the reserved ids, in their order, in a tokenizer.json
+RESERVED_NAMES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<|system|>", "<|user|>", "<|assistant|>")
+
+
+def to_huggingface(tokenizer: Tokenizer, *, special_tokens: bool = False) -> str:
+    """The text of a tokenizer.json that gives the same ids, for `transformers.PreTrainedTokenizerFast(tokenizer_file=...)`.
+
+    A text that contains the name of a reserved token, such as `<s>`, has that token's id there, and is text here.
+
+    Args:
+        tokenizer: Of characters, bytes or byte pairs, or one that was read from such a file.
+        special_tokens: Whether texts stand between BEGIN and END, and pairs as BEGIN, first, END, second, END.
+
+    Raises:
+        ConfigError: If it is one of words.
+    """
+    if isinstance(tokenizer, HuggingFace):
+        return tokenizer.vocabulary
+    library, first = _library(), tokenizer.reserved
+    split, lines = library.pre_tokenizers, library.Regex(LINE_END)
+    if isinstance(tokenizer, BytePairs):
+        model = json.loads(tokenizer.vocabulary)["model"]
+        own, merges = model["vocab"], [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+        by = split.Sequence([split.Split(lines, "merged_with_previous"), split.ByteLevel(add_prefix_space=False)])
+    elif isinstance(tokenizer, Bytes):
+        own, merges = {letter: number for number, letter in enumerate(_byte_letters())}, []
+        by = split.ByteLevel(add_prefix_space=False, use_regex=False)
+    elif isinstance(tokenizer, Characters):
+        own, merges = {letter: number for number, letter in enumerate(tokenizer.vocabulary)}, []
+        by = split.Split(library.Regex(r"[\s\S]"), "isolated")
+    else:
+        raise ConfigError(
+            "A vocabulary of words has no tokenizer.json; train with dataset.tokenizer=bpe, byte or character to export it."
+        )
+    names = [name + "_" * next(n for n in range(9) if name + "_" * n not in own) for name in RESERVED_NAMES[:first]]
+    vocabulary = {name: number for number, name in enumerate(names)} | {k: first + n for k, n in own.items()}
+    if isinstance(tokenizer, Characters):
+        engine = library.Tokenizer(library.models.WordLevel(vocabulary, unk_token=(names[1:2] or [REPLACEMENT])[0]))
+        engine.decoder = library.decoders.Fuse()
+    else:
+        engine = library.Tokenizer(library.models.BPE(vocabulary, merges))
+        engine.decoder = library.decoders.ByteLevel()
+    engine.pre_tokenizer = by
+    engine.add_special_tokens([library.AddedToken(name, normalized=False, special=True) for name in names])
+    if special_tokens:
+        begin, end = names[BEGIN], names[END]
+        engine.post_processor = library.processors.TemplateProcessing(
+            single=f"{begin} $A {end}",
+            pair=f"{begin} $A {end} $B:1 {end}:1",
+            special_tokens=[(begin, BEGIN), (end, END)],
+        )
+    return engine.to_str()
 
 
 def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 1) -> Tokenizer:
@@ -392,6 +523,23 @@ def note(asked: str, tokenizer: Tokenizer, ids: Iterable[np.ndarray]) -> str:
     )
 
 
+def chosen(option: str, allowed: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
+    """The kind of the option dataset.tokenizer, and the state of the tokenizer if it names a tokenizer.json.
+
+    Raises:
+        ConfigError: If it is no kind that is allowed, and no such file or folder with one.
+    """
+    path = str(option)
+    if option not in allowed and (os.sep in path or "/" in path or path.endswith(".json")):
+        if not expanded(path).exists():
+            raise ConfigError(
+                f"dataset.tokenizer={path} does not exist. Give the path of a tokenizer.json, or its folder."
+            )
+        return HuggingFace.kind, HuggingFace.open(expanded(path)).state()
+    check_kind(option, allowed)
+    return option, None
+
+
 def check_kind(kind: str, allowed: Sequence[str]) -> None:
     """Raises ConfigError if the kind of tokenizer is not allowed."""
     if kind not in allowed:
@@ -440,6 +588,27 @@ def pieces(parts: Iterable[str]) -> Iterator[str]:
             rest = rest[AT_ONCE:]
     if rest:
         yield rest
+
+
+def _long_pieces(parts: Iterable[str]) -> Iterator[str]:
+    """A text in parts as pieces of about LONG_PIECE characters that end with a line, if there are such."""
+    held = ""
+    for part in parts:
+        held += part
+        while len(held) > LONG_PIECE:
+            end = held.rfind("\n", 0, LONG_PIECE) + 1 or LONG_PIECE
+            yield held[:end]
+            held = held[end:]
+    if held:
+        yield held
+
+
+@functools.cache
+def _byte_letters() -> tuple[str, ...]:
+    """The letter that stands for each byte in byte pairs: itself if it is printed, else one from U+0100 on (GPT-2)."""
+    printed = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printed else next(others)) for byte in range(256))
 
 
 def _clean(text: str) -> str:
