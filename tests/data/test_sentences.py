@@ -16,6 +16,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Classes, Tokens
 from epochal.data import CaptionData, PairData, SentenceData, SwappedWords, TextData
 from epochal.data.batching import BatchIndices
+from epochal.data.sentences import swap_words
 from epochal.data.tokenizers import to_huggingface
 
 WORDS = ("good film", "a really good film !", "bad", "what a bad , bad film this is")
@@ -408,3 +409,19 @@ def test_half_of_the_texts_have_two_words_swapped(tmp_path):
         moved = [i for i, (one, other) in enumerate(zip(row, text.split())) if one != other]
         assert moved == [] if not label else len(moved) == 2 and moved[1] == moved[0] + 1
     assert made(seed=7) == rows != made(split_seed=1)
+
+
+@pytest.mark.parametrize(
+    "text, swapped",
+    [
+        ("A man sleeps.", None),  # the capital and the full stop stay
+        ("A tall man sleeps.", {"A man tall sleeps."}),
+        ("a tall man sleeps", {"tall a man sleeps", "a man tall sleeps", "a tall sleeps man"}),
+        ("so so", None),
+        ("good, bad", None),
+        ("", None),
+    ],
+)
+def test_only_the_order_tells_that_words_are_swapped(text, swapped):
+    found = {swap_words(text, place / 10) for place in range(10)}
+    assert found == ({None} if swapped is None else swapped)

@@ -283,8 +283,8 @@ class SentenceData(StoredExamples):
 class SwappedWords(SentenceData):
     """Texts of which a random half have two neighbouring, different words swapped: which ones? A question of syntax.
 
-    Which words are swapped depends on (split_seed, split, row) alone. Texts without two different words are left out.
-    Words are what spaces divide; a full stop at the end stays there.
+    Which words are swapped depends on (split_seed, split, row) alone, see `swap_words`. Texts with no two words that could
+    be are left out.
 
     Args:
         **options: See `SentenceData`; label_column and second_column have no effect.
@@ -305,25 +305,30 @@ class SwappedWords(SentenceData):
             made = [swap_words(text, float(place)) for text, (_, place) in zip(given, draws)]
             rows = [row for row, swapped in enumerate(made) if swapped is not None]
             labels[role] = (draws[rows, 0] < 0.5).astype(np.int64)
-            texts[role] = [str(made[row] if label else given[row]) for row, label in zip(rows, labels[role])]
+            texts[role] = [
+                str(made[row]) if label else " ".join(given[row].split()) for row, label in zip(rows, labels[role])
+            ]
         if not texts["train"]:
             raise ConfigError(f"No text of {source.path} has two words that could be swapped.")
         return Corpus(texts, None, labels, ["as written", "swapped"])
 
 
 def swap_words(text: str, place: float) -> str | None:
-    """The text with two neighbouring words swapped, one of the pairs of different ones by place in [0, 1); None: none."""
+    """The text with two neighbouring words swapped, one of the pairs of them by place in [0, 1); None if there is none.
+
+    A pair is of two different words without punctuation marks, and a capital at the beginning stays there: else spelling
+    would tell what only the order shall.
+    """
     words = text.split()
-    last = len(words) - 1 if words and words[-1].strip(".!?") == "" else len(words)
-    pairs = [i for i in range(last - 1) if words[i].strip(".!?,").lower() != words[i + 1].strip(".!?,").lower()]
+    first = int(text[:1].isupper())
+    whole = [word.isalnum() for word in words]
+    pairs = [i for i in range(first, len(words) - 1) if whole[i] and whole[i + 1]]
+    pairs = [i for i in pairs if words[i].lower() != words[i + 1].lower()]
     if not pairs:
         return None
-    first = pairs[int(place * len(pairs))]
-    stop = ""
-    if first + 2 == len(words) and (bare := words[-1].rstrip(".!?")):
-        stop, words[-1] = words[-1][len(bare) :], bare
-    words[first], words[first + 1] = words[first + 1], words[first]
-    return " ".join(words) + stop
+    i = pairs[int(place * len(pairs))]
+    words[i], words[i + 1] = words[i + 1], words[i]
+    return " ".join(words)
 
 
 @dataclass
