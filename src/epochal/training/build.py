@@ -40,7 +40,7 @@ from epochal.training.loggers.wandb import wandb_id
 from epochal.training.resume import last_checkpoint, new_run, rank, resumed, trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
-from epochal.training.warm_start import Parent, load_matching_weights, parent_of
+from epochal.training.warm_start import Parent, adapt, load_matching_weights, parent_of
 
 
 def build(
@@ -126,6 +126,7 @@ def make_network(
         data.prepare()
         if fresh:
             console.print(load_pretrained(model, progress=not in_grid()))
+    adapt(model, config)
     if config.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
         model = model.to(memory_format=torch.channels_last)
     return model
@@ -181,6 +182,12 @@ def make_record(
     return Record(run, logger, checkpoints, known, total_steps=length.steps, resumed_step=resumed_step)
 
 
+def trained_parameters(model: nn.Module) -> dict[str, int]:
+    """How many parameters are trained, where some are not."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {} if all(p.requires_grad for p in model.parameters()) else {"trained_parameters": trained}
+
+
 def known_values(
     config: DictConfig,
     run: Run,
@@ -198,6 +205,7 @@ def known_values(
         "task": config.task.name,
         "seed": config.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
+        **trained_parameters(model),
         **flops,
         "git_commit": git_commit(),
         "versions": {"epochal": epochal.__version__} | {name: version(name) for name in ("torch", "pytorch-lightning")},

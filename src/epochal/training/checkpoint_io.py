@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from epochal.core.errors import ConfigError
+from epochal.models.common.lora import ADDED, merged
 from epochal.models.common.old_names import current_names
 from epochal.tasks import Task
 
@@ -68,8 +69,11 @@ def load_weights(task: Task, checkpoint: dict[str, Any]) -> None:
     Raises:
         ConfigError: If they are the weights of another architecture.
     """
+    state = current_names(checkpoint["state_dict"], task.model, prefix="model.")
+    if not any(ADDED in name for name in task.state_dict()):
+        state = merged(state)  # of a run that trained low-rank additions
     try:
-        task.load_state_dict(current_names(checkpoint["state_dict"], task.model, prefix="model."))
+        task.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ConfigError(f"The checkpoint's weights do not fit the model: {first}") from error

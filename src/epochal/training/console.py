@@ -42,7 +42,8 @@ def show_panel(
     if mean := known.get("flops_at_mean_length"):
         lengths = " and ".join(f"{length:.0f}" for length in known["mean_lengths"] if length is not None)
         flops += f", {short(mean)} at the mean length of {lengths} tokens"
-    rows.add_row("network", f"{short(known['parameters'])} parameters{flops}")
+    trained = f", {short(known['trained_parameters'])} of them trained" if "trained_parameters" in known else ""
+    rows.add_row("network", f"{short(known['parameters'])} parameters{trained}{flops}")
     rows.add_row(
         "data", f"{sizes['train']:,} {data.unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )

@@ -14,7 +14,7 @@ from epochal.config.validate import validate
 from epochal.models.pretrained.torchvision import normalisation
 from epochal.training.factories import make_data
 from epochal.training.trainer import check_lengths, quiet
-from epochal.training.warm_start import is_task, load_matching_weights, parent_of
+from epochal.training.warm_start import adapt, is_task, load_matching_weights, parent_of
 
 
 def check(config: DictConfig, seen: dict[str, Any]) -> None:
@@ -39,4 +39,5 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
         load_matching_weights(model, parent, config, data.specs(data.learns)[1])
     if config.model.get("pretrained"):
         normalisation(model)  # says so if there are no weights for it
+    adapt(model, config)
     check_lengths(config, data)

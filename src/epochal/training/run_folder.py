@@ -246,6 +246,8 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     keys = plain(config)
     requested = keys.pop("requested", {})  # as typed, before it was resolved: duration=10minutes, task=auto
     keys = {key: requested.get(key, value) for key, value in keys.items() if key not in VOLATILE}
+    if (keys.get("finetune") or {}).get("lora", {}).get("rank") is None:  # a key that older runs do not have
+        keys.pop("finetune", None)
     keys["init_from"] = absolute_if_there(keys.get("init_from"))  # version 0.1 kept relative paths
     keys["dataset"] = {k: absolute_if_there(v) if k == "path" else v for k, v in keys["dataset"].items()}
     return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from epochal.config.compose import option_file
@@ -14,6 +14,7 @@ from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative
 from epochal.core.specs import Outputs, class_count, from_plain
+from epochal.models.common.lora import add_lora, merged
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, runs_folder
@@ -100,10 +101,10 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     """
     prefix = "model."
     state_dict = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
-    state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    state = merged({k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)})
     own = model.state_dict()
     state |= {k: state[k][: len(own[k])] for k in POSITIONS if k in own and k in state and len(own[k]) < len(state[k])}
-    heads = tuple(getattr(model, "head_parameters", HEADS))
+    heads = head_prefixes(model)
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     wrong = [
         _misfit(k, own.get(k), state.get(k)) for k in {**own, **state} if k not in fitting and not k.startswith(heads)
@@ -127,6 +128,26 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in kept))
     end = f"; {fresh} begins afresh{why}." if fresh else ", the head's too: task and classes are the same."
     return f"Weights: those of {relative(parent.run.folder)}{end}"
+
+
+def adapt(model: nn.Module, config: DictConfig) -> None:
+    """Adds what `finetune` asks for to a network, which then trains that and its head.
+
+    Raises:
+        ConfigError: If the network has no such layers, or a value is out of range.
+    """
+    lora = OmegaConf.select(config, "finetune.lora")  # older runs have no such key
+    if lora is None or lora.rank is None:
+        return
+    try:
+        add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, trained=head_prefixes(model))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the names of a network's output layers."""
+    return tuple(getattr(model, "head_parameters", HEADS))
 
 
 def _other_head(parent: Parent, config: DictConfig, outputs: Outputs) -> tuple[str, Callable[[Tensor], bool]]:
