@@ -5,6 +5,7 @@ from epochal.data.captions import CaptionData
 from epochal.data.datamodule import DataModule
 from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
+from epochal.data.in_context import InContextLinear, InContextSymbols
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
 from epochal.data.sentences import SentenceData, SwappedWords
@@ -19,6 +20,8 @@ __all__ = [
     "DataModule",
     "DigitCaptions",
     "ImageData",
+    "InContextLinear",
+    "InContextSymbols",
     "MovingDigits",
     "PairData",
     "PythonStdlib",

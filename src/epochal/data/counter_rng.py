@@ -33,6 +33,11 @@ def integers(seed: int, rows: Tensor, count: int, end: int) -> Tensor:
     return uniform(seed, rows, count).mul_(end).long()
 
 
+def normal(seed: int, rows: Tensor, count: int) -> Tensor:
+    """(B, count) float64 from N(0, 1); see `uniform`."""
+    return torch.special.ndtri(uniform(seed, rows, count).clamp_(min=2.0**-54))
+
+
 def _scramble(state: np.ndarray) -> np.ndarray:
     """SplitMix64's output function."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
