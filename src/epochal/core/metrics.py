@@ -92,6 +92,7 @@ METRICS = {
         Metric("generator_gradient_norm", "gradient norm of the generator"),
         Metric("discriminator_gradient_norm", "gradient norm of the discriminator"),
         Metric("gradient_decades_lost", "gradient decades lost (at most 8)", "min"),  # from the last step to the first
+        Metric("gradient_decades_lost_midway", "gradient decades lost over the middle half (at most 8)", "min"),
         Metric("learning_rate", "learning rate"),
         Metric("examples_per_second", "examples/s", "max", "short"),
         Metric("tokens_per_second", "tokens/s", "max", "short"),

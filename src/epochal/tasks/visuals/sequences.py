@@ -41,10 +41,11 @@ def add_state_gradients(
 ) -> None:
     """Shows vanishing gradients: the norm of the loss's gradient by the state of each time step.
 
-    Adds a profile, a picture and the metric gradient_decades_lost: by how many powers of ten the norm is smaller at
-    the first step than at the last, at most eight; what is beyond depends on where floats end, not on the network. The
-    rows are all of one length, the longest of which there are enough: a mean over several lengths would blur the
-    profile.
+    Adds a profile, a picture and two metrics. gradient_decades_lost: by how many powers of ten the norm is smaller at
+    the first step than at the last, at most eight; what is beyond depends on where floats end, not on the network.
+    gradient_decades_lost_midway: the same over the middle half, from the step at three quarters to that at one quarter,
+    for sequences that begin with nothing, such as the black border of an image. The rows are all of one length, the
+    longest of which there are enough: a mean over several lengths would blur the profile.
 
     Args:
         task: Nothing is added if its model cannot measure these gradients.
@@ -65,7 +66,20 @@ def add_state_gradients(
         x_label="time step",
         y_label="norm, power of ten",
     )
-    artifacts.metrics["gradient_decades_lost"] = decades_lost(exponents[0], exponents[-1])
+    artifacts.metrics |= gradient_metrics(exponents)
+
+
+def gradient_metrics(exponents: list[float]) -> dict[str, float]:
+    """The decades lost over a whole sequence, and over its middle half.
+
+    Args:
+        exponents: Powers of ten of the norms, one a step.
+    """
+    quarter, last = (len(exponents) - 1) // 4, len(exponents) - 1
+    return {
+        "gradient_decades_lost": decades_lost(exponents[0], exponents[last]),
+        "gradient_decades_lost_midway": decades_lost(exponents[quarter], exponents[last - quarter]),
+    }
 
 
 def decades_lost(early: float, late: float) -> float:
