@@ -409,6 +409,10 @@ def test_half_of_the_texts_have_two_words_swapped(tmp_path):
         moved = [i for i, (one, other) in enumerate(zip(row, text.split())) if one != other]
         assert moved == [] if not label else len(moved) == 2 and moved[1] == moved[0] + 1
     assert made(seed=7) == rows != made(split_seed=1)
+    data = SwappedWords(name="swapped", path=str(tmp_path / "set.parquet"), text_column="en", batch_size=4)
+    data.learns = "text"
+    data.prepare()
+    assert all(data.text(split, i) in texts for split, count in data.sizes().items() for i in range(count))
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class SentenceData(StoredExamples):
         ConfigError: If there is no such tokenizer.
     """
 
-    targets: ClassVar[tuple[str, ...]] = ("classes", "text")
+    targets: ClassVar = ("classes", "text")
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
 
@@ -284,16 +284,14 @@ class SwappedWords(SentenceData):
     """Texts of which a random half have two neighbouring, different words swapped: which ones? A question of syntax.
 
     Which words are swapped depends on (split_seed, split, row) alone, see `swap_words`. Texts with no two words that could
-    be are left out.
+    be are left out. Where the target is the text itself, none is swapped.
 
     Args:
         **options: See `SentenceData`; label_column and second_column have no effect.
     """
 
-    targets: ClassVar[tuple[str, ...]] = ("classes",)
-
     def _made_from(self) -> dict[str, Any]:
-        return {"swapped": True, "split_seed": self.split_seed}
+        return {"swapped": True}
 
     def _read(self, source: sources.Source, scratch: Path) -> Corpus:
         found = read(source, scratch, self.text_column, None, None, labelled=False)
@@ -306,7 +304,8 @@ class SwappedWords(SentenceData):
             rows = [row for row, swapped in enumerate(made) if swapped is not None]
             labels[role] = (draws[rows, 0] < 0.5).astype(np.int64)
             texts[role] = [
-                str(made[row]) if label else " ".join(given[row].split()) for row, label in zip(rows, labels[role])
+                str(made[row]) if label and self.learns != "text" else " ".join(given[row].split())
+                for row, label in zip(rows, labels[role])
             ]
         if not texts["train"]:
             raise ConfigError(f"No text of {source.path} has two words that could be swapped.")
