@@ -41,9 +41,10 @@ def dataset_for(model: str, tmp_path: Path) -> list[str]:
     if "target_text" in network.heads:
         return ["dataset=digit_captions", "dataset.source=digits", "dataset.train_size=64"]
     classifies = "classes" in network.heads
-    if "context_length" in config.dataset or (not classifies and Tokens in network.reads):
+    if "context_length" in config.dataset or network.reads == (Tokens,):
         (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 99)
-        return ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
+        text = ["dataset=text", f"dataset.path={tmp_path / 'text.txt'}", "dataset.context_length=16"]
+        return [*text, "task=masked_lm"] if "masked_token" in network.heads else text
     digits, images = ["dataset=digits", "dataset.train_size=64"], Images(1, 8, 8)
     with torch.device("meta"):
         try:
