@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from epochal.core.specs import PAD
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -85,12 +87,17 @@ class LanguageModel(Protocol):
         prompt: Tensor,
         *,
         length: int,
+        lengths: Tensor | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        stop: int | None = None,
+        forbidden: Sequence[int] = (),
+        pad: int = PAD,
         generator: torch.Generator | None = None,
+        log_probabilities: list[Tensor] | None = None,
     ) -> Tensor:
-        """Token ids (B, T) -> (B, T + length), the prompt included.
+        """Token ids (B, T) -> (B, T + length), the prompt included; see `models.common.sampling.AutoregressiveModel`.
 
         Raises:
             ValueError: If the prompt is empty or an argument is out of range.
