@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from epochal.config.compose import compose
 from epochal.core.specs import BEGIN, END, PAD, Tokens
 from epochal.models import Transformer
 
@@ -185,3 +186,19 @@ def test_a_text_longer_than_any_in_the_data_can_be_read_and_written():
 def test_an_impossible_argument_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         Transformer(**{"source_vocab_size": 5, "target_vocab_size": 5, **wrong})
+
+
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "paper"])
+def test_the_networks_of_three_attentions_have_as_many_parameters(budget):
+    config = compose(["experiment=three_attentions", f"budget={budget}"]).budgets[budget]
+    sizes = {name: config[name] for name in ("variant", "depth", "embed_dim", "num_heads", "feedforward_dim")}
+
+    def count(without):
+        along = config.along.get(f"model.without={without}", [])
+        chosen = {key.removeprefix("model."): int(value) for key, value in (o.split("=") for o in along)}
+        words = Tokens(vocab_size=VOCAB, length=8)
+        with torch.device("meta"):
+            model = Transformer.for_data(words, words, **{**sizes, **chosen}, without=without)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert [count(without) / count("none") for without in ATTENTIONS] == pytest.approx([1] * 3, abs=0.002)
