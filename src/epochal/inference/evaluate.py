@@ -26,9 +26,10 @@ from epochal.core.format import number_text, verbatim
 from epochal.core.specs import Classes, Inputs, Outputs, StepLabels, describe
 from epochal.data import DataModule
 from epochal.data.datamodule import SPLITS
+from epochal.inference.few_shot import few_shot, labelled_data, shots_of
 from epochal.inference.generate import print_response, set_options
 from epochal.inference.load import SavedRun, open_run, read_run
-from epochal.tasks import Task
+from epochal.tasks import LanguageModeling, Task
 from epochal.tasks.visuals import explain
 from epochal.training.console import rows_table, show_examples, show_texts
 from epochal.training.factories import make_data
@@ -76,6 +77,8 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
             write for the prompt.
     """
     console = console or Console()
+    if config.shots is not None:
+        return evaluate_few_shot(config, console)
     rebuilt = rebuild(config)
     task, data = rebuilt.task, rebuilt.data
     for note in rebuilt.notes:
@@ -91,9 +94,38 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     if images:
         task.artifacts.pictures |= explain.explain(task.model, data, images)
     show(rebuilt, metrics, console)
-    files = write(rebuilt, metrics)
+    tell_files(rebuilt, write(rebuilt, metrics), console)
+    return metrics
+
+
+def tell_files(rebuilt: Rebuilt, files: Sequence[Path], console: Console) -> None:
+    """Prints which files were written, and where."""
     written = ", ".join(file.name for file in files)
     console.print(verbatim(f"\n{written} are in\n    {relative(rebuilt.folder)}"), soft_wrap=True)
+
+
+def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
+    """Classifies texts by examples in the prompt of a language model, prints and writes the accuracies.
+
+    Raises:
+        ConfigError: If the run learned no language model, or the prompts cannot be made.
+    """
+    shots, saved = shots_of(config), opened(config)
+    task: Task = saved.task().eval()
+    if not isinstance(task, LanguageModeling):
+        raise ConfigError(f"shots goes with a language model; this run learned {saved.config.task.name}.")
+    if config.get("dataset") is not None:
+        choose_data(saved, config)
+    data = labelled_data(saved)
+    trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
+    device = trainer.strategy.root_device
+    words = None if config.label_words is None else [str(word) for word in config.label_words]
+    metrics, task.artifacts = few_shot(task.model.to(device), data, shots, words, device)
+    rebuilt = Rebuilt(
+        saved.config, task, data, trainer, saved.folder / "evaluation" / f"{slug(data.name)}_few_shot", []
+    )
+    show(rebuilt, metrics, console)
+    tell_files(rebuilt, write(rebuilt, metrics), console)
     return metrics
 
 
@@ -138,15 +170,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     Raises:
         ConfigError: If the folder or file is no run's, its data changed, or the other data does not fit its model.
     """
-    check_trainer(config)
-    allow = tuple(config.allow)
-    if config.checkpoint is not None:
-        file = Path(config.checkpoint).expanduser().absolute()
-        folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else file.parent
-        saved = read_run(file, folder, allow)
-    else:
-        saved = open_run(config.run, allow, config.output_dir)
-    saved.config.trainer = config.trainer
+    saved = opened(config)
     set_options(saved.config, config)
     other = config.get("dataset") is not None
     if other:
@@ -163,6 +187,24 @@ def rebuild(config: DictConfig) -> Rebuilt:
     task = saved.task()
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)
+
+
+def opened(config: DictConfig) -> SavedRun:
+    """The run that `run` or `checkpoint` names, to be tested by the trainer that was chosen.
+
+    Raises:
+        ConfigError: If the folder or file is no run's, or the trainer cannot test.
+    """
+    check_trainer(config)
+    allow = tuple(config.allow)
+    if config.checkpoint is not None:
+        file = Path(config.checkpoint).expanduser().absolute()
+        folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else file.parent
+        saved = read_run(file, folder, allow)
+    else:
+        saved = open_run(config.run, allow, config.output_dir)
+    saved.config.trainer = config.trainer
+    return saved
 
 
 def check_trainer(config: DictConfig) -> None:
@@ -192,7 +234,7 @@ def choose_data(saved: SavedRun, config: DictConfig) -> None:
             f"model={saved.config.model.name} was trained on {reads.__name__.lower()}, "
             f"but dataset={other.name} yields {yields.__name__.lower()}."
         )
-    own = {key: saved.config.dataset[key] for key in KEPT if key in saved.config.dataset}
+    own = {key: saved.config.dataset[key] for key in KEPT if key in saved.config.dataset and key in other}
     saved.config.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
 
 
