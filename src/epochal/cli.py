@@ -1,4 +1,4 @@
-"""The commands: `epochal train`, `evaluate` and `compare`, and the scripts train.py, evaluate.py and compare.py.
+"""The commands: `epochal train`, `evaluate`, `compare` and `export`, and the scripts train.py, evaluate.py and compare.py.
 
 What the user did wrong ends in one sentence and exit status 2; bugs of ours keep their traceback. One of many runs (`-m`,
 experiments, sweeps) returns an `Outcome` instead of raising, so that the others go on.
@@ -36,13 +36,14 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
     epochal train model=resnet dataset=cifar10     another model, other data
     epochal evaluate                               what the newest run gets right and wrong
     epochal compare                                all runs: table, figures, an HTML report
+    epochal export to=onnx                         the newest run for other programs, with a model card
 
-    epochal train --help, epochal evaluate --help, epochal compare --help tell more; epochal --version
+    --help after any of these tells more; epochal --version
 """
 MANY = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
-PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint")
+PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint", "path")
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
 SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
 RANKS = (
@@ -59,7 +60,7 @@ REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: `epochal <command> <arguments>`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "compare": compare}
+    commands = {"train": train, "evaluate": evaluate, "compare": compare, "export": export}
     name = given[0] if given else "--help"
     print_anything()
     if name in ("-h", "--help"):
@@ -97,6 +98,11 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     main(others)
 
 
+def export(arguments: Sequence[str] | None = None) -> None:
+    """Writes a run's best weights as a folder that other programs open."""
+    _end("export", export_run, arguments)
+
+
 def train_run(config: DictConfig) -> tuple[Any, bool]:
     """One run, and whether it had finished before."""
     from epochal.experiments.sweeps import pruning
@@ -119,11 +125,18 @@ def evaluate_run(config: DictConfig) -> dict[str, float]:
     return evaluate(config)
 
 
+def export_run(config: DictConfig) -> None:
+    """The run as a folder for other programs."""
+    from epochal.inference.export import export  # torch and Lightning load only here
+
+    export(config)
+
+
 def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> list[Any]:
     """Composes the config of a command and calls a function with it, once or for each run of a grid.
 
     Args:
-        name: Of the config, train or evaluate.
+        name: Of the config, train, evaluate or export.
         function: Called with the composed config.
         arguments: As on the command line.
 

@@ -18,8 +18,8 @@ def command_line(command: str, arguments: str = "") -> str:
     """A line that can be typed as this process was started.
 
     Args:
-        command: train, evaluate or compare.
+        command: train, evaluate, compare, export or leaderboard; the last two have no script of their own.
         arguments: What follows.
     """
-    script = Path(sys.argv[0]).name in SCRIPTS
+    script = Path(sys.argv[0]).name in SCRIPTS and f"{command}.py" in SCRIPTS
     return f"{f'python {command}.py' if script else f'epochal {command}'} {arguments}".rstrip()

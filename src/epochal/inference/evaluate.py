@@ -26,9 +26,10 @@ from epochal.core.format import number_text, verbatim
 from epochal.core.specs import Classes, Inputs, Outputs, StepLabels, describe
 from epochal.data import DataModule
 from epochal.data.datamodule import SPLITS
+from epochal.inference import load
 from epochal.inference.few_shot import few_shot, labelled_data, shots_of
 from epochal.inference.generate import print_response, set_options
-from epochal.inference.load import SavedRun, open_run, read_run
+from epochal.inference.load import SavedRun
 from epochal.tasks import LanguageModeling, Task
 from epochal.tasks.visuals import explain
 from epochal.training.console import rows_table, show_examples, show_texts
@@ -196,13 +197,7 @@ def opened(config: DictConfig) -> SavedRun:
         ConfigError: If the folder or file is no run's, or the trainer cannot test.
     """
     check_trainer(config)
-    allow = tuple(config.allow)
-    if config.checkpoint is not None:
-        file = Path(config.checkpoint).expanduser().absolute()
-        folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else file.parent
-        saved = read_run(file, folder, allow)
-    else:
-        saved = open_run(config.run, allow, config.output_dir)
+    saved = load.opened(config)
     saved.config.trainer = config.trainer
     return saved
 

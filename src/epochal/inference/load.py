@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from epochal.config.allowlist import ALLOWED, check_targets
+from epochal.config.allowlist import ALLOWED, check_resolved, check_targets
 from epochal.config.instantiate import make_model
 from epochal.config.validate import wrong_roles
 from epochal.core.errors import ConfigError
+from epochal.core.files import expanded
 from epochal.core.program import command_line
 from epochal.core.specs import Inputs, Outputs, class_count, from_plain
 from epochal.tasks import Task
@@ -20,6 +22,7 @@ from epochal.training.factories import make_task
 from epochal.training.run_folder import Run, current_layout
 from epochal.training.trainer import quiet
 
+EXPORTED, WEIGHTS = "config.json", "model.safetensors"  # of a folder that `epochal export to=safetensors` wrote
 TRIALS = ("debug", "overfit")  # trainers whose runs only show that something runs, or can learn at all
 
 
@@ -79,17 +82,66 @@ def read_run(file: Path, folder: Path, allow: tuple[str, ...] = ()) -> SavedRun:
     return SavedRun(folder, config, inputs, outputs, content["epochal"]["data"], content)  # type: ignore[arg-type]
 
 
+def read_export(folder: Path, allow: tuple[str, ...] = ()) -> SavedRun:
+    """Reads a folder that `epochal export to=safetensors` wrote.
+
+    Args:
+        folder: With config.json and model.safetensors.
+        allow: Packages of the user's whose classes its config may make.
+
+    Raises:
+        ConfigError: If it is no such folder, or damaged, or its config would make what is not allowed.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    quiet()
+    try:
+        described = json.loads((folder / EXPORTED).read_text("utf-8"))
+        check_resolved(described["config"])
+        config = OmegaConf.create({"callbacks": {}, "logger": {}, **described["config"]})
+        inputs, outputs = (from_plain(spec) for spec in described["specs"])
+        state = {f"model.{name}": tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+        data = dict(described["data"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigError(
+            f"{folder} is no run, and no folder that epochal export to=safetensors wrote, or it is damaged: {error}."
+        ) from error
+    check_targets(config, (*ALLOWED, *allow))
+    if "tokenizer" in config.dataset and "tokenizer" in data:  # was a path there; the state holds it
+        config.dataset.tokenizer = "byte"
+    return SavedRun(folder, config, inputs, outputs, data, {"state_dict": state})  # type: ignore[arg-type]
+
+
+def opened(config: DictConfig) -> SavedRun:
+    """What `run` or `checkpoint` of a command names.
+
+    Raises:
+        ConfigError: If the folder or file is no run's.
+    """
+    allow = tuple(config.allow)
+    if config.checkpoint is None:
+        return open_run(config.run, allow, config.output_dir)
+    file = Path(config.checkpoint).expanduser().absolute()
+    folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else file.parent
+    return read_run(file, folder, allow)
+
+
 def open_run(run: str | Path, allow: tuple[str, ...] = (), output_dir: str = "outputs") -> SavedRun:
     """Reads the best checkpoint of a run, or where there is none the last.
 
     Args:
-        run: Its folder; "latest" is the newest finished run in `output_dir`, see `latest`.
+        run: Its folder, or one that `epochal export to=safetensors` wrote; "latest" is the newest finished run in
+            `output_dir`, see `latest`.
         allow: Packages of the user's whose classes its config may make.
         output_dir: The outputs folder.
 
     Raises:
         ConfigError: If there is no such run, or it has no checkpoint that can be read.
     """
+    if run != "latest" and (folder := expanded(run).absolute()).is_dir() and not (folder / "config.yaml").exists():
+        if (folder / WEIGHTS).is_file():
+            return read_export(folder, allow)
     found = Run.open(run) if run != "latest" else latest(Path(output_dir))
     found.config()
     return read_run(found.best if found.best.exists() else found.last, found.folder, allow)

@@ -82,6 +82,11 @@ class LoadedRun:
         return next((found for name in names if (found := getattr(self.data, name, None)) is not None), None)
 
     @property
+    def data_state(self) -> dict[str, Any]:
+        """What its data needs to be read as in training, as plain containers: normalisation, vocabulary."""
+        return self._saved.data
+
+    @property
     def metrics(self) -> pd.DataFrame:
         """`metrics.csv`: a row for each logged step."""
         import pandas as pd
@@ -160,7 +165,8 @@ def _listed(examples: Any) -> Sequence[Any]:
 
 
 def load(run: str | Path) -> LoadedRun:
-    """The network of a run's folder; "latest" is the newest in `outputs`.
+    """The network of a run's folder, or of one that `epochal export to=safetensors` wrote; "latest" is the newest run in
+    `outputs`.
 
     Raises:
         ConfigError: If the folder is no run's, or it holds no checkpoint.

@@ -47,7 +47,7 @@ class SigmoidRNN(nn.Module):
                 reads = getattr(self.tanh, name.replace("bias", "weight"))
                 weights[name] = weight / 2 if name == "bias_ih_l0" else weight / 2 + reads.sum(1) / 4
         if state is None:
-            state = steps.new_zeros(self.tanh.num_layers, len(steps), self.tanh.hidden_size)
+            state = steps.new_zeros(self.tanh.num_layers, steps.shape[0], self.tanh.hidden_size)
         g, last = functional_call(self.tanh, weights, (steps, 2 * state - 1))
         return (g + 1) / 2, (last + 1) / 2
 
@@ -79,7 +79,7 @@ def reverse_padded(x: Tensor, lengths: Tensor | None) -> Tensor:
     """The first `lengths` steps of each row of x (B, T, F) reversed; the padding stays where it is."""
     if lengths is None:
         return x.flip(1)
-    place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    place = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
     place = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
     return x.gather(1, place[..., None].expand_as(x))
 
@@ -250,7 +250,7 @@ class RNN(AutoregressiveModel):
 
     def _last(self, states: Tensor, lengths: Tensor | None) -> Tensor:
         """Each direction's state after it has read the whole row: the backward one's is at the first step."""
-        rows = torch.arange(len(states), device=states.device)
+        rows = torch.arange(states.shape[0], device=states.device)
         last = states[:, -1] if lengths is None else states[rows, lengths - 1]  # (B, hidden or 2 * hidden)
         if not self.bidirectional:
             return last

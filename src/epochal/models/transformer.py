@@ -141,7 +141,7 @@ class Transformer(EncoderDecoder):
     def _read(self, source: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The encoder's output (B, S, C), or (B, 0, C) without cross-attention, and its padding mask."""
         if not self.sees_source:
-            return self.embed.weight.new_empty(len(source), 0, self.embed.embedding_dim), None
+            return self.embed.weight.new_empty(source.shape[0], 0, self.embed.embedding_dim), None
         mask = padding_mask(lengths, source.shape[1])
         return self.encoder(self._embed(source, self.embed if self.tied else self.source_embed), mask), mask
 

@@ -138,7 +138,7 @@ class TransformerEncoder(nn.Module):
         if lengths is None:
             return x.mean(dim=1) if self.pool == "mean" else x[:, -1]
         if self.pool == "last":
-            return x[torch.arange(len(x), device=x.device), lengths - 1]
+            return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
         real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # (B, T)
         return x.masked_fill(~real[..., None], 0.0).sum(dim=1) / lengths[:, None]
 

@@ -227,10 +227,10 @@ class ViT(nn.Module):
             x = torch.where(mask[..., None], self.mask_token, x)
         x = x + self.positions
         if causal:  # the input at t is patch t - 1; the last patch predicts nothing
-            x = torch.cat((self.mask_token.expand(len(x), -1, -1), x[:, :-1]), dim=1)
+            x = torch.cat((self.mask_token.expand(x.shape[0], -1, -1), x[:, :-1]), dim=1)
         elif self.has_class_token:
             token = self.class_token + self.class_position if self._learned else self.class_token
-            x = torch.cat((token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((token.expand(x.shape[0], -1, -1), x), dim=1)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, causal=causal, maps=maps)

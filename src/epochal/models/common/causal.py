@@ -141,7 +141,7 @@ class CausalTransformer(AutoregressiveModel):
         """
         x = self._read(tokens)
         if self.head_name in ("classes", "numbers", "scalar"):
-            x = x[:, -1] if lengths is None else x[torch.arange(len(x), device=x.device), lengths - 1]
+            x = x[:, -1] if lengths is None else x[torch.arange(x.shape[0], device=x.device), lengths - 1]
         x = self._head(x)
         return x[:, 0] if self.head_name == "scalar" else x
 
