@@ -274,4 +274,4 @@ def test_without_network_no_run_folder_is_made(hub: Path, photos: Path, refuse: 
 def test_small_forms_have_no_weights_and_two_beginnings_are_one_too_many(photos: Path, refuse: Callable[..., str]):
     data = (*PHOTOS, f"dataset.path={photos}")
     refuse("train", "model=vgg", "model.pretrained=true", *data, says=("with model.input=imagenet for vgg11 vgg11_bn",))
-    refuse("train", *PRETRAINED, *data, "init_from=run", says=("init_from and model.pretrained=true both choose",))
+    refuse("train", *PRETRAINED, *data, "init_from=run", says=("init_from and model.pretrained both choose",))

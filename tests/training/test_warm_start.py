@@ -199,3 +199,27 @@ def test_a_run_that_is_not_there_is_told(init_from, says, refuse):
 def test_two_sources_of_weights_are_one_too_many(copied, refuse):
     folder = copied("mlp_run", status="finished")
     refuse("train", "model=resnet", "model.pretrained=true", f"init_from={folder}", says=("leave one out",))
+
+
+def test_weights_travel_from_a_language_model_to_a_classifier_of_shorter_texts(home, refuse):
+    """The tokenizer comes with them, learned positions are cut, and a longer context is refused."""
+    lines = [f"{'a good' if n % 2 else 'a bad'} film number {n},{'yes' if n % 2 else 'no'}" for n in range(90)]
+    (home / "films.csv").write_text("sentence,label\n" + "\n".join(lines))
+    (home / "text.txt").write_text("\n".join(lines * 9))
+    sizes = (
+        "model=gpt",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=1",
+        "logger=none",
+        "dataset.batch_size=4",
+    )
+    text = ("dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=24", "duration=2steps")
+    parent = train(*sizes, *text)
+    films = (*sizes, "dataset=sentences", f"dataset.path={home / 'films.csv'}", f"init_from={parent.run.folder}")
+    state, said = told(*films, "dataset.max_length=16")
+    best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+    assert torch.equal(state["embed.weight"], best["model.embed.weight"])
+    assert torch.equal(state["position.weight"], best["model.position.weight"][:16])
+    assert "head begins afresh, as the task is another" in said
+    refuse("train", *films, "dataset.max_length=64", says=("reads 24 tokens at once", "model.context_length=24"))

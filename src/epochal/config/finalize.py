@@ -48,6 +48,8 @@ def make_paths_absolute(config: DictConfig) -> None:
     config.output_dir = str(expanded(config.output_dir).absolute())
     if "path" in config.dataset:
         config.dataset.path = absolute_if_there(config.dataset.path)
+    if isinstance(config.model.get("pretrained"), str):
+        config.model.pretrained = absolute_if_there(config.model.pretrained)
     if "/" in str(config.dataset.get("tokenizer")):  # else the name of a kind
         config.dataset.tokenizer = absolute_if_there(config.dataset.tokenizer)
     if config.get("init_from") not in choices().get("task", []):

@@ -72,7 +72,7 @@ def _run_options(config: DictConfig) -> Iterator[str]:
     except ConfigError as error:
         yield str(error)
     if config.get("init_from") is not None and config.model.get("pretrained"):
-        yield "init_from and model.pretrained=true both choose the weights to begin with; leave one out."
+        yield "init_from and model.pretrained both choose the weights to begin with; leave one out."
     if config.output_dir is not None:
         folder = expanded(str(config.output_dir)).absolute()
         parent = next(p for p in (folder, *folder.parents) if os.path.exists(p))  # false for a name too long

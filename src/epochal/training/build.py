@@ -25,8 +25,8 @@ from epochal.core.multirun import in_grid
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
 from epochal.data.tokenizers import reserves_others
-from epochal.models.pretrained.torchvision import load_pretrained, normalisation
 from epochal.tasks import Task
+from epochal.training import published
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
@@ -68,6 +68,8 @@ def build(
     checkpoint = last_checkpoint(run) if run is not None else None
     validate(config)
     config = finalize(config)
+    if checkpoint is None:  # else its config has the sizes
+        config = published.with_sizes(config, overrides)
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))
@@ -103,9 +105,9 @@ def remembered_data(
     """What the data of the run that this one goes on from, or begins with, keeps: normalisation, tokenizer."""
     if checkpoint is not None:
         state = checkpoint["epochal"]["data"]
-        if reserves_others(state) or config.init_from is not None:
+        if reserves_others(state) or config.init_from is not None or published.source_of(config):
             return state
-    return parent.data if parent is not None else None
+    return parent.data if parent is not None else published.data_state(config)
 
 
 def make_network(
@@ -121,11 +123,7 @@ def make_network(
         console.print(
             verbatim(load_matching_weights(model, parent, config, data.specs(data.learns)[1])), soft_wrap=True
         )
-    if config.model.get("pretrained"):
-        data.load_state(normalisation(model))
-        data.prepare()
-        if fresh:
-            console.print(load_pretrained(model, progress=not in_grid()))
+    published.load(model, config, data, data.specs(data.learns)[1], console, fresh=fresh)
     adapt(model, config)
     if config.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
         model = model.to(memory_format=torch.channels_last)

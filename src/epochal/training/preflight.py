@@ -12,6 +12,7 @@ from epochal.config.finalize import finalize
 from epochal.config.instantiate import make_model
 from epochal.config.validate import validate
 from epochal.models.pretrained.torchvision import normalisation
+from epochal.training import published
 from epochal.training.factories import make_data
 from epochal.training.trainer import check_lengths, quiet
 from epochal.training.warm_start import adapt, is_task, load_matching_weights, parent_of
@@ -29,15 +30,17 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     """
     quiet()
     validate(config)
-    config = finalize(config)
+    config = published.with_sizes(finalize(config))
     parent = None if is_task(str(config.init_from)) else parent_of(config)  # a task's run may be one of this grid
     key = str((plain(config.dataset), config.task.name, config.init_from))
-    data = seen[key] = seen.get(key) or make_data(config, parent.data if parent is not None else None)
+    data = seen[key] = seen.get(key) or make_data(
+        config, parent.data if parent is not None else published.data_state(config)
+    )
     with torch.device("meta"):
         model = make_model(config, *data.specs(data.learns))
     if parent is not None:
         load_matching_weights(model, parent, config, data.specs(data.learns)[1])
-    if config.model.get("pretrained"):
+    if config.model.get("pretrained") and not published.source_of(config):
         normalisation(model)  # says so if there are no weights for it
     adapt(model, config)
     check_lengths(config, data)

@@ -21,7 +21,7 @@ from epochal.training.run_folder import Run, runs_folder
 
 # prefixes of the names of a network's output layers, where its class has no `head_parameters`
 HEADS = ("head.", "auxiliary.")
-POSITIONS = ("position.weight",)  # embeddings of positions: a network with a shorter context takes the first of them
+POSITIONS = {"position.weight"}  # embeddings of positions: a network with a shorter context takes the first of them
 NAMED = 4  # weights in a message
 
 
@@ -99,22 +99,12 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     Raises:
         ConfigError: If the two are not the same network up to their heads, naming what does not fit.
     """
-    prefix = "model."
-    state_dict = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
-    state = merged({k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)})
-    own = model.state_dict()
-    state |= {k: state[k][: len(own[k])] for k in POSITIONS if k in own and k in state and len(own[k]) < len(state[k])}
-    heads = head_prefixes(model)
+    own, heads = model.state_dict(), head_prefixes(model)
+    state = _weights(parent, model)
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     wrong = [
         _misfit(k, own.get(k), state.get(k)) for k in {**own, **state} if k not in fitting and not k.startswith(heads)
     ]
-    if any(k in own and k in state and len(own[k]) > len(state[k]) for k in POSITIONS):
-        length = len(next(state[k] for k in POSITIONS if k in state))
-        raise ConfigError(
-            f"init_from={config.init_from} reads {length:,} tokens at once, and its learned positions cannot be extended: "
-            f"model.context_length={length}, and no longer texts (dataset.context_length or dataset.max_length)."
-        )
     if wrong:
         more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         raise ConfigError(
@@ -128,6 +118,25 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in kept))
     end = f"; {fresh} begins afresh{why}." if fresh else ", the head's too: task and classes are the same."
     return f"Weights: those of {relative(parent.run.folder)}{end}"
+
+
+def _weights(parent: Parent, model: nn.Module) -> dict[str, Tensor]:
+    """The parent's weights under today's names, of learned positions as many as the network has.
+
+    Raises:
+        ConfigError: If the network has more positions.
+    """
+    prefix, own = "model.", model.state_dict()
+    named = current_names(parent.checkpoint["state_dict"], model, prefix=prefix)
+    state = merged({k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)})
+    for name in POSITIONS & own.keys() & state.keys():
+        if (length := len(state[name])) < len(own[name]):
+            raise ConfigError(
+                f"init_from={relative(parent.run.folder)} reads {length:,} tokens at once, and its learned positions cannot be "
+                f"extended: model.context_length={length}, and no longer texts (dataset.context_length or dataset.max_length)."
+            )
+        state[name] = state[name][: len(own[name])]
+    return state
 
 
 def adapt(model: nn.Module, config: DictConfig) -> None:
