@@ -37,7 +37,9 @@ SMALL = {  # where the default would be slow
     "rnn": ("model.hidden_size=16",),
     "lstm": ("model.hidden_size=16",),
     "gru": ("model.hidden_size=16",),
-    "gpt": ("model.embed_dim=16", "model.depth=1"),
+    "gpt": ("model.embed_dim=16", "model.depth=1", "model.context_length=300"),
+    "llama": ("model.embed_dim=16", "model.depth=1", "model.context_length=300"),
+    "bert": ("model.embed_dim=16", "model.depth=1", "model.context_length=300"),
     "seq2seq": ("model.hidden_size=16", "model.embed_dim=16"),
     "transformer": ("model.embed_dim=16", "model.num_heads=2", "model.depth=1"),
     "transformer_encoder": ("model.embed_dim=16", "model.num_heads=2", "model.depth=1"),
@@ -121,16 +123,16 @@ def test_every_pair_that_fits_takes_a_step_and_padding_changes_nothing(
     assert all(p.grad is not None for p in objective.model.parameters() if p.requires_grad)
 
     network = objective.model.eval()
-    whole = answer(network, batch, task)
+    whole, each_step = answer(network, batch, task), task in ("sequence_labeling", "language_modeling", "masked_lm")
     if batch.lengths is not None:
         wider = torch.cat((batch.inputs, torch.full_like(batch.inputs[:, :3], PAD)), dim=1)
         more = answer(network, batch._replace(inputs=wider), task)
-        torch.testing.assert_close(more[:, : whole.shape[1]] if task == "sequence_labeling" else more, whole)
+        torch.testing.assert_close(more[:, : whole.shape[1]] if each_step else more, whole)
         for row, length in enumerate(batch.lengths.tolist()):  # alone, and with no padding at all
             alone = Batch(
                 batch.inputs[row : row + 1, :length], batch.targets[row : row + 1], 0, batch.lengths[row : row + 1]
             )
-            there = whole[row : row + 1, :length] if task == "sequence_labeling" else whole[row : row + 1]
+            there = whole[row : row + 1, :length] if each_step else whole[row : row + 1]
             torch.testing.assert_close(answer(network, alone, task), there, rtol=1e-4, atol=1e-5)
     if task in ("translation", "captioning"):  # what is to be written later is not seen
         shorter = batch._replace(targets=batch.targets[:, :-1])
