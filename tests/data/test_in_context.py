@@ -75,14 +75,15 @@ def test_symbols_are_written_and_read():
 def test_a_question_follows_its_examples():
     data = linear(length=4, dimensions=3)
     batch = batch_of(data)
-    assert data.specs("numbers") == (Series(9, 4), Numbers(1)) and batch.inputs.shape == (900, 9, 4)
-    assert torch.equal(batch.lengths, data.lengths("val")) and batch.lengths[:6].tolist() == [1, 3, 5, 7, 9, 1]
+    assert data.specs("numbers") == (Series(5, 5), Numbers(1)) and batch.inputs.shape == (900, 5, 5)
+    assert torch.equal(batch.lengths, data.lengths("val")) and batch.lengths[:6].tolist() == [1, 2, 3, 4, 5, 1]
     assert torch.bincount(data.shots(batch)[:, 0]).tolist() == [180] * 5
     for inputs, target, length in zip(batch.inputs[:50], batch.targets, batch.lengths.tolist()):
-        assert (inputs[length:] == 0).all() and (inputs[0::2, 3] == 0).all() and (inputs[1::2, :3] == 0).all()
-        if length == 9:  # more examples than dimensions
-            w = torch.linalg.lstsq(inputs[0:8:2, :3], inputs[1:8:2, 3:]).solution
-            assert inputs[8, :3] @ w == pytest.approx(target, abs=1e-3)
+        assert (inputs[length:] == 0).all() and inputs[:, 4].nonzero().flatten().tolist() == [length - 1]
+        assert inputs[length - 1, 3] == 0
+        if length == 5:  # more examples than dimensions
+            w = torch.linalg.lstsq(inputs[:4, :3], inputs[:4, 3:4]).solution
+            assert inputs[4, :3] @ w == pytest.approx(target, abs=1e-3)
     assert batch.targets.var().item() == pytest.approx(1, abs=0.2) and batch.targets.shape == (900, 1)
 
 
@@ -93,7 +94,7 @@ def test_the_best_error_is_that_of_least_squares():
     for shot, best in enumerate(data.best_by_shots()[:2]):
         rows = data.shots(batch)[:, 0] == shot
         inputs, targets = batch.inputs[rows].double(), batch.targets[rows]
-        x, y, question = inputs[:, 0 : 2 * shot : 2, :2], inputs[:, 1 : 2 * shot : 2, 2:], inputs[:, 2 * shot, :2]
+        x, y, question = inputs[:, :shot, :2], inputs[:, :shot, 2:3], inputs[:, shot, :2]
         guess = torch.einsum("bd,bdo->bo", question, torch.linalg.pinv(x) @ y) if shot else torch.zeros_like(targets)
         assert (guess - targets).square().mean().item() == pytest.approx(best, abs=0.12)
 

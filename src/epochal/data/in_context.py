@@ -104,13 +104,14 @@ class InContextSymbols(Synthetic):
 
 
 class InContextLinear(Synthetic):
-    """Regression from a prompt: x_1, y_1, ..., x_m, y_m, x, where y = w x for a w that is drawn anew in each sequence.
+    """Regression from a prompt: (x_1, y_1), ..., (x_m, y_m), x, where y = w x for a w that is drawn anew in each sequence.
 
-    The steps of a series are in turn an x, followed by 0, and a y, after as many 0 as x has numbers. x is from N(0, 1), w
-    from N(0, 1 / dimensions), so that always answering 0 has a mean squared error of 1. The sequences of a split have 0 to
+    A step of a series is an x, its y, and 0; the last one is the x in question, 0, and 1. x is from N(0, 1), w from
+    N(0, 1 / dimensions), so that always answering 0 has a mean squared error of 1. The sequences of a split have 0 to
     `length` examples m before the question, as many of each, and are padded to the longest of a batch.
 
-    Deviation from Garg et al.: the loss is that of the last y, not of all. So networks that are not causal can be compared.
+    Deviations from Garg et al.: x and y are one step, which is learned with a third of the error after as many steps; and
+    the loss is that of the last y, not of all, so networks that are not causal can be compared.
 
     Args:
         length: Most examples before the question.
@@ -131,31 +132,30 @@ class InContextLinear(Synthetic):
         self.dimensions = dimensions
 
     def specs(self, target: str) -> tuple[Inputs, Outputs]:
-        return Series(2 * self.length + 1, self.dimensions + 1), Numbers(1)
+        return Series(self.length + 1, self.dimensions + 2), Numbers(1)
 
     def lengths(self, split: str) -> Tensor:
         return self._lengths(torch.arange(self._counts[split]))
 
     def _lengths(self, rows: Tensor) -> Tensor:
-        return 2 * (rows % (self.length + 1)) + 1
+        return rows % (self.length + 1) + 1
 
     def make(self, split: str, batch: BatchIndices) -> Batch:
         seed, size = self.draw_seed(split, batch), self.dimensions
         lengths = self._lengths(batch.rows)
-        most = int(lengths.max() if len(lengths) else 1) // 2 + 1
+        most = int(lengths.max()) if len(lengths) else 1
         drawn = normal(seed, batch.rows, size * (most + 1)).float()
         weights, x = drawn[:, :size] / size**0.5, drawn[:, size:].unflatten(1, (most, size))  # (B, D), (B, N, D)
         y = torch.einsum("bnd,bd->bn", x, weights)
-        steps = x.new_zeros(len(x), most, 2, size + 1)
-        steps[:, :, 0, :size], steps[:, :, 1, size] = x, y
-        steps = steps.flatten(1, 2)[:, :-1]  # (B, 2 N - 1, D + 1)
-        padding = torch.arange(steps.shape[1]) >= lengths[:, None]
-        return Batch(steps.masked_fill(padding[..., None], 0), y.gather(1, lengths[:, None] // 2), batch.seed, lengths)
+        place, last = torch.arange(most), lengths[:, None] - 1
+        asked = (place == last).float()
+        steps = torch.cat((x, (y * (1 - asked))[..., None], asked[..., None]), dim=2)  # (B, N, D + 2)
+        return Batch(steps.masked_fill((place > last)[..., None], 0), y.gather(1, last), batch.seed, lengths)
 
     def shots(self, batch: Batch) -> Tensor:
         """How many examples stand before each target (B, 1)."""
         assert batch.lengths is not None
-        return batch.lengths[:, None] // 2
+        return batch.lengths[:, None] - 1
 
     def best_by_shots(self) -> list[float]:
         """The smallest mean squared error that is possible, by the number of examples: that of least squares."""
