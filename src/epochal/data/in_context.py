@@ -67,7 +67,7 @@ class InContextSymbols(Synthetic):
 
     targets: ClassVar = ("text",)
     yields: ClassVar = Tokens
-    unit: ClassVar = "sequences"
+    unit: ClassVar = "texts"
     asks_some_tokens = True
 
     def __init__(self, *, length: int = 12, kinds: int = 4, values: int = 4, **options: Any) -> None:
@@ -124,7 +124,7 @@ class InContextLinear(Synthetic):
 
     targets: ClassVar = ("numbers",)
     yields: ClassVar = Series
-    unit: ClassVar = "sequences"
+    unit: ClassVar = "series"
 
     def __init__(self, *, length: int = 8, dimensions: int = 2, **options: Any) -> None:
         super().__init__(length=length, **options)
