@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from epochal.core.checks import check_number, check_whole
 from epochal.core.seeds import mix
 from epochal.core.specs import IGNORED
 from epochal.data.batching import Batch
-from epochal.tasks.artifacts import Artifacts
+from epochal.tasks.artifacts import Artifacts, Profile
 from epochal.tasks.base import Metrics, Task, at_least_single
 from epochal.tasks.sequences import prompt_ids, token_counts
 from epochal.tasks.visuals.sequences import add_state_gradients
@@ -24,8 +25,9 @@ GRADIENT_EXAMPLES = 8  # windows whose gradients are averaged: a long one takes 
 class LanguageModeling(Task):
     """Cross-entropy, in nats, of the logits (B, T, vocabulary) against the next tokens (B, T).
 
-    Logs loss, perplexity, bits per character and tokens per second, and generates samples; for a recurrent network also
-    by how many powers of ten the gradient of the last step's loss shrinks from the last state to the first.
+    Logs loss, perplexity, bits per character and per byte, and tokens per second, and generates samples; for a recurrent
+    network also by how many powers of ten the gradient of the last step's loss shrinks from the last state to the first.
+    Of questions that come after examples it logs the accuracy instead of samples, at the test by the number of examples.
 
     Args:
         sample_length: Tokens in a sample, without the prompt.
@@ -74,7 +76,20 @@ class LanguageModeling(Task):
         inputs, targets = next_tokens(batch)
         logits = at_least_single(self.model(inputs))  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        return loss, {"loss": loss.detach(), **token_counts(batch)}
+        metrics = {"loss": loss.detach(), **token_counts(batch)}
+        if hasattr(self.data, "shots"):
+            metrics |= self._answers(logits.detach(), batch)
+        return loss, metrics
+
+    def _answers(self, logits: Tensor, batch: Batch) -> Metrics:
+        """The accuracy of what is asked for, and at validation and test by the number of examples before it."""
+        right, asked = logits.argmax(-1) == batch.targets, batch.targets != IGNORED
+        metrics = {"accuracy": (right & asked).sum() / asked.sum()}
+        if self.trainer.testing:
+            shots = self.data.shots(batch)
+            for count in range(int(shots.max()) + 1):
+                metrics[f"shots_{count}/accuracy"] = right[shots == count].float().mean()
+        return metrics
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
         return {**means, "perplexity": math.exp(min(means["loss"], 700)), **bits(self.data, means["loss"], split)}
@@ -85,6 +100,11 @@ class LanguageModeling(Task):
         return artifacts
 
     def test_artifacts(self) -> Artifacts:
+        if hasattr(self.data, "shots"):
+            found = {name: re.fullmatch(r"test/shots_(\d+)/accuracy", name) for name in self.measured}
+            by_shots = {float(match[1]): self.measured[name] for name, match in found.items() if match}
+            profile = Profile("examples before the question", "test accuracy", list(by_shots.values()), list(by_shots))
+            return Artifacts(profiles={"accuracy_by_shots": profile} if by_shots else {})
         text = self.data.prompt
         prompt = self._begin if text is None else self.data.tokenizer.encode(text).tolist()
         return Artifacts(texts={"samples": "\n\n----\n\n".join(self._sample(prompt))})

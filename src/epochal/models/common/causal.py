@@ -50,6 +50,7 @@ class CausalTransformer(AutoregressiveModel):
         pre_norm: Norms before attention and feed-forward network and one at the end; else after the residual connections.
         dropout: Fraction zeroed in training of embeddings, attention weights and the outputs of attention and feed-forward
             network.
+        embed_std: Standard deviation from which the embeddings of tokens and positions start.
 
     Raises:
         ValueError: If a size is below 1, the heads do not fit, an argument is none of its choices or dropout is not in
@@ -80,8 +81,10 @@ class CausalTransformer(AutoregressiveModel):
         tie: bool = True,
         pre_norm: bool = True,
         dropout: float = 0.0,
+        embed_std: float = 0.02,
     ) -> None:
         super().__init__()
+        check_positive("embed_std", embed_std)
         check_sizes(vocab_size=vocab_size, context_length=context_length)
         check_sizes(depth=depth, num_heads=num_heads, embed_dim=embed_dim)
         check_fraction("dropout", dropout)
@@ -110,13 +113,14 @@ class CausalTransformer(AutoregressiveModel):
         self.norm = make_norm(norm, embed_dim, bias=bias, eps=eps) if pre_norm else nn.Identity()
         outputs = vocab_size if head == "next_token" else num_outputs
         self.head = None if tie and head == "next_token" else make_head(type(self), head, embed_dim, outputs)
-        self._initialise(0.02 / math.sqrt(2 * depth) if pre_norm else 0.02)
+        self._initialise(0.02 / math.sqrt(2 * depth) if pre_norm else 0.02, embed_std)
 
-    def _initialise(self, to_residual: float) -> None:
+    def _initialise(self, to_residual: float, embed_std: float) -> None:
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 last = name.endswith(("attention.proj.weight", "mlp.fc2.weight"))
-                nn.init.normal_(parameter, std=to_residual if last else 0.02)
+                std = to_residual if last else 0.02
+                nn.init.normal_(parameter, std=embed_std if name in ("embed.weight", "position.weight") else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
