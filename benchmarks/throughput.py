@@ -14,6 +14,10 @@ bare         The same network, memory layout (channels_last where the framework 
              clipping, on normalised floats in memory. No metrics, no check for NaN, no augmentation even for cifar10.
 torchvision  In `resnet18` and `vgg11` the bare loop trains torchvision's network instead of ours, in the same form for small
              images: ResNet-18 with a 3x3 stem of stride 1 and no pooling in it, VGG-11 with one layer after its features.
+nanogpt      In `nanogpt` the bare loop is written like nanoGPT, with its network and its windows: see nanogpt.py.
+transformers In `llama` and `bert` the bare loop trains the network of the library transformers, of the same sizes, from the same
+             weights, `bert` on masked tokens in ready batches. They need the extra `parity`: run them in its environment,
+             .venv-parity/bin/python benchmarks/throughput.py --cases llama bert.
 padded       In `lstm` and `transformer` the bare loop has the framework's very batches, bucketed and padded, ready in
              memory: the ratio of steps is that of tokens.
 recipe       torchvision's MNIST, ToTensor, Normalize and a shuffling DataLoader (no workers) into Lightning with its
@@ -32,7 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from itertools import islice, product
+from itertools import cycle, islice, product
 from math import comb
 from pathlib import Path
 from statistics import median
@@ -44,6 +48,7 @@ from startup import stand_in
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}  # torch is imported later
 
 MLP = ["model=mlp", "model.hidden=[64,128,64]"]
+WINDOWS = ["dataset.batch_size=12", "dataset.context_length=64"]  # as of gpt and llama
 # data, model, steps of about a second, least ratio to bare
 CASES: dict[str, tuple[str, list[str], int, float | None]] = {
     "lenet": ("mnist", ["model=lenet"], 50, 0.90),
@@ -51,11 +56,15 @@ CASES: dict[str, tuple[str, list[str], int, float | None]] = {
     "resnet18": ("cifar10", ["model=resnet", "model.depth=18", "dataset.batch_size=32"], 2, 0.97),
     "vgg11": ("cifar10", ["model=vgg", "model.depth=11", "dataset.batch_size=32"], 2, 0.97),
     "gpt": ("shakespeare", ["model=gpt"], 20, 0.97),
+    "nanogpt": ("shakespeare", ["model=gpt"], 20, 1.0),
+    "llama": ("shakespeare", ["model=llama"], 20, 0.97),
+    "bert": ("shakespeare", ["model=bert", "task=masked_lm", *WINDOWS], 20, 0.97),
     "lstm": ("sst2", ["model=lstm"], 50, 0.97),
     "transformer": ("multi30k", ["model=transformer"], 2, 0.97),
     "mlp": ("mnist", MLP, 300, None),
     "epoch": ("mnist", MLP, 421, None),
 }
+EXTRA = ("llama", "bert")  # need transformers
 RECIPE_TARGET = 10  # times as fast as the recipe
 NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"  # importing Lightning sets it to 1, which costs each optimiser step 0.1 ms
 SINK = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
@@ -133,6 +142,57 @@ def torchvision(job: Any) -> Iterator[None]:
     assert len({sum(p.numel() for p in model.parameters()) for model in (job.task.model, theirs)}) == 1
     job.task.model = theirs.to(memory_format=torch.channels_last)
     return bare(job)
+
+
+def nanogpt(job: Any) -> Iterator[None]:
+    """A loop written like nanoGPT, on the same text."""
+    import nanogpt as written
+    import numpy as np
+
+    config = job.config.dataset
+    assert (config.batch_size, config.context_length) == (written.BATCH, written.BLOCK)
+    ids = job.data.rows("train")[0].tokens.numpy().astype(np.uint16)
+    return written.train(ids, job.task.model.embed.num_embeddings)
+
+
+def transformers(job: Any) -> Iterator[None]:
+    """A plain loop with the network of the library transformers in place of ours: of the next token, or of masked ones."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from epochal.core.specs import IGNORED
+    from epochal.models.pretrained.huggingface import save
+
+    with tempfile.TemporaryDirectory() as folder:
+        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+        save(job.task.model, folder)
+        masked = job.config.model.name == "bert"
+        theirs: Any = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).train()
+    assert len({sum(p.numel() for p in model.parameters()) for model in (job.task.model, theirs)}) == 1
+    task, job.task.model = job.task, theirs
+    _, optimizer, schedule, clip = learners(job)
+    task.trainer = type("Trainer", (), {"datamodule": job.data})()  # whose tokenizer the masks need
+    loader, batches = job.data.train_dataloader(), []
+    for batch in islice(iter(loader), 200):
+        inputs, targets = batch.inputs, batch.targets
+        if masked:
+            chosen = task.chosen(batch)
+            inputs, targets = task.corrupted(batch, chosen), inputs.masked_fill(~chosen, IGNORED)
+        batches.append((inputs, targets))
+
+    def loop() -> Iterator[None]:
+        for inputs, targets in cycle(batches):
+            logits = theirs(input_ids=inputs).logits
+            cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED).backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            yield
+
+    return loop()
 
 
 def bare(job: Any) -> Iterator[None]:
@@ -259,6 +319,8 @@ def recipe(job: Any, steps: int, total: int) -> float:
 
 
 LOOPS = {"resnet18": ("torchvision", torchvision), "vgg11": ("torchvision", torchvision)}
+LOOPS |= {"nanogpt": ("nanoGPT", nanogpt)}
+LOOPS |= {name: ("transformers", transformers) for name in ("llama", "bert")}
 LOOPS |= {"lstm": ("bare", padded), "transformer": ("bare", padded)}
 
 
@@ -324,7 +386,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=[c for c in CASES if c not in EXTRA])
     parser.add_argument("--logger", nargs="+", choices=("wandb", "none"), default=["wandb"])
     parser.add_argument("--repeats", type=int, default=30, help="turns of a case (default 30); of `epoch` a sixth")
     parser.add_argument("--steps", type=int, help="of a turn (default: about a second)")
