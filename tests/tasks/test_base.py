@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from epochal import tasks
 from epochal.core.specs import IGNORED
 from epochal.data import Batch
 from epochal.tasks import Classification, Regression, SequenceLabeling
-from epochal.tasks.base import AnswersPrompts
+from epochal.tasks.base import AnswersPrompts, model_inputs
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
 
@@ -144,3 +145,19 @@ def test_tasks_say_what_they_offer():
     }
     assert isinstance(tasks.LanguageModeling(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)
     assert not isinstance(Regression(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)
+
+
+def test_segments_go_to_models_that_take_them():
+    class Plain(nn.Module):
+        def forward(self, tokens, lengths=None):
+            return tokens
+
+    class Paired(nn.Module):
+        def forward(self, tokens, lengths=None, segments=None):
+            return tokens
+
+    tokens, lengths = torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2])
+    pairs = Batch(tokens, tokens, 0, lengths, torch.ones_like(tokens))
+    assert [len(model_inputs(pairs, model)) for model in (Plain(), Paired())] == [2, 3]
+    assert len(model_inputs(pairs._replace(segments=None), Paired())) == 2
+    assert len(model_inputs(pairs._replace(segments=None, lengths=None), Paired())) == 1

@@ -188,6 +188,10 @@ class DataModule(pl.LightningDataModule):
         """
         raise ConfigError(f"dataset={self.name} is not made of examples that can be given one by one.")
 
+    def segments(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
+        """Which text of a pair each token (B, T) of `encode` is of, 0 or 1; None where there are no pairs."""
+        return None
+
     def rows(self, split: str) -> tuple[Dataset[Batch], int]:
         """The dataset of a split ("train", "val" or "test"), indexed by `BatchIndices`, and its number of rows."""
         raise NotImplementedError

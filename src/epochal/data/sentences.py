@@ -268,7 +268,6 @@ class SentenceData(StoredExamples):
         return pad_sequence(rows, batch_first=True, padding_value=self._pad), torch.as_tensor(lengths)
 
     def segments(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
-        """Which text of a pair each token (B, T) of `encode` is of; None where there are no pairs."""
         return None if self._pair_end is None else segments_of(inputs, lengths, self._pair_end)
 
     def rows(self, split: str) -> tuple[SentenceRows, int]:

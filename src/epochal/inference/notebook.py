@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from epochal.core.errors import ConfigError
 from epochal.core.format import number_text
 from epochal.core.specs import Classes, Inputs, Outputs, describe
+from epochal.data.batching import Batch
 from epochal.inference.generate import respond, set_options
 from epochal.inference.load import SavedRun, open_run
+from epochal.tasks.base import model_inputs
 from epochal.training.factories import make_task, new_data
 from epochal.training.run_folder import Run
 from epochal.training.trainer import make_trainer
@@ -104,7 +106,7 @@ class LoadedRun:
 
         Args:
             examples: One, or several in a list or array: images as file paths, PIL images or uint8 pixels (H, W),
-                (H, W, 3) or (C, H, W); or texts.
+                (H, W, 3) or (C, H, W); or texts; or pairs of texts, as tuples or with a tab between.
 
         Raises:
             ConfigError: If the network tells no classes apart, or an example cannot be read.
@@ -113,7 +115,8 @@ class LoadedRun:
         if not isinstance(names, Classes):
             raise ConfigError(f"predict goes with a network that classifies; this run learned {self.config.task.name}.")
         inputs, lengths = self.data.encode(_listed(examples))
-        logits = self.model(inputs) if lengths is None else self.model(inputs, lengths)
+        segments = None if lengths is None else self.data.segments(inputs, lengths)
+        logits = self.model(*model_inputs(Batch(inputs, inputs, 0, lengths, segments), self.model))
         return Predictions(logits.softmax(dim=1).numpy(), names.names)
 
     def generate(self, prompt: str, *, samples: int = 1, **options: Any) -> str | list[str]:

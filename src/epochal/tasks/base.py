@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
@@ -176,7 +177,7 @@ class Task(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         """What the network says of the rows of a batch: of a classifier the logits (B, classes)."""
-        return self.model(*model_inputs(batch))
+        return self.model(*model_inputs(batch, self.model))
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 
@@ -522,11 +523,17 @@ class Task(pl.LightningModule):
         return data
 
 
-def model_inputs(batch: Batch) -> tuple[Tensor, ...]:
-    """The arguments of a model's forward: the inputs, their lengths (B,) if they differ, and segments of sentence pairs."""
-    if batch.segments is not None and batch.lengths is not None:
+def model_inputs(batch: Batch, model: nn.Module) -> tuple[Tensor, ...]:
+    """The arguments of a model's forward: the inputs, their lengths (B,) if they differ, and the segments of pairs of texts
+    if it takes them."""
+    if batch.segments is not None and batch.lengths is not None and _takes_segments(type(model).forward):
         return batch.inputs, batch.lengths, batch.segments
     return (batch.inputs,) if batch.lengths is None else (batch.inputs, batch.lengths)
+
+
+@functools.cache
+def _takes_segments(forward: Callable[..., Any]) -> bool:
+    return "segments" in inspect.signature(forward).parameters
 
 
 def at_least_single(outputs: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Classification(Task):
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []  # (prediction, its probability, label) of the test
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        outputs = self.model(*model_inputs(batch))
+        outputs = self.model(*model_inputs(batch, self.model))
         logits, *auxiliary = map(at_least_single, outputs if isinstance(outputs, tuple) else (outputs,))
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
@@ -103,7 +103,7 @@ class Classification(Task):
         else:
             numbers = torch.arange(min(LISTED, self.data.rows("val")[1]))
             batch = gather(self, "val", numbers)
-            confidence, prediction = self.model(*model_inputs(batch)).softmax(1).max(1)
+            confidence, prediction = self.model(*model_inputs(batch, self.model)).softmax(1).max(1)
             artifacts.texts["predictions"] = prediction_texts(
                 self, "val", numbers, prediction, confidence, batch.targets
             )

@@ -39,7 +39,9 @@ class Regression(Task):
     accepts_metrics: ClassVar = True
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        outputs, targets = map(at_least_single, (self.model(*model_inputs(batch)), batch.targets))  # (B, count) each
+        outputs, targets = map(
+            at_least_single, (self.model(*model_inputs(batch, self.model)), batch.targets)
+        )  # (B, count) each
         loss = F.mse_loss(outputs, targets)
         self.update_metrics(outputs, targets)
         error = (outputs.detach() - targets).abs()
@@ -59,7 +61,7 @@ class Regression(Task):
     def _predictions(self, split: str) -> Artifacts:
         """A picture of the first predictions against their targets."""
         batch = gather(self, split, torch.arange(min(ROWS, self.data.rows(split)[1])))
-        outputs = self.model(*model_inputs(batch)).flatten().tolist()
+        outputs = self.model(*model_inputs(batch, self.model)).flatten().tolist()
         targets = batch.targets.flatten().tolist()
         ends = [min(targets), max(targets)]
         picture = line_chart(

@@ -35,7 +35,7 @@ class SequenceLabeling(Task):
     accepts_metrics: ClassVar = True
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = at_least_single(self.model(*model_inputs(batch)))  # (B, T, classes)
+        logits = at_least_single(self.model(*model_inputs(batch, self.model)))  # (B, T, classes)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
         labelled = batch.targets != IGNORED  # (B, T)
         right, count = logits.detach().argmax(2) == batch.targets, labelled.sum().float()
@@ -68,7 +68,10 @@ class SequenceLabeling(Task):
         videos = self.data.yields is Frames
         numbers = torch.arange(min(VIDEOS if videos else TEXTS, self.data.rows(split)[1]))
         batch = gather(self, split, numbers)
-        prediction, targets = self.model(*model_inputs(batch)).argmax(2).cpu(), batch.targets.cpu()  # (N, T)
+        prediction, targets = (
+            self.model(*model_inputs(batch, self.model)).argmax(2).cpu(),
+            batch.targets.cpu(),
+        )  # (N, T)
         names = self.data.specs(self.target)[1].names
         if videos:
             frames = self.data.frames(split, numbers)  # uint8 (N, T, C, H, W)
