@@ -297,7 +297,7 @@ def _gpt2(theirs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "scale_attn_by_inverse_layer_idx": (False,),
     }
     config = _gpt(theirs) | {"feedforward": _GELU.get(theirs.get("activation_function", "gelu_new"))}
-    config |= {"feedforward_dim": theirs.get("n_inner") or 4 * theirs["n_embd"]}
+    config |= {"feedforward_dim": theirs.get("n_inner") or 4 * theirs["n_embd"], "pre_norm": True}
     return config, _wrong(theirs, {**required, "add_cross_attention": (False,)})
 
 
@@ -314,7 +314,7 @@ def _gpt(theirs: dict[str, Any]) -> dict[str, Any]:
         "num_heads": theirs["n_head"],
         "embed_dim": theirs["n_embd"],
         "eps": theirs.get("layer_norm_epsilon", 1e-5),
-        "bias": True,
+        **{"norm": "layer", "positions": "learned", "num_kv_heads": theirs["n_head"], "bias": True},
         "tie": theirs.get("tie_word_embeddings", True),
         "dropout": theirs.get("resid_pdrop", 0.1),
     }
@@ -350,6 +350,7 @@ def _llama(theirs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "feedforward_dim": theirs["intermediate_size"],
         "eps": theirs.get("rms_norm_eps", 1e-6),
         "rope_base": rope.get("rope_theta") or theirs.get("rope_theta", 10_000.0),
+        **{"norm": "rms", "positions": "rotary", "feedforward": "swiglu"},
         "bias": theirs.get("attention_bias", False),
         "tie": theirs.get("tie_word_embeddings", False),
         "dropout": theirs.get("attention_dropout", 0.0),
@@ -498,7 +499,9 @@ def save(
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def save_tokenizer(text: str, folder: str | Path, *, ids: ReservedIds, context_length: int | None = None) -> None:
+def save_tokenizer(
+    text: str, folder: str | Path, *, ids: ReservedIds, context_length: int | None = None, segments: bool = False
+) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which `AutoTokenizer` opens.
 
     Args:
@@ -506,6 +509,7 @@ def save_tokenizer(text: str, folder: str | Path, *, ids: ReservedIds, context_l
         folder: Of the network's files.
         ids: The reserved ids, whose tokens get their roles.
         context_length: Most tokens that the network reads at once.
+        segments: Whether it reads which text of a pair each token is of.
     """
     from tokenizers import Tokenizer
 
@@ -517,6 +521,7 @@ def save_tokenizer(text: str, folder: str | Path, *, ids: ReservedIds, context_l
             config[f"{theirs}_token"] = tokens.id_to_token(number)
     if context_length is not None:
         config["model_max_length"] = context_length
+    config["model_input_names"] = ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]
     Path(folder, TOKENIZER_FILES[0]).write_text(text, encoding="utf-8")
     Path(folder, TOKENIZER_FILES[1]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
