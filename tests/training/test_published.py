@@ -25,7 +25,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"vocab_size": len(tokenizer), "context_length": 16, "depth": 1, "num_heads": 2, "embed_dim": 8}
     torch.manual_seed(0)
     save(GPT(variant="gpt2", **sizes), folder / "gpt", ids=tokenizer.ids)
-    save(BERT(**sizes), folder / "bert", ids=tokenizer.ids)
+    save(BERT(**sizes, next_sentence=True), folder / "bert", ids=tokenizer.ids)
     for name in ("gpt", "bert"):
         (folder / name / "tokenizer.json").write_text(to_huggingface(tokenizer, special_tokens=name == "bert"))
     (folder / "text.txt").write_text(TEXT)
@@ -73,6 +73,7 @@ def _first(job):
         (("model=gpt", "model.pretrained=true"), "name the weights, a folder or a repository of the Hub"),
         (("model=gpt", "model.pretrained={folder}/nothing"), "neither a folder with config.json"),
         (("model=gpt", "model.pretrained={folder}/gpt", "model.depth=5"), "have 1; leave it out"),
+        (("model=gpt", "model.pretrained={folder}/gpt", "model.norm=rms"), "have layer; leave it out"),
         (("model=gpt", "model.pretrained={folder}/gpt", "dataset.context_length=64"), "context_length=16 is shorter"),
         (("model=gpt", "model.pretrained={folder}/gpt", "init_from=run"), "both choose the weights"),
     ],
