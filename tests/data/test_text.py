@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import END
+from epochal.core.specs import END, IGNORED
 from epochal.data import PythonStdlib, TextData
 from epochal.data.batching import BatchIndices
 from epochal.data.tokenizers import REPLACEMENT, to_huggingface
@@ -362,3 +362,22 @@ def test_an_empty_folder_of_texts_is_refused(tmp_path):
     (tmp_path / "b.txt").write_text("  \n")
     with pytest.raises(ConfigError, match="there is nothing to learn from"):
         prepared(tmp_path)
+
+
+def test_windows_that_overlap_ask_for_each_token_once(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("abcdefghij" * 40)
+    data = TextData(name="t", path=str(file), context_length=8, eval_stride=3, batch_size=2)
+    data.prepare()
+    rows, count = data.rows("val")
+    batch = rows[BatchIndices(torch.arange(count), 0)]
+    tokens = data._tokens["val"]
+    assert (batch.inputs[1] == tokens[3:11]).all(), "the second window begins three tokens later"
+    asked = batch.targets[batch.targets != IGNORED]
+    assert torch.equal(asked, tokens[1 : 1 + len(asked)].long()), "every token after the first, in order"
+    assert len(tokens) - 1 - len(asked) < 3
+    train, _ = data.rows("train")
+    assert (train[BatchIndices(torch.arange(2), 0)].targets != IGNORED).all()
+    assert data.asks_some_tokens
+    with pytest.raises(ConfigError, match="eval_stride=9 would leave tokens out"):
+        TextData(name="t", path=str(file), context_length=8, eval_stride=9)

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import RESERVED, Inputs, Outputs, Tokens
+from epochal.core.specs import IGNORED, RESERVED, Inputs, Outputs, Tokens
 from epochal.data import cache, sources, tables, tokenizers
 from epochal.data.batching import Batch, BatchIndices
-from epochal.data.datamodule import SPLITS
+from epochal.data.datamodule import SPLITS, check_count
 from epochal.data.ragged import smallest
 from epochal.data.stored import StoredData, count_of
 from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
@@ -41,18 +41,27 @@ class TextRows(Dataset[Batch]):
         tokens: (N,) ids of the whole text.
         length: T.
         shift: Shift the windows of each batch by a random number of tokens, so that no token is always the first.
+        stride: Tokens from the start of a window to that of the next, at most T. Windows that overlap ask only for tokens
+            that the one before did not: the other targets are IGNORED.
     """
 
-    def __init__(self, tokens: Tensor, length: int, shift: bool) -> None:
-        self.tokens, self.length, self.shift = tokens, length, shift
+    def __init__(self, tokens: Tensor, length: int, shift: bool, stride: int) -> None:
+        self.tokens, self.length, self.shift, self.stride = tokens, length, shift, stride
         self.span = torch.arange(length + 1)
 
+    def __len__(self) -> int:
+        return (len(self.tokens) - 1 - self.length) // self.stride + 1
+
     def __getitem__(self, batch: BatchIndices) -> Batch:
-        starts = batch.rows * self.length
+        starts = batch.rows * self.stride
         if self.shift:
             starts = (starts + batch.seed % self.length).clamp(max=len(self.tokens) - self.length - 1)
         windows = self.tokens[starts[:, None] + self.span].long()  # (B, T + 1)
-        return Batch(windows[:, :-1], windows[:, 1:], batch.seed)
+        targets = windows[:, 1:]
+        if self.stride < self.length:
+            asked = (self.span[:-1] >= self.length - self.stride) | (starts[:, None] == 0)
+            targets = targets.masked_fill(~asked, IGNORED)
+        return Batch(windows[:, :-1], targets, batch.seed)
 
 
 class TextData(StoredData):
@@ -70,6 +79,8 @@ class TextData(StoredData):
         tokenizer: "character", "byte" or "bpe", which is learned from train; or the path of a tokenizer.json, or its folder.
         vocab_size: Largest size of the vocabulary, for "bpe".
         context_length: Tokens in a window.
+        eval_stride: Tokens from the start of a window of validation and test to that of the next; None: context_length.
+            Smaller ones begin warm, with the tokens before them, and take as much longer as they overlap.
         validation, test: See `StoredData`; a count is one of characters.
         prompt: The beginning of the samples that are generated; a newline gives way to the first character of the
             vocabulary where the text has none.
@@ -92,6 +103,7 @@ class TextData(StoredData):
         tokenizer: str = "character",
         vocab_size: int = 8000,
         context_length: int = 64,
+        eval_stride: int | None = None,
         validation: int | float = 0.05,
         test: int | float = 0.05,
         prompt: str = NEWLINE,
@@ -104,6 +116,13 @@ class TextData(StoredData):
             raise ConfigError(f"dataset.documents={documents} must be one of {', '.join(DOCUMENTS)}, or null.")
         self.column, self.documents = column, documents
         self.vocab_size, self.context_length = vocab_size, context_length
+        self.eval_stride = context_length if eval_stride is None else eval_stride
+        check_count("eval_stride", self.eval_stride)
+        if self.eval_stride > context_length:
+            raise ConfigError(
+                f"dataset.eval_stride={eval_stride} would leave tokens out; take at most dataset.context_length={context_length}."
+            )
+        self.asks_some_tokens = self.eval_stride < context_length
         self.prompt: str = prompt
         self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
 
@@ -232,8 +251,10 @@ class TextData(StoredData):
         self.kind = self._loaded["tokenizer"]
 
     def rows(self, split: str) -> tuple[TextRows, int]:
-        tokens = self._tokens[split]
-        return TextRows(tokens, self.context_length, shift=split == "train"), (len(tokens) - 1) // self.context_length
+        train = split == "train"
+        stride = self.context_length if train else self.eval_stride
+        rows = TextRows(self._tokens[split], self.context_length, shift=train, stride=stride)
+        return rows, len(rows)
 
 
 def _texts(source: sources.Source, split: str, rows: Any, column: str) -> Iterator[str]:
