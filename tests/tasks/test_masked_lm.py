@@ -15,6 +15,7 @@ from epochal.data import Batch
 from epochal.data.tokenizers import BytePairs, Characters, Tokenizer, Words
 from epochal.models import BERT
 from epochal.tasks import MaskedLM
+from epochal.tasks.masked_lm import exchanged
 
 OPTIONS: dict[str, Any] = {"optimizer": None, "scheduler": None, "total_steps": 1}
 TEXTS = ["the quick brown fox jumps over the lazy dog", "a fox and a dog"]
@@ -110,3 +111,23 @@ def test_what_cannot_be_is_refused():
         task(mask_ratio=0.0)
     with pytest.raises(ConfigError, match="no token for masked ones"):
         task(Characters("abc", 0)).corrupted(batch(), torch.ones(2, 45, dtype=torch.bool))
+
+
+def test_of_pairs_half_get_another_second_text_and_the_network_tells_which():
+    rows = [[BEGIN, 10 + n, 11 + n, END, 20 + n, END] for n in range(0, 12, 2)]
+    inputs, lengths = torch.tensor(rows), torch.tensor([6] * 6)
+    segments = torch.tensor([[0, 0, 0, 0, 1, 1]] * 6)
+    made = Batch(inputs, inputs, 3, lengths, segments)
+    changed, follows = exchanged(made, pad=PAD)
+    assert torch.equal(changed.inputs[:, :4], inputs[:, :4]) and torch.equal(changed.segments, segments)
+    assert torch.equal(changed.inputs[:, 4] == inputs[:, 4], follows) and 0 < follows.sum() < 6
+    assert sorted(changed.inputs[:, 4].tolist()) == sorted(inputs[:, 4].tolist())
+    one = task()
+    one.model = BERT(vocab_size=40, context_length=8, depth=1, embed_dim=8, num_heads=2, next_sentence=True)
+    loss, metrics = one.step(made)
+    loss.backward()
+    assert one.model.head.next_sentence.weight.grad.any()
+    assert metrics["loss"] > metrics["masked_loss"] and 0 <= metrics["next_accuracy"] <= 1
+    assert one.weight(made) == one.chosen(changed).sum()
+    with pytest.raises(ConfigError, match="needs pairs of texts"):
+        one.step(batch())

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from epochal.core.checks import check_number
 from epochal.core.errors import ConfigError
@@ -30,7 +30,9 @@ class MaskedLM(Task):
     as the mask, 10 % as a random token and 10 % as they are. What is chosen depends on the batch's seed alone, so that
     validations choose the same.
 
-    Logs loss, accuracy and perplexity of the chosen tokens, and tokens per second; each validation shows a few texts.
+    Logs loss, accuracy and perplexity of the chosen tokens, and tokens per second; each validation shows a few texts. With
+    a network that has `next_sentence`, pairs of texts are read of which half have got another second text, and the loss of
+    telling these apart is added (section 3.1, task 2).
 
     Args:
         mask_ratio: Fraction of the tokens that is chosen, in (0, 1).
@@ -53,12 +55,15 @@ class MaskedLM(Task):
             raise ValueError("mask_ratio=0 would leave nothing to learn; BERT chooses 0.15.")
         self.mask_ratio, self.whole_words = mask_ratio, whole_words
         self._starts: Tensor | None = None  # see `_words`
+        self._exchanged: tuple[Batch, tuple[Batch, Tensor]] | None = None  # the last batch and what was made of it
         self._newest: tuple[Batch, Tensor] | None = None  # the last batch and what was chosen of it
 
     def weight(self, batch: Batch) -> int | Tensor:
-        return self.chosen(batch).sum()
+        return self.chosen(self._pairs(batch)[0] if self._tells_pairs else batch).sum()
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        if self._tells_pairs:
+            return self._step_of_pairs(batch)
         chosen = self.chosen(batch)
         inputs = self.corrupted(batch, chosen)
         logits = at_least_single(self.model(inputs, batch.lengths, at=chosen))  # (N, V)
@@ -70,8 +75,26 @@ class MaskedLM(Task):
             **token_counts(batch),
         }
 
+    def _step_of_pairs(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The loss of masked tokens and of whether the second text follows the first, added as published.
+
+        Raises:
+            ConfigError: If the data has no pairs.
+        """
+        batch, follows = self._pairs(batch)
+        chosen = self.chosen(batch)
+        inputs = self.corrupted(batch, chosen)
+        logits, next_logits = self.model(inputs, batch.lengths, batch.segments, at=chosen)
+        targets = batch.inputs[chosen]
+        loss = F.cross_entropy(at_least_single(logits), targets)
+        total = loss + F.cross_entropy(at_least_single(next_logits), 1 - follows.long())  # class 0: it follows
+        right = (logits.argmax(1) == targets).float().mean()
+        told = (next_logits.argmax(1) == 1 - follows.long()).float().mean()
+        metrics = {"loss": total.detach(), "masked_loss": loss.detach(), "accuracy": right, "next_accuracy": told}
+        return total, {**metrics, **token_counts(batch)}
+
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        return {**means, "perplexity": math.exp(min(means["loss"], 700))}
+        return {**means, "perplexity": math.exp(min(means.get("masked_loss", means["loss"]), 700))}
 
     def validation_artifacts(self) -> Artifacts:
         return Artifacts(texts={"masked": self._texts("val")})
@@ -131,8 +154,32 @@ class MaskedLM(Task):
         if longest is not None and len(ids) > longest:
             raise ValueError(f"The prompt has {len(ids):,} tokens, but {longest:,} are the most that the model reads.")
         tokens = torch.tensor([ids], device=self.device)
-        logits = self.model(tokens)[0, [place for place, token in enumerate(ids) if token == self._mask_id]]
+        logits = self._logits(tokens)[0, [place for place, token in enumerate(ids) if token == self._mask_id]]
         return [self._candidates(row, 5) for row in logits.softmax(1)]
+
+    @property
+    def _tells_pairs(self) -> bool:
+        """Whether the network also tells if the second text follows the first."""
+        return getattr(getattr(self.model, "head", None), "next_sentence", None) is not None
+
+    def _pairs(self, batch: Batch) -> tuple[Batch, Tensor]:
+        """See `exchanged`.
+
+        Raises:
+            ConfigError: If the data has no pairs.
+        """
+        if batch.segments is None:
+            raise ConfigError(
+                "model.next_sentence=true needs pairs of texts: a data set with dataset.second_column, or dataset=glue."
+            )
+        if self._exchanged is None or self._exchanged[0] is not batch:
+            self._exchanged = batch, exchanged(batch, pad=self.data.tokenizer.ids.pad or 0)
+        return self._exchanged[1]
+
+    def _logits(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """(B, T) -> (B, T, vocabulary), whatever else the network tells."""
+        found = self.model(tokens, lengths) if segments is None else self.model(tokens, lengths, segments)
+        return found[0] if isinstance(found, tuple) else found
 
     @property
     def _mask_id(self) -> int:
@@ -156,7 +203,7 @@ class MaskedLM(Task):
         batch = gather(self, split, rows)
         chosen = self.chosen(batch)
         inputs = batch.inputs.masked_fill(chosen, self._mask_id)
-        logits = self.model(inputs, batch.lengths)
+        logits = self._logits(inputs, batch.lengths, batch.segments)
         shown = []
         for row in range(len(rows)):
             length = batch.inputs.shape[1] if batch.lengths is None else int(batch.lengths[row])
@@ -181,3 +228,32 @@ class MaskedLM(Task):
 
     def _token(self, token: int) -> str:
         return self.data.tokenizer.decode([token]).strip() or repr(self.data.tokenizer.decode([token]))
+
+
+def exchanged(batch: Batch, pad: int) -> tuple[Batch, Tensor]:
+    """The pairs with another second text in about half of the rows, by the batch's seed, and which follow, bool (B,).
+
+    Args:
+        batch: With lengths and segments.
+        pad: Id behind a row's last token.
+    """
+    assert batch.lengths is not None and batch.segments is not None
+    count = len(batch.inputs)
+    generator = torch.Generator().manual_seed(mix(batch.seed, TAG + 2))
+    moved = torch.nonzero(torch.rand(count, generator=generator) < 0.5).flatten()
+    others = torch.arange(count)
+    others[moved] = moved.roll(1)  # each gets that of another row, unless there is one alone
+    firsts, seconds = [], []
+    for row, segment, length in zip(batch.inputs.cpu(), batch.segments.cpu(), batch.lengths.tolist(), strict=True):
+        firsts.append(row[:length][segment[:length] == 0])
+        seconds.append(row[:length][segment[:length] == 1])
+    width = batch.inputs.shape[1]
+    pairs = [torch.cat((firsts[row], seconds[other]))[:width] for row, other in enumerate(others.tolist())]
+    inputs = nn.utils.rnn.pad_sequence(pairs, batch_first=True, padding_value=pad)
+    segments = torch.zeros_like(inputs)
+    for row, (first, pair) in enumerate(zip(firsts, pairs, strict=True)):
+        segments[row, len(first) : len(pair)] = 1
+    lengths = torch.tensor([len(pair) for pair in pairs])
+    device = batch.inputs.device
+    exchanged = Batch(inputs.to(device), inputs.to(device), batch.seed, lengths.to(device), segments.to(device))
+    return exchanged, (others == torch.arange(count)).to(device)
