@@ -47,7 +47,7 @@ def test_heads_are_the_layers_that_depend_on_the_classes() -> None:
         Timm(image_shape=(3, 32, 32), num_classes=count, network="test_resnet").state_dict() for count in (2, 10)
     )
     unlike = {name for name in two if two[name].shape != ten[name].shape}
-    heads = Timm(image_shape=(3, 32, 32), num_classes=2, network="test_resnet").heads
+    heads = Timm(image_shape=(3, 32, 32), num_classes=2, network="test_resnet").head_parameters
     assert unlike == {name for name in two if name.startswith(heads)}
 
 
@@ -102,7 +102,7 @@ def test_pretrained_weights_are_timms_but_for_the_output(tmp_path: Path, monkeyp
     assert model.load_pretrained() == "Weights: timm's test_resnet.r160_in1k."
     state = theirs.state_dict()
     for name, tensor in model.state_dict().items():
-        alike = torch.equal(tensor, state[name.removeprefix("network.")]) if not name.startswith(model.heads) else True
+        alike = torch.equal(tensor, state[name.removeprefix("network.")]) if not name.startswith(model.head_parameters) else True
         assert alike, name
     assert model.network.get_classifier().weight.shape[0] == 10
 

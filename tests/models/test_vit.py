@@ -104,7 +104,7 @@ def test_pretraining_and_classification_share_all_parameters_but_their_heads(poo
     names = {}
     for count in (None, 3):
         states = made(num_classes=count, pool=pool, positions=positions).state_dict()
-        names[count] = {name for name in states if not name.startswith(ViT.heads)}
+        names[count] = {name for name in states if not name.startswith(ViT.head_parameters)}
         assert len(names[count]) < len(states)
     assert names[None] == names[3]
 
