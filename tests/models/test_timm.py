@@ -102,7 +102,11 @@ def test_pretrained_weights_are_timms_but_for_the_output(tmp_path: Path, monkeyp
     assert model.load_pretrained() == "Weights: timm's test_resnet.r160_in1k."
     state = theirs.state_dict()
     for name, tensor in model.state_dict().items():
-        alike = torch.equal(tensor, state[name.removeprefix("network.")]) if not name.startswith(model.head_parameters) else True
+        alike = (
+            torch.equal(tensor, state[name.removeprefix("network.")])
+            if not name.startswith(model.head_parameters)
+            else True
+        )
         assert alike, name
     assert model.network.get_classifier().weight.shape[0] == 10
 
