@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -51,14 +52,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """`command("train", "model=mlp")` is `python train.py model=mlp logger=none`, without a new process."""
+    """`command("train", "model=mlp")` is `python train.py model=mlp logger=none`, without a new process; a command that
+    has no script, `epochal export`, is run by its name."""
 
     def run(script: str, *arguments: str) -> Outcome:
-        spec = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        module = importlib.import_module("epochal.cli")
+        named = [script, *arguments]
+        if (ROOT / f"{script}.py").exists():
+            spec = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
+            assert spec is not None and spec.loader is not None
+            module, named = importlib.util.module_from_spec(spec), [f"{script}.py", *arguments]
+            spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", named if module.__name__ == script else ["epochal", *named])
         capsys.readouterr()
         status = 0
         try:

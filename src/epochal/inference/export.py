@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,15 @@ def export(config: DictConfig, console: Console | None = None) -> Path:
     if config.hub is not None and not REPOSITORY.fullmatch(str(config.hub)):
         raise ConfigError(f"hub={config.hub} is no repository of the Hub; name one as owner/name.")
     saved = opened(config)
-    folder = (
-        saved.folder / "export" / config.to if config.path is None else expanded(str(config.path)).absolute()
-    )
+    folder = saved.folder / "export" / config.to if config.path is None else expanded(str(config.path)).absolute()
     check_free(folder)
     run = LoadedRun(saved)
     with written_whole(folder) as building, torch.no_grad():
         notes = write(run, building)
-        (building / "README.md").write_text(card(run, config.to, notes, str(config.hub or folder.name)), "utf-8")
+        described = json.loads((building / EXPORTED).read_text("utf-8"))
+        architecture = next(iter(described.get("architectures", [])), "")
+        written = card(run, config.to, notes, str(config.hub or folder.name), architecture)
+        (building / "README.md").write_text(written, "utf-8")
         files = ", ".join(sorted(file.name for file in building.iterdir()))
     for note in notes:
         console.print(verbatim(note), highlight=False, soft_wrap=True)
@@ -104,6 +105,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         ConfigError: If it cannot be written.
     """
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    parents = [parent for parent in folder.parents if not parent.exists()]  # the nearest first
     try:
         building.mkdir(parents=True)
         yield building
@@ -116,6 +118,9 @@ def written_whole(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        with suppress(OSError):  # of those that hold something now
+            for parent in parents:
+                parent.rmdir()
 
 
 def to_transformers(run: LoadedRun, folder: Path) -> list[str]:
@@ -137,7 +142,8 @@ def to_transformers(run: LoadedRun, folder: Path) -> list[str]:
     save(model, folder, ids=ids, labels=labels)
     if written is None:
         return ["There is no tokenizer in it: this network reads no text."]
-    save_tokenizer(written, folder, ids=ids, context_length=model.context_length)
+    segments = isinstance(model, CLASSES["bert"])
+    save_tokenizer(written, folder, ids=ids, context_length=model.context_length, segments=segments)
     return []
 
 
@@ -195,7 +201,9 @@ def upload(folder: Path, repository: str, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    left = f"The folder {relative(folder)} is whole, and can be uploaded later: hf upload {repository} {relative(folder)}"
+    left = (
+        f"The folder {relative(folder)} is whole, and can be uploaded later: hf upload {repository} {relative(folder)}"
+    )
     if not hub_is_reachable():
         raise ConfigError(f"The Hub cannot be reached, so nothing was uploaded. {left}")
     api = HfApi()
@@ -204,5 +212,7 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Exported by Epochal")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"The Hub does not take {repository}: {reason} (hf auth login signs you in). {left}") from error
+        raise ConfigError(
+            f"The Hub does not take {repository}: {reason} (hf auth login signs you in). {left}"
+        ) from error
     return f"Uploaded to {url}"

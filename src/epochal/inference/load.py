@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,9 @@ def open_run(run: str | Path, allow: tuple[str, ...] = (), output_dir: str = "ou
     Raises:
         ConfigError: If there is no such run, or it has no checkpoint that can be read.
     """
-    if run != "latest" and (folder := expanded(run).absolute()).is_dir() and not (folder / "config.yaml").exists():
-        if (folder / WEIGHTS).is_file():
-            return read_export(folder, allow)
+    folder = str(expanded(run).absolute())
+    if run != "latest" and os.path.isfile(f"{folder}/{WEIGHTS}") and not os.path.isfile(f"{folder}/config.yaml"):
+        return read_export(Path(folder), allow)
     found = Run.open(run) if run != "latest" else latest(Path(output_dir))
     found.config()
     return read_run(found.best if found.best.exists() else found.last, found.folder, allow)

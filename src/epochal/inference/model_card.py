@@ -18,9 +18,9 @@ from epochal.training.run_folder import VOLATILE, Run
 COSTS = ("parameters", "flops", "steps", "epochs", "seconds", "peak_memory_mb")
 USE = {
     "huggingface": """\
-from transformers import AutoModel, AutoTokenizer  # or {architecture}, with its head
+from transformers import AutoTokenizer, {architecture}  # AutoModel gives the body, without its head
 
-model, tokenizer = AutoModel.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+model, tokenizer = {architecture}.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
 """,
     "safetensors": """\
 import epochal  # or read model.safetensors with the library safetensors
@@ -37,7 +37,7 @@ session = onnxruntime.InferenceSession("{name}/model.onnx")
 }
 
 
-def card(run: LoadedRun, to: str, notes: list[str], name: str) -> str:
+def card(run: LoadedRun, to: str, notes: list[str], name: str, architecture: str = "") -> str:
     """The text of README.md.
 
     Args:
@@ -45,9 +45,9 @@ def card(run: LoadedRun, to: str, notes: list[str], name: str) -> str:
         to: The format.
         notes: Sentences about this format.
         name: Of the folder, or of the repository of the Hub.
+        architecture: The class of transformers that opens it with its head.
     """
     config, summary = run.config, run.summary
-    architecture = getattr(run.model, "name", type(run.model).__name__)
     title = f"{config.model.name} on {config.dataset.name}"
     reads, gives = (describe(spec) for spec in run.specs)
     head = HEADS.get(getattr(run.model, "head_name", ""), "")

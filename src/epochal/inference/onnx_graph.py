@@ -21,10 +21,13 @@ from epochal.core.errors import ConfigError
 from epochal.core.protocols import AdversarialNetwork, EncoderDecoder
 from epochal.core.specs import Frames, Images, Series, Tokens
 from epochal.inference.notebook import LoadedRun
+from epochal.models.bert import BERT
+from epochal.models.seq2seq import Seq2Seq
 from epochal.tasks.patches import MaskedPatch, NextPatch
 
 BATCH, LENGTH, TARGET_LENGTH = "batch", "length", "target_length"  # axes of any size
 ROWS, STEPS = 3, 7  # of the example that is traced
+SHORTER = 3  # steps of one that is compared
 CLOSE = 1e-3  # largest difference between the graph and the network, beside the largest output
 MISSING = "to=onnx needs packages that are not installed: pip install 'epochal[onnx]'"
 
@@ -94,6 +97,8 @@ class Graph:
         module: Called with the example's tensors, in order.
         example: By the name of the input.
         axes: Of each input, the axes of any size by their name.
+        outputs: Their names.
+        unused: Inputs that the network does not read, which are none of the graph's.
         notes: Sentences that the user should know.
         checked: A sentence about how it was compared with the network; may be empty.
     """
@@ -103,6 +108,7 @@ class Graph:
     axes: dict[str, dict[int, str]]
     outputs: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
+    unused: tuple[str, ...] = ()
     checked: str = "Not compared with the network: onnxruntime is not installed."
 
     def described(self) -> dict[str, Any]:
@@ -113,6 +119,7 @@ class Graph:
                 "shape": [self.axes[name].get(axis, size) for axis, size in enumerate(tensor.shape)],
             }
             for name, tensor in self.example.items()
+            if name not in self.unused
         }
         return {"inputs": inputs, "outputs": list(self.outputs)}
 
@@ -127,7 +134,7 @@ def write(run: LoadedRun, file: Path) -> Graph:
         ConfigError: If the package onnx is missing, the network cannot be traced, or its graph computes something else.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(MISSING) from error
@@ -136,11 +143,12 @@ def write(run: LoadedRun, file: Path) -> Graph:
         try:
             with quiet():
                 trace(graph, file)
-        except Exception as error:  # of many classes, torch's and onnx's
+            read = {each.name for each in onnx.load(str(file)).graph.input}
+            graph.unused = tuple(name for name in graph.example if name not in read)
+            check(graph, file)
+            return graph
+        except Exception as error:  # of many classes, torch's and onnxruntime's
             failure = error
-            continue
-        check(graph, file)
-        return graph
     reason = next((line for line in str(failure).splitlines() if line.strip()), type(failure).__name__)
     raise ConfigError(
         f"model={run.config.model.name} cannot be written as a graph ({reason.strip()[:200]}); to=safetensors goes with it."
@@ -149,14 +157,11 @@ def write(run: LoadedRun, file: Path) -> Graph:
 
 def graphs(run: LoadedRun) -> Iterator[Graph]:
     """What can be tried, best first."""
-    yield make_graph(run)
-    inputs, _ = run.specs
-    takes = "lengths" in make_graph(run).example
-    if takes:
-        graph = make_graph(run, lengths=False)
-        graph.notes.append("It reads rows without padding: all rows of a batch are of one length.")
-        yield graph
-    if not isinstance(inputs, Images):
+    best = make_graph(run)
+    yield best
+    if "lengths" in best.example:
+        yield make_graph(run, lengths=False)
+    if not isinstance(run.specs[0], Images):
         graph = make_graph(run, lengths=False, any_length=False)
         count = next(iter(graph.example.values())).shape[1]
         graph.notes.append(f"It reads rows of {count:,} steps only, the longest that its data has.")
@@ -172,34 +177,52 @@ def make_graph(run: LoadedRun, *, lengths: bool = True, any_length: bool = True)
         any_length: Whether rows may be of any length; else they have the length of the run's data.
     """
     model: Any = run.model
-    inputs, outputs = run.specs
-    task = target_class(run.config.task._target_)
+    inputs = run.specs[0]
     if isinstance(model, AdversarialNetwork):
         noise = {"noise": model.sample_noise(ROWS)}
         return Graph(Painter(model.generator), noise, {"noise": {0: BATCH}}, ("images",))
-    steps = min(STEPS, inputs.length) if any_length and not isinstance(inputs, Images) else getattr(inputs, "length", 0)
+    steps = 0 if isinstance(inputs, Images) else min(STEPS, inputs.length) if any_length else inputs.length
     first, axes = _first(inputs, steps, any_length)
     name = {Images: "images", Tokens: "tokens", Frames: "frames", Series: "series"}[type(inputs)]
     example, every = {name: first}, {name: axes}
-    taken, fixed = inspect.signature(model.forward).parameters, {}
-    if isinstance(model, EncoderDecoder):
-        assert isinstance(outputs, Tokens)
-        example["target"] = torch.randint(outputs.vocab_size, (ROWS, min(STEPS - 2, outputs.length)))
-        every["target"] = {0: BATCH, 1: TARGET_LENGTH}
-    if lengths and "lengths" in taken and not isinstance(inputs, Images) and task.head != "next_token":
-        example["lengths"], every["lengths"] = torch.arange(steps, steps - ROWS, -1).clamp(min=1), {0: BATCH}
-        if "segments" in taken and getattr(run.data, "pairs", False):
-            example["segments"], every["segments"] = (torch.arange(steps) > 2).long().repeat(ROWS, 1), dict(axes)
-    if issubclass(task, MaskedPatch):
-        count = model.grid[0] * model.grid[1]
-        example["mask"], every["mask"] = torch.arange(ROWS * count).view(ROWS, count) % 2 == 0, {0: BATCH}
-    if issubclass(task, NextPatch):
-        fixed["causal"] = True
+    for further, (tensor, free) in _further(run, steps, lengths).items():
+        example[further], every[further] = tensor, free if further != "segments" else axes
+    task = target_class(run.config.task._target_)
     pixels = Pixels(run.data) if isinstance(inputs, Images | Frames) else nn.Identity()
-    names = ("outputs",)
-    if getattr(getattr(model, "head", None), "next_sentence", None) is not None:
-        names = ("outputs", "next_sentence")
-    return Graph(Network(model, pixels, list(example)[1:], fixed).eval(), example, every, names)
+    fixed = {"causal": True} if issubclass(task, NextPatch) else {}
+    pair = getattr(getattr(model, "head", None), "next_sentence", None) is not None
+    network = Network(model, pixels, list(example)[1:], fixed).eval()
+    graph = Graph(network, example, every, ("outputs", "next_sentence") if pair else ("outputs",))
+    if _reads_lengths(run) and "lengths" not in example:
+        graph.notes.append("It reads rows without padding: all rows of a batch are of one length.")
+    return graph
+
+
+def _further(run: LoadedRun, steps: int, lengths: bool) -> dict[str, tuple[Tensor, dict[int, str]]]:
+    """Examples of a network's inputs after the first, with their axes of any size."""
+    model: Any = run.model
+    found: dict[str, tuple[Tensor, dict[int, str]]] = {}
+    if isinstance(model, EncoderDecoder):
+        outputs: Any = run.specs[1]
+        target = torch.randint(outputs.vocab_size, (ROWS, min(STEPS - 2, outputs.length)))
+        found["target"] = target, {0: BATCH, 1: TARGET_LENGTH}
+    if (
+        lengths and _reads_lengths(run) and not isinstance(model, Seq2Seq)
+    ):  # which packs rows; ONNX has no operator for it
+        found["lengths"] = torch.arange(steps, steps - ROWS, -1).clamp(min=1), {0: BATCH}
+        if isinstance(model, BERT) and getattr(run.data, "pairs", False):
+            found["segments"] = (torch.arange(steps) > 2).long().repeat(ROWS, 1), {}
+    if issubclass(target_class(run.config.task._target_), MaskedPatch):
+        count = model.grid[0] * model.grid[1]
+        found["mask"] = torch.arange(ROWS * count).view(ROWS, count) % 2 == 0, {0: BATCH}
+    return found
+
+
+def _reads_lengths(run: LoadedRun) -> bool:
+    """Whether padded rows need their lengths; a language model sees no padding before it is over."""
+    taken = "lengths" in inspect.signature(run.model.forward).parameters
+    causal = target_class(run.config.task._target_).head == "next_token"
+    return taken and not isinstance(run.specs[0], Images) and not causal
 
 
 def _first(inputs: Any, steps: int, any_length: bool) -> tuple[Tensor, dict[int, str]]:
@@ -218,18 +241,43 @@ def _first(inputs: Any, steps: int, any_length: bool) -> tuple[Tensor, dict[int,
 def trace(graph: Graph, file: Path) -> None:
     """Writes the graph to a file."""
     example = tuple(graph.example.values())
-    arguments = list(inspect.signature(graph.module.forward).parameters)[: len(example)]
-    dims = {axis: torch.export.Dim.DYNAMIC for axes in graph.axes.values() for axis in axes.values()}
-    shapes = {
-        argument: {axis: dims[name] for axis, name in graph.axes[given].items()}
-        for argument, given in zip(arguments, graph.example)
-    }
-    program = torch.export.export(graph.module, example, dynamic_shapes=shapes, strict=False)
+    if any(isinstance(module, nn.RNNBase) for module in graph.module.modules()):
+        # the newer exporter unrolls recurrent layers, which fixes the number of steps; this one has operators for them
+        torch.onnx.export(
+            graph.module,
+            example,
+            str(file),
+            input_names=list(graph.example),
+            output_names=list(graph.outputs),
+            dynamic_axes={**graph.axes, graph.outputs[0]: {0: BATCH}},
+            opset_version=17,
+            dynamo=False,
+        )
+        return
     made = torch.onnx.export(
-        program, example, input_names=list(graph.example), output_names=list(graph.outputs), dynamo=True, verbose=False
+        program(graph),
+        example,
+        input_names=list(graph.example),
+        output_names=list(graph.outputs),
+        dynamo=True,
+        verbose=False,
     )
     assert made is not None
     made.save(str(file), external_data=False)
+
+
+def program(graph: Graph) -> torch.export.ExportedProgram:
+    """The traced network.
+
+    Raises:
+        Exception: Of many classes, if an axis that may have any size was fixed.
+    """
+    arguments = list(inspect.signature(graph.module.forward).parameters)
+    shapes = {
+        argument: {axis: torch.export.Dim.DYNAMIC for axis in graph.axes[name]}
+        for argument, name in zip(arguments, graph.example)
+    }
+    return torch.export.export(graph.module, tuple(graph.example.values()), dynamic_shapes=shapes, strict=False)
 
 
 def check(graph: Graph, file: Path) -> None:
@@ -244,15 +292,31 @@ def check(graph: Graph, file: Path) -> None:
         return
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     largest = 0.0
-    for given in (graph.example, {name: tensor[:1] for name, tensor in graph.example.items()}):
+    for given in others(graph):
         expected = graph.module(*given.values())
-        found = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        found = session.run(None, {name: tensor.numpy() for name, tensor in given.items() if name not in graph.unused})
         for ours, theirs in zip(expected if isinstance(expected, tuple) else (expected,), found, strict=True):
             difference = np.abs(ours.float().numpy() - theirs.astype(np.float32)).max(initial=0)
             largest = max(largest, float(difference) / max(1.0, ours.abs().max().item()))
     if not largest <= CLOSE:
-        raise ConfigError(f"The graph's outputs differ from the network's by {largest:.1e}; to=safetensors has no graph.")
+        raise ConfigError(
+            f"The graph's outputs differ from the network's by {largest:.1e}; to=safetensors has no graph."
+        )
     graph.checked = f"Compared with the network in onnxruntime: outputs differ by at most {largest:.0e}."
+
+
+def others(graph: Graph) -> Iterator[dict[str, Tensor]]:
+    """Its example, and others of fewer rows and, where these may be of any length, of fewer steps."""
+    yield graph.example
+    yield {name: tensor[:1] for name, tensor in graph.example.items()}
+    if any(1 in axes for axes in graph.axes.values()):
+        fewer = {
+            name: tensor[:2, :SHORTER] if 1 in graph.axes[name] else tensor[:2]
+            for name, tensor in graph.example.items()
+        }
+        if "lengths" in fewer:
+            fewer["lengths"] = torch.tensor([SHORTER, SHORTER - 1])
+        yield fewer
 
 
 @contextlib.contextmanager
@@ -261,7 +325,11 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -111,4 +111,4 @@ class FrameEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T, embed_dim)
         x = F.relu(F.max_pool2d(self.conv1(frames.flatten(0, 1)), 2))  # (B * T, 16, H/2, W/2)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B * T, 32, H/4, W/4)
-        return self.linear(x.flatten(1)).unflatten(0, frames.shape[:2])
+        return self.linear(x.flatten(1)).view(frames.shape[0], frames.shape[1], -1)
