@@ -1,4 +1,5 @@
-"""The commands: `epochal train`, `evaluate`, `compare` and `export`, and the scripts train.py, evaluate.py and compare.py.
+"""The commands: `epochal train`, `evaluate`, `compare`, `export` and `leaderboard`, and the scripts train.py, evaluate.py and
+compare.py.
 
 What the user did wrong ends in one sentence and exit status 2; bugs of ours keep their traceback. One of many runs (`-m`,
 experiments, sweeps) returns an `Outcome` instead of raising, so that the others go on.
@@ -36,6 +37,7 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
     epochal train model=resnet dataset=cifar10     another model, other data
     epochal evaluate                               what the newest run gets right and wrong
     epochal compare                                all runs: table, figures, an HTML report
+    epochal leaderboard                            language models, by bits per byte and by tasks
     epochal export to=onnx                         the newest run for other programs, with a model card
 
     --help after any of these tells more; epochal --version
@@ -60,7 +62,7 @@ REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: `epochal <command> <arguments>`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "compare": compare, "export": export}
+    commands = {"train": train, "evaluate": evaluate, "compare": compare, "export": export, "leaderboard": leaderboard}
     name = given[0] if given else "--help"
     print_anything()
     if name in ("-h", "--help"):
@@ -101,6 +103,13 @@ def compare(arguments: Sequence[str] | None = None) -> None:
 def export(arguments: Sequence[str] | None = None) -> None:
     """Writes a run's best weights as a folder that other programs open."""
     _end("export", export_run, arguments)
+
+
+def leaderboard(arguments: Sequence[str] | None = None) -> None:
+    """A table of language models."""
+    from epochal.compare.leaderboard import main
+
+    main(sys.argv[1:] if arguments is None else arguments)
 
 
 def train_run(config: DictConfig) -> tuple[Any, bool]:

@@ -124,6 +124,7 @@ class Graph:
         return {"inputs": inputs, "outputs": list(self.outputs)}
 
 
+@torch.no_grad()
 def write(run: LoadedRun, file: Path) -> Graph:
     """Writes the graph, with axes of any size for the batch and for the length of texts, series and videos.
 
