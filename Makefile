@@ -1,5 +1,5 @@
 # make train: LeNet-5 on real digits.   make test: everything that can be checked offline.
-# make parity: our GPT, BERT and LLaMA beside those of transformers. make wheel: the package as it is installed elsewhere, in an environment of its own.
+# make parity: our GPT, BERT and LLaMA beside those of transformers, graphs in onnxruntime, tasks of lm-evaluation-harness. make wheel: the package as it is installed elsewhere, in an environment of its own.
 # Each sets up its own virtual environment first; PYTHON=python3.12 make train chooses another Python.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,7 +28,7 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/decoding.py
 
 parity: .venv-parity/ready
-	$(PARITY)/python -m pytest tests/parity
+	$(PARITY)/python -m pytest tests/parity tests/inference/test_harness.py
 
 wheel:
 	PYTHON=$(PYTHON) .ci/wheel

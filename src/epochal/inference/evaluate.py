@@ -33,7 +33,7 @@ from epochal.inference.load import SavedRun
 from epochal.tasks import LanguageModeling, Task
 from epochal.tasks.visuals import explain
 from epochal.training.console import rows_table, show_examples, show_texts
-from epochal.training.factories import make_data
+from epochal.training.factories import make_data, new_data
 from epochal.training.loggers.files import save_artifacts
 from epochal.training.resume import trained_on
 from epochal.training.run_folder import Run
@@ -78,6 +78,8 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
             write for the prompt.
     """
     console = console or Console()
+    if config.lm_eval is not None:
+        return evaluate_tasks(config, console)
     if config.shots is not None:
         return evaluate_few_shot(config, console)
     rebuilt = rebuild(config)
@@ -130,13 +132,43 @@ def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
     return metrics
 
 
-def show(rebuilt: Rebuilt, metrics: Mapping[str, float], console: Console) -> None:
-    """Prints metrics, the table by class, examples and texts."""
+def evaluate_tasks(config: DictConfig, console: Console) -> dict[str, float]:
+    """Runs tasks of lm-evaluation-harness on a language model, prints and writes what they measure.
+
+    Raises:
+        ConfigError: If the run learned no language model, or a task cannot be run.
+    """
+    from epochal.inference.harness import run_tasks
+
+    if config.get("dataset") is not None:
+        raise ConfigError("lm_eval brings its own data; leave dataset out.")
+    saved = opened(config)
+    task: Task = saved.task().eval()
+    if not isinstance(task, LanguageModeling):
+        raise ConfigError(f"lm_eval goes with a language model; this run learned {saved.config.task.name}.")
+    data = new_data(saved.config, saved.data)
+    data.restore(saved.inputs, saved.outputs)
+    trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
+    device, folder = trainer.strategy.root_device, saved.folder / "evaluation" / "lm_eval"
+    metrics = run_tasks(config, task.model.to(device), data, device, folder)
+    title = f"{saved.config.model.name}, tasks of lm-evaluation-harness"
+    console.print(metrics_panel(metrics, title))
+    console.print(verbatim(f"\nA file for each task is in\n    {relative(folder)}"), soft_wrap=True)
+    return metrics
+
+
+def metrics_panel(metrics: Mapping[str, float], title: str) -> Panel:
+    """Metrics by name, to be printed."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
         table.add_row(verbatim(name), f"[bold]{number_text(name, value)}[/]")
-    title = verbatim(f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}")
-    console.print(Panel(table, title=title, title_align="left", expand=False, border_style="cyan"))
+    return Panel(table, title=verbatim(title), title_align="left", expand=False, border_style="cyan")
+
+
+def show(rebuilt: Rebuilt, metrics: Mapping[str, float], console: Console) -> None:
+    """Prints metrics, the table by class, examples and texts."""
+    title = f"{rebuilt.config.model.name} on the test part of {rebuilt.config.dataset.name}"
+    console.print(metrics_panel(metrics, title))
     artifacts = rebuilt.task.artifacts
     if artifacts.table:
         console.print(rows_table(artifacts.table))
