@@ -41,9 +41,7 @@ def commands() -> list[str]:
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
-        start = (
-            r"\s*((python|torchrun\b.*) (train|evaluate|compare)\.py|(python -m )?epochal (train|evaluate|compare))\b"
-        )
+        start = r"\s*((python|torchrun\b.*) (train|evaluate|compare)\.py|(python -m )?epochal (train|evaluate|compare|export|leaderboard))\b"
         found += [line.strip() for line in lines if re.match(start, line)]
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
@@ -79,11 +77,11 @@ def test_the_example_trains(with_example: None, home: Path) -> None:
 
 def words_of(command: str) -> tuple[str, list[str]]:
     """The command and its arguments; `<run>`, which the user fills in, is replaced by a word."""
-    _, script, rest = re.split(r"\b(train|evaluate|compare)(?:\.py)?\b", command, maxsplit=1)
+    _, script, rest = re.split(r"\b(train|evaluate|compare|export|leaderboard)(?:\.py)?\b", command, maxsplit=1)
     return script, shlex.split(re.sub(r"<\w+>", "some", rest))
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] != "compare"])
+@pytest.mark.parametrize("command", [c for c in commands() if words_of(c)[0] not in ("compare", "leaderboard")])
 def test_every_command_composes(command: str, with_example: None) -> None:
     from epochal.config.compose import compose
     from epochal.config.validate import validate
@@ -143,6 +141,13 @@ def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
         assert request.budget is None or request.budget in budgets
 
 
+@pytest.mark.parametrize("command", [command for command in commands() if words_of(command)[0] == "leaderboard"])
+def test_every_leaderboard_is_one_that_can_be_asked_for(command: str) -> None:
+    from epochal.compare.leaderboard import parse
+
+    parse([word for word in words_of(command)[1] if word != "--help"])
+
+
 def test_pages_name_no_other_experiments_sweeps_and_launchers_than_there_are() -> None:
     known = {"experiment": EXPERIMENTS, "sweep": SWEEPS, "launcher": LAUNCHERS}
     for page in PAGES:
@@ -156,7 +161,8 @@ def test_every_claim_has_its_section() -> None:
 
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) > 50
-    assert {words_of(command)[0] for command in commands()} == {"train", "evaluate", "compare"}
+    known = {"train", "evaluate", "compare", "export", "leaderboard"}
+    assert {words_of(command)[0] for command in commands()} == known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
