@@ -172,14 +172,14 @@ def entry(record: Record) -> Entry:
                 more[f"{data} {shots.removesuffix('_permuted')}-shot, permuted labels"] = value
     for file in sorted((record.folder / "evaluation" / "lm_eval").glob("*.json")):
         read = content(file, record.folder)
-        task, shots, found = (read.get(key) for key in ("task", "shots", "metrics"))
-        if not isinstance(found, Mapping) or not isinstance(task, str) or not isinstance(shots, int):
+        task, count, found = (read.get(key) for key in ("task", "shots", "metrics"))
+        if not isinstance(found, Mapping) or not isinstance(task, str) or not isinstance(count, int):
             continue
-        measured = {name: value for name, each in found.items() if (value := usable_number(each)) is not None}
+        measured = {name: each for name, each in found.items() if usable_number(each) is not None}
         chosen = next((name for name in (*MAIN, *measured) if name in measured), None)
         if chosen is not None:
-            cells[f"{task} {shots}-shot {chosen}"] = measured[chosen]
-        more |= {f"{task} {shots}-shot {name}": value for name, value in measured.items() if name != chosen}
+            cells[f"{task} {count}-shot {chosen}"] = measured[chosen]
+        more |= {f"{task} {count}-shot {name}": value for name, value in measured.items() if name != chosen}
     return Entry(record, cells, more)
 
 

@@ -23,7 +23,7 @@ from epochal.core.files import expanded, relative
 from epochal.core.format import verbatim
 from epochal.core.hub import hub_is_reachable
 from epochal.core.specs import Classes, ReservedIds, StepLabels, to_plain
-from epochal.data.tokenizers import Words, to_huggingface
+from epochal.data.tokenizers import KINDS, Tokenizer, Words, to_huggingface
 from epochal.inference import onnx_graph
 from epochal.inference.load import EXPORTED, WEIGHTS, opened
 from epochal.inference.model_card import card, portable
@@ -130,15 +130,15 @@ def to_transformers(run: LoadedRun, folder: Path) -> list[str]:
         ConfigError: If it has no such network, or no such tokenizer.
     """
     model: Any = run.model
-    if not isinstance(model, tuple(CLASSES.values())):
+    if not any(isinstance(model, known) for known in CLASSES.values()):
         raise ConfigError(
             f"to=huggingface goes with {', '.join(CLASSES)}; for model={run.config.model.name} give to=safetensors or to=onnx."
         )
     outputs = run.specs[1]
     labels = outputs.names if isinstance(outputs, Classes | StepLabels) else None
-    tokenizer = getattr(run.data, "tokenizer", None)
-    written = None if tokenizer is None else tokenizer_json(run)
+    tokenizer = text_tokenizer(run)
     ids = ReservedIds() if tokenizer is None else tokenizer.ids
+    written = None if tokenizer is None else tokenizer_json(run, tokenizer)
     save(model, folder, ids=ids, labels=labels)
     if written is None:
         return ["There is no tokenizer in it: this network reads no text."]
@@ -165,22 +165,28 @@ def to_onnx(run: LoadedRun, folder: Path) -> list[str]:
     """
     graph = onnx_graph.write(run, folder / "model.onnx")
     write_description(run, folder, onnx=graph.described())
-    tokenizer = getattr(run.data, "tokenizer", None)
-    if tokenizer is not None and hasattr(tokenizer, "kind") and not isinstance(tokenizer, Words):
-        (folder / "tokenizer.json").write_text(tokenizer_json(run), "utf-8")
+    tokenizer = text_tokenizer(run)
+    if tokenizer is not None and not isinstance(tokenizer, Words):
+        (folder / "tokenizer.json").write_text(tokenizer_json(run, tokenizer), "utf-8")
     return [*graph.notes, graph.checked]
 
 
 FORMATS = {"huggingface": to_transformers, "safetensors": to_safetensors, "onnx": to_onnx}
 
 
-def tokenizer_json(run: LoadedRun) -> str:
+def text_tokenizer(run: LoadedRun) -> Tokenizer | None:
+    """That of the network's texts; None where it reads symbols or images, or has one for each of two languages."""
+    found = getattr(run.data, "tokenizer", None)
+    return found if type(found) in KINDS.values() else None
+
+
+def tokenizer_json(run: LoadedRun, tokenizer: Tokenizer) -> str:
     """The text of a tokenizer.json that writes texts as the network reads them.
 
     Raises:
         ConfigError: If the tokenizer's kind has none.
     """
-    return to_huggingface(run.tokenizer, special_tokens=bool(run.data_state.get("special_tokens")))
+    return to_huggingface(tokenizer, special_tokens=bool(run.data_state.get("special_tokens")))
 
 
 def write_description(run: LoadedRun, folder: Path, **more: Any) -> None:
