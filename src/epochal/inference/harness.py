@@ -289,8 +289,13 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     disable_progress_bar()
+    shown, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # also of git, which it asks for its commit
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # bars of tqdm
             yield
     finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nothing)
         logging.disable(level)

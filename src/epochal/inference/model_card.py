@@ -115,7 +115,7 @@ def _results(summary: dict[str, Any]) -> Iterator[str]:
     found = {name: value for split in ("test/", "val/") for name, value in metrics.items() if name.startswith(split)}
     found = {name: value for name, value in found.items() if value is not None}
     if not found:
-        yield "The run was not tested."
+        yield "The run was not tested." if summary else "Not known."
         return
     yield from ("| | |", "|---|---|")
     yield from (f"| {metric_label(name)} | {number_text(name, value)} |" for name, value in found.items())
