@@ -84,7 +84,7 @@ WRONG_CHOICES = {
     "a network that reads one thing for two": (
         ["model=gpt", "dataset=multi30k"],
         [
-            "learns language_modeling, but dataset=multi30k teaches translation",
+            "but dataset=multi30k teaches translation",
             "seq2seq, seq2seq_attention, transformer",
         ],
     ),

@@ -43,6 +43,9 @@ def test_a_share_of_the_tokens_of_each_text_is_chosen_and_nothing_reserved():
     assert torch.equal(chosen, task(mask_ratio=0.2).chosen(batch())), "the seed of the batch alone decides"
     assert not torch.equal(chosen, task(mask_ratio=0.2).chosen(batch(seed=2)))
     assert one.weight(made) == chosen.sum()
+    assert torch.equal(task().eval().chosen(batch()), task().eval().chosen(batch(seed=2))), (
+        "a validation is as the last"
+    )
 
 
 @pytest.mark.parametrize("text", ["a", ""])
@@ -118,7 +121,7 @@ def test_of_pairs_half_get_another_second_text_and_the_network_tells_which():
     inputs, lengths = torch.tensor(rows), torch.tensor([6] * 6)
     segments = torch.tensor([[0, 0, 0, 0, 1, 1]] * 6)
     made = Batch(inputs, inputs, 3, lengths, segments)
-    changed, follows = exchanged(made, pad=PAD)
+    changed, follows = exchanged(made, made.seed, pad=PAD)
     assert torch.equal(changed.inputs[:, :4], inputs[:, :4]) and torch.equal(changed.segments, segments)
     assert torch.equal(changed.inputs[:, 4] == inputs[:, 4], follows) and 0 < follows.sum() < 6
     assert sorted(changed.inputs[:, 4].tolist()) == sorted(inputs[:, 4].tolist())

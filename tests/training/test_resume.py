@@ -68,6 +68,16 @@ RUNS = {
         "task=language_modeling",
         "task.sample_length=8",
     ),
+    "masked words, low-rank additions": (
+        "model=bert",
+        "model.depth=1",
+        "dataset=text",
+        "trainer.val_check_interval=9",
+        "trainer.check_val_every_n_epoch=null",
+        "duration=50steps",
+        "task=masked_lm",
+        "finetune.lora.rank=2",
+    ),
     "gan": (
         "model=gan",
         "model.width=8",
@@ -82,7 +92,7 @@ RUNS = {
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_run_killed_five_times_ends_in_the_same_bits(kind: str, tmp_path: Path) -> None:
     overrides = (*RUNS[kind], "logger=none", "trainer=cpu", "log_every=5", "callbacks.checkpoint_every=1")
-    if kind == "text":
+    if "dataset=text" in overrides:
         text = tmp_path / "text.txt"
         text.write_text("To be, or not to be, that is the question. " * 200)
         overrides = (*overrides, f"dataset.path={text}")
@@ -185,7 +195,7 @@ AT_ANY_TIME = 3  # of the kills of each kind, after a share of the time that the
 @pytest.mark.parametrize("kind", KILLS)
 def test_a_run_killed_at_any_place_and_time_ends_in_the_same_bits(kind: str, tmp_path: Path) -> None:
     overrides = (*RUNS[kind], "logger=none", "trainer=cpu", "log_every=5", "callbacks.checkpoint_every=4")
-    if kind == "text":
+    if "dataset=text" in overrides:
         (tmp_path / "text.txt").write_text("To be, or not to be, that is the question. " * 200)
         overrides = (*overrides, f"dataset.path={tmp_path / 'text.txt'}")
     counted = tmp_path / "counted.json"

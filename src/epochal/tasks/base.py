@@ -225,6 +225,15 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._reseed(batch)
+        self._mend_epoch_count()
+
+    def _mend_epoch_count(self) -> None:
+        """Where a run is resumed at the end of an epoch, Lightning does not count the beginning of the next one; resumed once
+        more, it would repeat an epoch."""
+        progress = self.trainer.fit_loop.epoch_progress
+        if progress.current.ready != progress.current.processed + 1:
+            for count in (progress.current, progress.total):
+                count.ready = count.started = count.processed + 1
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """What the callbacks of `epochal train` have done already, as their checkpoints come after it; alone, it is done here."""

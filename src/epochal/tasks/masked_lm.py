@@ -27,8 +27,8 @@ class MaskedLM(Task):
     arXiv 1810.04805, section 3.1).
 
     Of the tokens of each text that are not reserved, `mask_ratio` are chosen, and at least one. Of these 80 % are read
-    as the mask, 10 % as a random token and 10 % as they are. What is chosen depends on the batch's seed alone, so that
-    validations choose the same.
+    as the mask, 10 % as a random token and 10 % as they are. Every validation chooses the same, and the training anew in each
+    epoch.
 
     Logs loss, accuracy and perplexity of the chosen tokens, and tokens per second; each validation shows a few texts. With
     a network that has `next_sentence`, pairs of texts are read of which half have got another second text, and the loss of
@@ -110,7 +110,7 @@ class MaskedLM(Task):
         free = ~torch.isin(tokens, torch.tensor(self.data.tokenizer.ids.known()))
         if batch.lengths is not None:
             free &= torch.arange(tokens.shape[1]) < batch.lengths.cpu()[:, None]
-        scores = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(mix(batch.seed, TAG)))
+        scores = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(mix(self._seed(batch), TAG)))
         wanted = (free.sum(1, keepdim=True) * self.mask_ratio).round().clamp(min=1)  # (B, 1)
         if self.whole_words:
             words = self._words(tokens)
@@ -124,9 +124,13 @@ class MaskedLM(Task):
         self._newest = batch, chosen.to(batch.inputs.device)
         return self._newest[1]
 
+    def _seed(self, batch: Batch) -> int:
+        """Of what is drawn for a batch: new in each epoch of the training, and the same in each validation."""
+        return batch.seed if self.training else int(batch.inputs.sum())
+
     def corrupted(self, batch: Batch, chosen: Tensor) -> Tensor:
         """The tokens as the network reads them, (B, T)."""
-        generator = torch.Generator().manual_seed(mix(batch.seed, TAG + 1))
+        generator = torch.Generator().manual_seed(mix(self._seed(batch), TAG + 1))
         fate = torch.rand(chosen.shape, generator=generator).to(chosen.device)
         ordinary = torch.tensor(sorted({*range(len(self.data.tokenizer))} - {*self.data.tokenizer.ids.known()}))
         others = ordinary[torch.randint(len(ordinary), chosen.shape, generator=generator)].to(chosen.device)
@@ -173,7 +177,7 @@ class MaskedLM(Task):
                 "model.next_sentence=true needs pairs of texts: a data set with dataset.second_column, or dataset=glue."
             )
         if self._exchanged is None or self._exchanged[0] is not batch:
-            self._exchanged = batch, exchanged(batch, pad=self.data.tokenizer.ids.pad or 0)
+            self._exchanged = batch, exchanged(batch, self._seed(batch), pad=self.data.tokenizer.ids.pad or 0)
         return self._exchanged[1]
 
     def _logits(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
@@ -230,16 +234,17 @@ class MaskedLM(Task):
         return self.data.tokenizer.decode([token]).strip() or repr(self.data.tokenizer.decode([token]))
 
 
-def exchanged(batch: Batch, pad: int) -> tuple[Batch, Tensor]:
-    """The pairs with another second text in about half of the rows, by the batch's seed, and which follow, bool (B,).
+def exchanged(batch: Batch, seed: int, pad: int) -> tuple[Batch, Tensor]:
+    """The pairs with another second text in about half of the rows, and which follow, bool (B,).
 
     Args:
         batch: With lengths and segments.
+        seed: Decides which rows.
         pad: Id behind a row's last token.
     """
     assert batch.lengths is not None and batch.segments is not None
     count = len(batch.inputs)
-    generator = torch.Generator().manual_seed(mix(batch.seed, TAG + 2))
+    generator = torch.Generator().manual_seed(mix(seed, TAG + 2))
     moved = torch.nonzero(torch.rand(count, generator=generator) < 0.5).flatten()
     others = torch.arange(count)
     others[moved] = moved.roll(1)  # each gets that of another row, unless there is one alone
