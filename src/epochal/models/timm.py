@@ -55,7 +55,9 @@ class Timm(nn.Module):
         self._recipe: dict[str, Any] = {"network": network, "image_shape": image_shape, "num_classes": num_classes}
         self.network = _create(**self._recipe)
         outputs = self.published.classifier
-        self.head_parameters = tuple(f"network.{name}." for name in ([outputs] if isinstance(outputs, str) else outputs or []))
+        self.head_parameters = tuple(
+            f"network.{name}." for name in ([outputs] if isinstance(outputs, str) else outputs or [])
+        )
 
     @classmethod
     def for_data(cls, inputs: Images, outputs: Classes, **config: Any) -> Timm:
