@@ -1,5 +1,6 @@
 # make train: LeNet-5 on real digits.   make test: everything that can be checked offline.
-# make parity: our GPT, BERT and LLaMA beside those of transformers, graphs in onnxruntime, tasks of lm-evaluation-harness. make wheel: the package as it is installed elsewhere, in an environment of its own.
+# make parity: our GPT, BERT and LLaMA beside those of transformers, graphs in onnxruntime, tasks of lm-evaluation-harness.
+# make wheel: the package as it is installed elsewhere, in an environment of its own.
 # Each sets up its own virtual environment first; PYTHON=python3.12 make train chooses another Python.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,7 +47,7 @@ wheel:
 .venv-parity/ready: .venv/ready-dev
 	$(BIN)/python -m venv .venv-parity
 	$(PARITY)/python -c "import sys, sysconfig; open(sysconfig.get_path('purelib') + '/base.pth', 'w').write('import site; site.addsitedir(%r)\n' % sys.argv[1])" "$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
-	$(PARITY)/python -m pip install --quiet --disable-pip-version-check 'epochal[parity]'
+	$(PARITY)/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
 	touch $@
 
 clean:

@@ -70,17 +70,23 @@ class GridSweeper(BasicSweeper):
     def earlier(self, arguments: list[str]) -> list[list[str]]:
         """The runs of the grids in `before`.
 
-        Of what is typed, data set and seed concern them all; other keys only where no grid gives them a value. A grid
-        of another model than the one that is typed is left out.
+        Of what is typed, data set and seed concern them all; other keys only where no grid gives them a value. A grid of
+        another model than the one that is typed is left out; where none of the later runs starts from weights, so is one
+        that has another value of any key that is typed.
         """
         found = []
-        given = dict(argument.partition("=")[::2] for argument in arguments)
+        given = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
+        peers = "init_from" not in (self.params or {})
         for grid in self.before:
-            if given.get("model") not in (None, *str(grid.get("model", given.get("model"))).split(",")):
+            typed = {key: value for key, value in given.items() if key in grid and key not in ("dataset", "seed")}
+            others = {key for key, value in typed.items() if value not in str(grid[key]).split(",")}
+            if "model" in others or (peers and others):
                 continue
-            fixed = ({*(self.params or {}), *grid} - {"dataset", "seed"}) | {"init_from"}
-            typed = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in fixed]
-            found += self.jobs(self.choices(typed, [f"{key}={value}" for key, value in grid.items()]))
+            fixed = ({*(self.params or {}), *grid} - {"dataset", "seed"} - ({*typed} if peers else set())) | {
+                "init_from"
+            }
+            kept = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in fixed]
+            found += self.jobs(self.choices(kept, [f"{key}={value}" for key, value in grid.items()]))
         return found
 
     def trials(self, arguments: list[str], deciding: list[list[str]]) -> list[list[str]]:
