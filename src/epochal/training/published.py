@@ -18,7 +18,13 @@ from epochal.data import DataModule
 from epochal.data.tokenizers import HuggingFace
 from epochal.models.pretrained import huggingface, torchvision
 
-OF_THE_DATA = ("name", "head", "num_outputs", "next_sentence", "vocab_size")  # what a network takes from the data and the task
+OF_THE_DATA = (
+    "name",
+    "head",
+    "num_outputs",
+    "next_sentence",
+    "vocab_size",
+)  # what a network takes from the data and the task
 
 
 def source_of(config: DictConfig) -> str | None:
