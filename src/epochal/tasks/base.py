@@ -230,7 +230,7 @@ class Task(pl.LightningModule):
     def _mend_epoch_count(self) -> None:
         """Where a run is resumed at the end of an epoch, Lightning does not count the beginning of the next one; resumed once
         more, it would repeat an epoch."""
-        progress = self.trainer.fit_loop.epoch_progress
+        progress: Any = self.trainer.fit_loop.epoch_progress
         if progress.current.ready != progress.current.processed + 1:
             for count in (progress.current, progress.total):
                 count.ready = count.started = count.processed + 1
