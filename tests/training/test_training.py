@@ -336,7 +336,7 @@ def test_two_processes_learn_like_one(home, tmp_path):
     for devices in (1, 2):
         out = tmp_path / str(devices)
         arguments = [*TEXTS, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
-        arguments += ["duration=12steps", "log_every=1", "logger=none", f"output_dir={out}"]
+        arguments += ["duration=8steps", "log_every=1", "logger=none", f"output_dir={out}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, ROOT / "train.py", *arguments], check=True, env=environment, timeout=120)
         folders = list((out / "runs").iterdir())
