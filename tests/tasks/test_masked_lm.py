@@ -100,7 +100,7 @@ def test_a_prompt_is_answered_by_candidates_for_each_mask():
     words = Words.learn(TEXTS, vocab_size=99, min_count=1)
     first, second = task(words).respond("the <mask> jumps over the <mask>")
     for answer in (first, second):
-        assert len(answer.split(", ")) == 5 and answer.count("%") == 5
+        assert len(answer.split(" | ")) == 5 and answer.count("%") == 5
     with pytest.raises(ValueError, match="has no <mask>"):
         task(words).respond("the fox")
     with pytest.raises(ValueError, match="more|most"):

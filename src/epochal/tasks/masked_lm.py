@@ -54,6 +54,7 @@ class MaskedLM(Task):
         if mask_ratio == 0:
             raise ValueError("mask_ratio=0 would leave nothing to learn; BERT chooses 0.15.")
         self.mask_ratio, self.whole_words = mask_ratio, whole_words
+        self._ordinary: Tensor | None = None  # ids (N,) that stand for text
         self._starts: Tensor | None = None  # see `_words`
         self._exchanged: tuple[Batch, tuple[Batch, Tensor]] | None = None  # the last batch and what was made of it
         self._newest: tuple[Batch, Tensor] | None = None  # the last batch and what was chosen of it
@@ -132,8 +133,11 @@ class MaskedLM(Task):
         """The tokens as the network reads them, (B, T)."""
         generator = torch.Generator().manual_seed(mix(self._seed(batch), TAG + 1))
         fate = torch.rand(chosen.shape, generator=generator).to(chosen.device)
-        ordinary = torch.tensor(sorted({*range(len(self.data.tokenizer))} - {*self.data.tokenizer.ids.known()}))
-        others = ordinary[torch.randint(len(ordinary), chosen.shape, generator=generator)].to(chosen.device)
+        if self._ordinary is None:  # of a large vocabulary that takes longer than a step of a small network
+            reserved = {*self.data.tokenizer.ids.known()}
+            self._ordinary = torch.tensor([token for token in range(len(self.data.tokenizer)) if token not in reserved])
+        places = torch.randint(len(self._ordinary), chosen.shape, generator=generator)
+        others = self._ordinary[places].to(chosen.device)
         inputs = batch.inputs.masked_fill(chosen & (fate < 0.8), self._mask_id)
         return torch.where(chosen & (fate >= 0.9), others, inputs)
 
@@ -228,7 +232,7 @@ class MaskedLM(Task):
     def _candidates(self, probabilities: Tensor, count: int) -> str:
         """The most probable tokens of a distribution (V,)."""
         values, ids = probabilities.topk(count)
-        return ", ".join(f"{self._token(token)} {value:.0%}" for token, value in zip(ids.tolist(), values.tolist()))
+        return " | ".join(f"{self._token(token)} {value:.0%}" for token, value in zip(ids.tolist(), values.tolist()))
 
     def _token(self, token: int) -> str:
         return self.data.tokenizer.decode([token]).strip() or repr(self.data.tokenizer.decode([token]))

@@ -41,7 +41,7 @@ class AutoregressiveModel(nn.Module):
         generator: torch.Generator | None = None,
         log_probabilities: list[Tensor] | None = None,
     ) -> Tensor:  # (B, T) -> (B, T + length)
-        """Continue each prompt by length tokens. Long because there are many arguments.
+        """Continue each prompt by length tokens.
 
         Prompts of unlike length are read together up to the end of the shortest; from there on a row takes the tokens of
         its own prompt while it lasts. So no row sees padding, and each is continued as it would be alone.
@@ -64,14 +64,8 @@ class AutoregressiveModel(nn.Module):
             ValueError: If a prompt is empty or an argument is out of range.
         """
         check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
-        text = torch.cat((prompt, prompt.new_full((len(prompt), length), pad)), dim=1)
+        text, start, asked = with_room(prompt, lengths, length, pad)
         scores = None if log_probabilities is None else text.new_zeros(text.shape, dtype=torch.float32)
-        start, asked = prompt.shape[1], None  # asked: the places of each row that are to be filled
-        if lengths is not None and len(prompt):
-            check_lengths(lengths, prompt)
-            place, own = torch.arange(text.shape[1], device=text.device), lengths.to(text.device)[:, None]
-            start, asked = int(own.min()), (own <= place) & (place < own + length)
-            text = text.masked_fill(place >= own, pad)
         ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
         with evaluating(self):
             state = self.initial_state(text.shape[1])
@@ -90,6 +84,19 @@ class AutoregressiveModel(nn.Module):
         if log_probabilities is not None and scores is not None:
             log_probabilities.append(scores)
         return text
+
+
+def with_room(
+    prompt: Tensor, lengths: Tensor | None, length: int, pad: int
+) -> tuple[Tensor, int, Tensor | None]:  # (B, T)
+    """The prompts with room for further tokens (B, T + length), the first place that any row fills, and the places that each
+    is to fill, bool (B, T + length), or None for all from that one on."""
+    text = torch.cat((prompt, prompt.new_full((len(prompt), length), pad)), dim=1)
+    if lengths is None or not len(prompt):
+        return text, prompt.shape[1], None
+    check_lengths(lengths, prompt)
+    place, own = torch.arange(text.shape[1], device=text.device), lengths.to(text.device)[:, None]
+    return text.masked_fill(place >= own, pad), int(own.min()), (own <= place) & (place < own + length)
 
 
 def log_probability(logits: Tensor, token: Tensor, temperature: float = 1.0) -> Tensor:  # (B, V), (B,) -> (B,)
