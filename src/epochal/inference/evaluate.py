@@ -176,8 +176,8 @@ def show(rebuilt: Rebuilt, metrics: Mapping[str, float], console: Console) -> No
     show_texts(console, artifacts.texts)
 
 
-def write(rebuilt: Rebuilt, metrics: Mapping[str, float]) -> list[Path]:
-    """Writes `metrics.json`, `per_class.csv` where there is a table, pictures and texts.
+def write(rebuilt: Rebuilt, metrics: Mapping[str, float], table: str = "per_class.csv") -> list[Path]:
+    """Writes `metrics.json`, a table by this name where there is one, pictures and texts.
 
     Raises:
         ConfigError: If the folder cannot be written.
@@ -189,7 +189,7 @@ def write(rebuilt: Rebuilt, metrics: Mapping[str, float]) -> list[Path]:
         pictures = save_artifacts(artifacts, folder, stem="{}")
         write_atomically(files[0], json.dumps(metrics, indent=2) + "\n")
         if artifacts.table:
-            files.append(folder / "per_class.csv")
+            files.append(folder / table)
             with files[-1].open("w", newline="") as stream:
                 csv.writer(stream, lineterminator="\n").writerows(artifacts.table)
     except OSError as error:
