@@ -128,7 +128,7 @@ def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
         saved.config, task, data, trainer, saved.folder / "evaluation" / f"{slug(data.name)}_few_shot", []
     )
     show(rebuilt, metrics, console)
-    tell_files(rebuilt, write(rebuilt, metrics), console)
+    tell_files(rebuilt, write(rebuilt, metrics, table="by_shots.csv"), console)
     return metrics
 
 
