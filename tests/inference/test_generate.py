@@ -17,6 +17,7 @@ def test_a_prompt_is_gone_on_from_with_the_settings_that_were_asked_for(text_run
         return outcome.out
 
     assert written("samples=3").count("the quick") == 3
+    assert written("beam_size=3").count("the quick") == 1
     coldest = written("temperature=0", "sample_length=9")
     assert coldest == written("top_k=1", "sample_length=9") == written("top_p=1e-9", "sample_length=9")
 
@@ -34,7 +35,8 @@ def test_a_prompt_is_gone_on_from_with_the_settings_that_were_asked_for(text_run
         (["top_p=0"], ["top_p=0 would leave no token to sample"]),
         (["top_k=0"], ["top_k=0 must be a whole number of at least 1"]),
         (["samples=0"], ["task.samples=0 must be above zero"]),
-        (["beam_size=2"], ["beam_size does not go with this run, which learned language_modeling"]),
+        (["beam_size=2", "top_k=3"], ["beam_size=2 draws nothing; leave top_k out"]),
+        (["beam_size=0"], ["beam_size=0 must be a whole number of at least 1"]),
     ],
 )
 def test_prompts_and_settings_that_cannot_be_followed_are_refused(text_run, refuse, arguments, says):

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from epochal.core.specs import BEGIN, END, PAD
+from epochal.models import GPT
 from epochal.models.common.beam_search import generate
+from epochal.models.common.sampling import without
 
 
 class Toy(nn.Module):
@@ -169,3 +171,44 @@ def test_it_generates_in_evaluation_mode_without_gradients_and_leaves_the_model_
 def test_an_impossible_argument_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         generate(Toy(), torch.zeros(2, 3), **{"max_length": 4, **wrong})
+
+
+def every_continuation(model, prompt, length, stop):
+    """(log-probability, text) of each text of a language model: as long as that, or up to the id that ends it."""
+    found = []
+    for text in itertools.product(range(1, 6), repeat=length):
+        end = text.index(stop) + 1 if stop in text else length
+        if any(text[end:][i] != 1 for i in range(length - end)):
+            continue  # of those that differ only behind their end, one
+        row = torch.tensor([[*prompt, *text[:end]]])
+        scores = without(model(row)[0], [0]).log_softmax(-1)
+        place = torch.arange(len(prompt) - 1, row.shape[1] - 1)
+        found.append((scores[place, row[0, len(prompt) :]].sum().item(), list(text[:end])))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+def test_the_most_probable_continuation_of_a_prompt_is_found(stop):
+    torch.manual_seed(3)
+    model = GPT(vocab_size=6, context_length=6, depth=1, num_heads=1, embed_dim=8, tie=False)
+    torch.nn.init.normal_(model.head.weight)
+    prompts = torch.tensor([[1, 2, 3], [5, 5, 2]])
+    wide = model.most_probable(prompts, length=3, beam_size=125, stop=stop, forbidden=[0])
+    for prompt, row in zip(prompts.tolist(), wide.tolist()):
+        texts = every_continuation(model, prompt, 3, stop)
+        # a text that ended goes before those that were cut off
+        best = next((text for _, text in texts if stop in text), texts[0][1])
+        assert row == prompt + best + [PAD] * (3 - len(best))
+    greedy = model.generate(prompts, length=3, temperature=0, stop=stop, forbidden=[0])
+    assert torch.equal(model.most_probable(prompts, length=3, beam_size=1, stop=stop, forbidden=[0]), greedy)
+    assert model.most_probable(prompts, length=0, beam_size=2).tolist() == prompts.tolist()
+
+
+def test_a_continuation_may_be_longer_than_the_context():
+    torch.manual_seed(3)
+    model = GPT(vocab_size=6, context_length=4, depth=1, num_heads=1, embed_dim=8)
+    prompt = torch.tensor([[1, 2, 3]])
+    found = model.most_probable(prompt, length=6, beam_size=3)
+    assert found.shape == (1, 9)
+    with pytest.raises(ValueError, match="beam_size"):
+        model.most_probable(prompt, length=6, beam_size=0)

@@ -141,6 +141,19 @@ def test_greedy_texts_are_theirs(case, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama, grouped queries"])
+def test_texts_of_beam_search_are_theirs(case, tmp_path):
+    theirs = made(case)
+    ours = converted(theirs, tmp_path)
+    prompt = torch.randint(1, VOCAB, (4, 5), generator=torch.Generator().manual_seed(2))
+    length = CONTEXT - 5
+    expected = theirs.generate(
+        prompt, max_new_tokens=length, do_sample=False, num_beams=4, attention_mask=torch.ones_like(prompt)
+    )
+    assert torch.equal(ours.most_probable(prompt, length=length, beam_size=4), expected)
+    assert not torch.equal(ours.generate(prompt, length=length, temperature=0), expected), "greedy search finds others"
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama, grouped queries"])
 def test_texts_up_to_an_end_token_and_without_forbidden_ones_are_theirs(case, tmp_path):
     theirs = made(case)
     ours = converted(theirs, tmp_path)

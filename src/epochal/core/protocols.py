@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from epochal.core.specs import PAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -98,6 +98,63 @@ class LanguageModel(Protocol):
         log_probabilities: list[Tensor] | None = None,
     ) -> Tensor:
         """Token ids (B, T) -> (B, T + length), the prompt included; see `models.common.sampling.AutoregressiveModel`.
+
+        Raises:
+            ValueError: If the prompt is empty or an argument is out of range.
+        """
+        ...
+
+
+@runtime_checkable
+class BeamSearch(Protocol):
+    """A language model that can look for the most probable text after a prompt."""
+
+    def most_probable(
+        self,
+        prompt: Tensor,
+        *,
+        length: int,
+        beam_size: int,
+        stop: int | None = None,
+        forbidden: Sequence[int] = (),
+        pad: int = PAD,
+    ) -> Tensor:
+        """Token ids (B, T) -> (B, T + length), the prompt included; see `models.common.beam_search.continued`.
+
+        Raises:
+            ValueError: If the prompt is empty or an argument is out of range.
+        """
+        ...
+
+
+@runtime_checkable
+class CarriesState(Protocol):
+    """A language model that can go on from the state in which earlier tokens left it."""
+
+    def read_on(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Tokens (B, T) and the state before them, None at the beginning -> logits (B, T, V), and the new state."""
+        ...
+
+
+@runtime_checkable
+class StreamsTokens(Protocol):
+    """A language model that hands over each token as soon as it is drawn."""
+
+    context_length: int | None
+
+    def stream(
+        self,
+        prompt: Tensor,
+        *,
+        length: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: int | None = None,
+        forbidden: Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Any]:
+        """Token ids (B, T) -> one `models.common.sampling.Drawn` for each of at most `length` further tokens.
 
         Raises:
             ValueError: If the prompt is empty or an argument is out of range.

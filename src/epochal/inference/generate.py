@@ -17,7 +17,7 @@ from epochal.tasks import Task
 from epochal.tasks.base import AnswersPrompts
 from epochal.training.factories import make_task
 
-OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")  # of a task that writes
+OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "carry_state", "beam_size")  # of a task
 
 
 def answering(task: Task) -> AnswersPrompts:
@@ -68,6 +68,8 @@ def set_options(config: DictConfig, given: DictConfig) -> None:
     options = {key: given[key] for key in OPTIONS if given.get(key) is not None}
     if not options:
         return
+    if options.get("beam_size", 1) != 1 and (drawn := options.keys() & {"temperature", "top_k", "top_p", "samples"}):
+        raise ConfigError(f"beam_size={options['beam_size']} draws nothing; leave {' and '.join(sorted(drawn))} out.")
     known = parameters(config.task._target_) or set(options)
     if wrong := next((key for key in options if key not in known), None):
         raise ConfigError(f"{wrong} does not go with this run, which learned {config.task.name}.")

@@ -305,6 +305,11 @@ class RNN(AutoregressiveModel):
         real = torch.arange(len(by_step), device=lengths.device)[:, None] < lengths
         return by_step.sum(dim=1) / real.sum(dim=1).clamp_min(1)
 
+    def read_on(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As of `core.protocols.CarriesState`; the state is torch's, of the recurrent layers."""
+        states, state = self.recurrent(self._steps(tokens), state)
+        return self._answer(states, None), state
+
     def initial_state(self, steps: int) -> tuple[int, Any]:
         """Number of tokens read so far, and torch's state of the recurrent layers after them."""
         if not self.is_language_model:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from epochal.core.checks import check_number, check_whole
+from epochal.core.errors import ConfigError
+from epochal.core.protocols import BeamSearch, CarriesState, LanguageModel
 from epochal.core.seeds import mix
 from epochal.core.specs import IGNORED
 from epochal.data.batching import Batch
@@ -36,9 +38,13 @@ class LanguageModeling(Task):
         top_k: Sample only from this many of the most probable tokens; None from all.
         top_p: Sample only from the fewest most probable tokens whose probabilities sum to at least this number, in
             (0, 1] (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751); None from all.
+        beam_size: Above 1, one sample: the most probable text that beam search with so many hypotheses finds; temperature,
+            top_k and top_p then have no effect.
+        carry_state: At validation and test a recurrent network reads running text from beginning to end, instead of each
+            window from an empty state; the training stays as it is.
 
     Raises:
-        ValueError: If one of these is out of range.
+        ValueError: If one of these is out of range, or the network has no state to carry.
     """
 
     head: ClassVar = "next_token"
@@ -54,9 +60,21 @@ class LanguageModeling(Task):
         temperature: float = 0.8,
         top_k: int | None = None,
         top_p: float | None = None,
+        beam_size: int = 1,
+        carry_state: bool = False,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        check_whole("beam_size", beam_size, 1)
+        if beam_size > 1 and isinstance(self.model, LanguageModel) and not isinstance(self.model, BeamSearch):
+            raise ValueError(
+                f"beam_size={beam_size} goes with gpt or llama; {type(self.model).__name__} has no beam search."
+            )
+        if carry_state and isinstance(self.model, LanguageModel) and not isinstance(self.model, CarriesState):
+            raise ValueError(
+                f"carry_state=true goes with a recurrent network; {type(self.model).__name__} has no state, and "
+                "begins warm by a smaller dataset.eval_stride."
+            )
         check_number("temperature", temperature, 0)
         if top_k is not None:
             check_whole("top_k", top_k, 1)
@@ -66,6 +84,24 @@ class LanguageModeling(Task):
                 raise ValueError("top_p=0 would leave no token to sample; top_k=1 always takes the most probable one.")
         self.sample_length, self.samples = sample_length, samples
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.beam_size, self.carry_state = beam_size, carry_state
+        self._state: Any = None  # of the network after the last batch of a validation or test
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if not self.carry_state:
+            return
+        if getattr(self.data, "eval_stride", None) is None or self.data.asks_some_tokens:
+            raise ConfigError(
+                "task.carry_state=true reads running text window by window: it goes with dataset=text and its kind, and "
+                "dataset.eval_stride=null."
+            )
+        if self.trainer.world_size > 1:
+            raise ConfigError("task.carry_state=true reads a text from beginning to end, which one device must do.")
+
+    def _start_pass(self) -> None:
+        super()._start_pass()
+        self._state = None
 
     def weight(self, batch: Batch) -> int | Tensor:
         if batch.lengths is None and not self.data.asks_some_tokens:  # windows of one length
@@ -74,12 +110,19 @@ class LanguageModeling(Task):
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         inputs, targets = next_tokens(batch)
-        logits = at_least_single(self.model(inputs))  # (B, T, V)
+        logits = at_least_single(self._logits(inputs))  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         metrics = {"loss": loss.detach(), **token_counts(batch)}
         if hasattr(self.data, "shots"):
             metrics |= self._answers(logits.detach(), batch)
         return loss, metrics
+
+    def _logits(self, inputs: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
+        if self.training or not self.carry_state:
+            return self.model(inputs)
+        # the windows of a batch follow each other, so that they are one text
+        logits, self._state = self.model.read_on(inputs.reshape(1, -1), self._state)
+        return logits.view(*inputs.shape, -1)
 
     def _answers(self, logits: Tensor, batch: Batch) -> Metrics:
         """The accuracy of what is asked for, and at validation and test by the number of examples before it."""
@@ -128,17 +171,23 @@ class LanguageModeling(Task):
     def _sample(self, prompt: list[int]) -> list[str]:
         """Texts that go on from the ids of a prompt; single texts end with their END token."""
         ids = self.data.tokenizer.ids
-        generator = torch.Generator(self.device).manual_seed(mix(self.data.seed, 7))
-        tokens = self.model.generate(
-            torch.tensor(prompt, device=self.device).expand(self.samples, -1),
-            length=self.sample_length,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            stop=ids.end if self.data.prompt is None else None,
-            forbidden=[token for token in ids.known() if token != ids.end],
-            generator=generator,
-        )  # (samples, T)
+        options: dict[str, Any] = {
+            "length": self.sample_length,
+            "stop": ids.end if self.data.prompt is None else None,
+            "forbidden": [token for token in ids.known() if token != ids.end],
+        }
+        beginning = torch.tensor(prompt, device=self.device)[None]
+        if self.beam_size > 1:
+            tokens = self.model.most_probable(beginning, beam_size=self.beam_size, **options)  # (1, T)
+        else:
+            tokens = self.model.generate(
+                beginning.expand(self.samples, -1),
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                generator=torch.Generator(self.device).manual_seed(mix(self.data.seed, 7)),
+                **options,
+            )  # (samples, T)
         return [self.data.tokenizer.decode(row).strip("\n") for row in tokens.tolist()]
 
 

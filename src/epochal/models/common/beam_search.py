@@ -1,4 +1,4 @@
-"""Greedy and beam search, for every encoder-decoder.
+"""Greedy and beam search, for every encoder-decoder, and for language models that go on from a prompt.
 
 Beam search as in Sutskever et al. 2014 (arXiv 1409.3215), section 3.2; length penalty of Wu et al. 2016
 (arXiv 1609.08144).
@@ -7,7 +7,8 @@ Beam search as in Sutskever et al. 2014 (arXiv 1409.3215), section 3.2; length p
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from epochal.core.checks import check_number, check_sizes
 from epochal.core.specs import BEGIN, END, PAD
 from epochal.models.common.kv_cache import KVCache
 from epochal.models.common.layers import evaluating
-from epochal.models.common.sampling import check_lengths
+from epochal.models.common.sampling import check_generation, check_lengths, without
 
 
 @torch.no_grad()
@@ -63,8 +64,73 @@ def generate(
         return _search(model, source, lengths, max_length, beam_size, length_penalty)
 
 
+@torch.no_grad()
+def continued(
+    model: Any,
+    prompt: Tensor,
+    *,
+    length: int,
+    beam_size: int,
+    stop: int | None = None,
+    forbidden: Sequence[int] = (),
+    pad: int = PAD,
+) -> Tensor:  # (B, T) -> (B, T + length)
+    """The most probable text of those that beam search finds after each prompt, by the sum of its log-probabilities.
+
+    Args:
+        model: A decoder-only network with `initial_state` and `next_logits`, whose states have the batch first.
+        prompt: Token ids, at least one in each row, all rows of one length.
+        length: Number of tokens to add at most.
+        beam_size: Number of hypotheses.
+        stop, forbidden, pad: As of `sampling.AutoregressiveModel.generate`.
+
+    Raises:
+        ValueError: If the prompt is empty, an argument out of range, or all ids are forbidden.
+    """
+    check_generation(prompt, length=length, temperature=0, top_k=None)
+    check_sizes(beam_size=beam_size)
+    room = prompt.new_full((len(prompt), length), pad)
+    if length:
+        with evaluating(model):
+            ids = _Ids(pad, begin=pad, end=-1 if stop is None else stop)
+            found = _search(_Continuation(model, forbidden), prompt, None, length, beam_size, 0.0, ids)
+        room[:, : found.shape[1]] = found
+    return torch.cat((prompt, room), dim=1)
+
+
+class _Ids(NamedTuple):
+    pad: int = PAD
+    begin: int = BEGIN
+    end: int = END
+    never: tuple[int, ...] = ()  # are generated
+
+
+ENCODER_DECODER = _Ids(never=(PAD, BEGIN))
+
+
+class _Continuation:
+    """A language model as `_search` reads it: the prompt is the source, and the first token is not read."""
+
+    def __init__(self, model: Any, forbidden: Sequence[int]) -> None:
+        self.model, self.forbidden = model, forbidden
+
+    def encode(self, source: Tensor, lengths: None) -> dict[str, Any]:
+        return {"text": source, "begun": False, "state": self.model.initial_state(source.shape[1])}
+
+    def decode(self, tokens: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        text = torch.cat((state["text"], tokens[:, None]), dim=1) if state["begun"] else state["text"]
+        logits, after = self.model.next_logits(text, state["state"])
+        return without(logits, self.forbidden), {"text": text, "begun": True, "state": after}
+
+
 def _search(
-    model: Any, source: Tensor, lengths: Tensor | None, max_length: int, beam_size: int, length_penalty: float
+    model: Any,
+    source: Tensor,
+    lengths: Tensor | None,
+    max_length: int,
+    beam_size: int,
+    length_penalty: float,
+    ids: _Ids = ENCODER_DECODER,
 ) -> Tensor:
     rows, device = len(source), source.device
 
@@ -75,8 +141,10 @@ def _search(
     state = model.encode(source, lengths)
     if beam_size > 1:
         state = _select(state, torch.arange(rows, device=device).repeat_interleave(beam_size))
-    tokens = torch.full((rows * beam_size,), BEGIN, device=device)
-    texts = torch.full((rows, beam_size, max_length), PAD, device=device)  # unfinished hypotheses, most likely first
+    tokens = torch.full((rows * beam_size,), ids.begin, device=device)
+    texts = torch.full(
+        (rows, beam_size, max_length), ids.pad, device=device
+    )  # unfinished hypotheses, most likely first
     scores = torch.full((rows, beam_size), -math.inf, device=device)  # their log-probabilities; -inf: an empty place
     scores[:, 0] = 0.0  # all start alike, so one is enough
     room = torch.full((rows,), beam_size, device=device)  # places of hypotheses that have not ended
@@ -86,7 +154,7 @@ def _search(
     for length in range(1, max_length + 1):
         logits, state = model.decode(tokens, state)
         log_probabilities = logits.float().log_softmax(dim=-1)
-        log_probabilities[:, [PAD, BEGIN]] = -math.inf
+        log_probabilities[:, list(ids.never)] = -math.inf
         vocab_size = logits.shape[-1]
         extended = scores[:, :, None] + log_probabilities.view(rows, beam_size, vocab_size)
         scores, chosen = extended.flatten(1).topk(beam_size, dim=1)  # (rows, beam_size)
@@ -98,7 +166,7 @@ def _search(
         texts[:, :, length - 1] = token
         tokens = token.flatten()
 
-        ended = (token == END) & scores.isfinite()
+        ended = (token == ids.end) & scores.isfinite()
         score, place = scores.masked_fill(~ended, -math.inf).max(dim=1)  # the best that ends at this step
         better = score / penalty(length) > best_score
         best_score = torch.where(better, score / penalty(length), best_score)
@@ -110,7 +178,8 @@ def _search(
             break
     unfinished = texts[torch.arange(rows, device=device), scores.argmax(dim=1)]
     best = torch.where(best_score.isfinite()[:, None], best, unfinished)
-    return best[:, : int((best != PAD).sum(dim=1).amax())] if rows else best
+    filled = (best != ids.pad) * torch.arange(1, max_length + 1, device=device)
+    return best[:, : int(filled.amax())] if rows else best
 
 
 def _select(state: Any, rows: Tensor) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_heads, check_positive, check_sizes
 from epochal.core.specs import Classes, Numbers, Outputs, StepLabels, Tokens
+from epochal.models.common import beam_search
 from epochal.models.common.attention import FEEDFORWARDS, NORMS, Block, make_norm
 from epochal.models.common.kv_cache import KVCache
 from epochal.models.common.rope import RotaryPositions
@@ -186,6 +187,10 @@ class CausalTransformer(AutoregressiveModel):
         else:
             x = self._read(text[:, -self.context_length :])
         return self._head(x[:, -1]), state
+
+    def most_probable(self, prompt: Tensor, **options: Any) -> Tensor:
+        """Continues each prompt (B, T) by beam search; see `models.common.beam_search.continued`."""
+        return beam_search.continued(self, prompt, **options)
 
 
 def make_head(model: Any, head: str, embed_dim: int, outputs: int | None) -> nn.Linear:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from epochal.core.checks import check_positive, check_sizes
 from epochal.core.specs import PAD
 from epochal.models.common.layers import evaluating
+
+
+class Drawn(NamedTuple):
+    """What one step of `AutoregressiveModel.stream` adds to the rows.
+
+    Attributes:
+        token: The next id of each row, int (B,): drawn, or where `written` is false one of a longer prompt, or padding.
+        written: Whether it was drawn, bool (B,).
+        logits: What it was drawn from (B, V): before the temperature, without the forbidden ids.
+    """
+
+    token: Tensor
+    written: Tensor
+    logits: Tensor
 
 
 class AutoregressiveModel(nn.Module):
@@ -66,24 +80,67 @@ class AutoregressiveModel(nn.Module):
         check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
         text, start, asked = with_room(prompt, lengths, length, pad)
         scores = None if log_probabilities is None else text.new_zeros(text.shape, dtype=torch.float32)
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+        steps = self._draw(text, start, asked, stop=stop, forbidden=forbidden, **options)
+        for place, (token, written, logits) in enumerate(steps, start):
+            if scores is not None:
+                scores[:, place] = log_probability(logits, token, temperature).masked_fill(~written, 0.0)
+        if log_probabilities is not None and scores is not None:
+            log_probabilities.append(scores)
+        return text
+
+    def stream(
+        self,
+        prompt: Tensor,
+        *,
+        length: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: int | None = None,
+        forbidden: Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Drawn]:
+        """The tokens of `generate`, each as soon as it is drawn; to be closed where not all of them are taken.
+
+        Args:
+            prompt, length, temperature, top_k, top_p, stop, forbidden, generator: As of `generate`; the prompts are of one
+                length.
+
+        Raises:
+            ValueError: As `generate`, at the call.
+        """
+        check_generation(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p)
+        text, start, asked = with_room(prompt, None, length, PAD)
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+        return self._draw(text, start, asked, stop=stop, forbidden=forbidden, **options)
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        text: Tensor,
+        start: int,
+        asked: Tensor | None,
+        *,
+        stop: int | None,
+        forbidden: Sequence[int],
+        **options: Any,
+    ) -> Iterator[Drawn]:
+        """Fills the rows of a text (B, T) from a place on, column by column, until all of them have ended."""
         ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
         with evaluating(self):
             state = self.initial_state(text.shape[1])
             for end in range(start, text.shape[1]):
                 logits, state = self.next_logits(text[:, :end], state)
                 logits = without(logits, forbidden)
-                token = next_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)[:, 0]
+                token = next_token(logits, **options)[:, 0]
                 writes = ~ended if asked is None else asked[:, end] & ~ended
-                text[:, end] = torch.where(writes, token, text[:, end])
-                if scores is not None:
-                    scores[:, end] = log_probability(logits, token, temperature).masked_fill(~writes, 0.0)
+                text[:, end] = token = torch.where(writes, token, text[:, end])
+                yield Drawn(token, writes, logits)
                 if stop is not None:
                     ended |= writes & (token == stop)
                     if ended.all():
                         break
-        if log_probabilities is not None and scores is not None:
-            log_probabilities.append(scores)
-        return text
 
 
 def with_room(
