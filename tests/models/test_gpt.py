@@ -90,6 +90,37 @@ def test_top_k_of_one_is_greedy_and_one_seed_writes_one_text(model):
     assert torch.equal(texts[0], texts[1]) and not torch.equal(texts[0], texts[2])
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0}, {"top_k": 4, "top_p": 0.9}, {"stop": 3, "forbidden": [1, 2]}]
+)
+def test_a_stream_hands_over_the_tokens_that_generate_writes(model, options):
+    prompt, length = torch.tensor([[5, 6], [7, 8]]), CONTEXT + 9
+    seeds = (torch.Generator().manual_seed(3) for _ in range(2))
+    text = model.generate(prompt, length=length, generator=next(seeds), **options)
+    steps = list(model.stream(prompt, length=length, generator=next(seeds), **options))
+    found = torch.stack([step.token for step in steps], dim=1)
+    assert torch.equal(torch.cat((prompt, found), dim=1), text[:, : 2 + len(steps)])
+    assert (text[:, 2 + len(steps) :] == 0).all()
+    written = torch.stack([step.written for step in steps], dim=1)
+    assert torch.equal(
+        written, (found == options.get("stop", -1)).cumsum(1).roll(1, 1).index_fill(1, torch.tensor(0), 0) == 0
+    )
+
+
+def test_a_stream_reads_no_further_than_it_is_taken_and_leaves_the_model_in_training(model):
+    read = []
+    handle = model.embed.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].shape[1]))
+    model.train()
+    steps = model.stream(torch.zeros(1, 5, dtype=torch.int64), length=8)
+    assert not read
+    next(steps), next(steps)
+    steps.close()
+    handle.remove()
+    assert read == [5, 1] and model.training
+    with pytest.raises(ValueError, match="temperature=-1 must be at least 0"):
+        model.stream(torch.zeros(1, 5, dtype=torch.int64), length=8, temperature=-1)
+
+
 def test_generating_uses_no_dropout_and_leaves_the_model_in_training():
     gpt, prompt = GPT(vocab_size=5, context_length=32, dropout=0.5), torch.zeros(1, 1, dtype=torch.int64)
     texts = [gpt.generate(prompt, length=20, temperature=0) for _ in range(2)]
