@@ -15,18 +15,18 @@ from epochal.core.checks import check_number
 from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.plots.images import image_grid, to_uint8
+from epochal.tasks.alternating import Alternating
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task
+from epochal.tasks.base import Metrics
 
 SAMPLES = 64  # images in a grid
 
 
-class Adversarial(Task):
+class Adversarial(Alternating):
     """The non-saturating GAN loss (Goodfellow et al. 2014, arXiv 1406.2661, section 3).
 
     The discriminator learns to distinguish real from generated images, the generator to have its images classified as
-    real. Each step updates both, the discriminator first, on the same generated images. One step is one batch:
-    Lightning counts the steps of the generator's optimizer only.
+    real. Each step updates both, the discriminator first, on the same generated images.
 
     Logs both losses, each network's gradient norm before clipping, and D(real) and D(fake): the mean probability of
     being real that the discriminator gives to real and to generated images, 0.5 each if it cannot distinguish them. In
@@ -44,49 +44,21 @@ class Adversarial(Task):
     head: ClassVar = "adversarial"
     target: ClassVar = "images"
     progress_metric: ClassVar = "generator_loss"
-    manual_optimization: ClassVar = True
     image_range: ClassVar = "symmetric"  # the generator's last layer is a tanh
 
     def __init__(self, *, label_smoothing: float = 0.0, **rest: Any) -> None:
         super().__init__(**rest)
         check_number("label_smoothing", label_smoothing, 0, most=0.5)
         self.label_smoothing = label_smoothing
-        self.automatic_optimization = False  # two optimizers
-        self.gradient_clip_val: float | None = None  # of each optimizer; Lightning's trainer refuses it for two
 
-    def configure_optimizers(self) -> Any:
-        optimizers = [self._make_optimizer(part) for part in (self.model.generator, self.model.discriminator)]
-        schedules = [self._make_scheduler(optimizer, self.total_steps) for optimizer in optimizers]
-        return optimizers, [{"scheduler": schedule, "interval": "step"} for schedule in schedules]
+    def parts(self) -> dict[str, nn.Module]:
+        return {"generator": self.model.generator, "discriminator": self.model.discriminator}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]  # two
-        # Lightning's global_step counts the steps of its wrapped optimizers, so this one is unwrapped
-        discriminator_optimizer = discriminator_optimizer.optimizer
+    def train_parts(self, batch: Batch) -> Metrics:
         fake = self.model.generator(self.model.sample_noise(len(batch.inputs)))
-
-        discriminator_optimizer.zero_grad()
-        loss, metrics = self._discriminator_loss(batch.inputs, fake.detach())
-        self.check_finite(loss)  # before the step, so that a loss that is not finite changes no weights
-        self.manual_backward(loss)
-        self._clip(discriminator_optimizer, "discriminator")
-        discriminator_optimizer.step()
-
-        self.toggle_optimizer(generator_optimizer)  # no gradients for the discriminator's parameters
-        generator_optimizer.zero_grad()
-        generator_loss = self._generator_loss(fake)
-        self.manual_backward(generator_loss)
-        self.untoggle_optimizer(generator_optimizer)
-        self._clip(generator_optimizer, "generator")
-        metrics |= {"generator_loss": generator_loss.detach(), "loss": (loss + generator_loss).detach()}
-        self.accumulate(metrics)
-        generator_optimizer.step()
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]  # two
-            schedule.step()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._logs_now:  # the norms are taken before the gradients are clipped
-            self._learning_rate = optimizer.param_groups[0]["lr"]
+        self.update("discriminator", lambda: self._discriminator_loss(batch.inputs, fake.detach()))
+        self.update("generator", lambda: (self._generator_loss(fake), {}))
+        return {}
 
     def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
         with batch_statistics(self.model):
@@ -113,14 +85,6 @@ class Adversarial(Task):
     def _generator_loss(self, fake: Tensor) -> Tensor:
         on_fake = self.model.discriminator(fake)  # (B,)
         return F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
-
-    def _clip(self, optimizer: Any, network: str) -> None:
-        """Clips the gradients of a network, whose norm is logged first."""
-        if self._logs_now:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._gradient_norms[f"{network}_gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
-        if self.gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip_val, gradient_clip_algorithm="norm")
 
     @torch.no_grad()
     def validation_artifacts(self) -> Artifacts:

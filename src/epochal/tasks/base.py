@@ -262,9 +262,10 @@ class Task(pl.LightningModule):
         """Adds the training metrics of a batch, which are means over so many items, to the next logged row.
 
         Raises:
-            DivergedError: If the loss is not finite.
+            DivergedError: If the loss, where it is among them, is not finite.
         """
-        self.check_finite(metrics["loss"])
+        if "loss" in metrics:
+            self.check_finite(metrics["loss"])
         values = self._row.values
         for name, value in metrics.items():
             values.setdefault(name, []).append(value.detach())
