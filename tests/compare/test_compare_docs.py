@@ -63,6 +63,21 @@ def test_the_section_is_made_from_the_runs_and_made_again(place, capsys):
     assert (place / "docs" / "claims.md").read_text() == text
 
 
+def test_the_row_of_the_readme_gets_verdict_cost_and_evidence(place):
+    row = "| Deeper is worse | [depth_degradation](docs/claims.md#depth_degradation) |"
+    (place / "README.md").write_text(
+        f"# Us\n\n| claim | experiment |\n|---|---|\n{row} old | cells | here |\n\nThe end.\n"
+    )
+    comparison = Request(experiment="depth_degradation", budget="cpu").compare()
+    assert place / "README.md" in docs.write(comparison, place / "docs")
+    text = (place / "README.md").read_text()
+    made = text[text.index(row) + len(row) : text.index("\n\nThe end.")]
+    assert re.fullmatch(
+        r" supported \| 18 runs, .+ \| closest of 7 tests: .+ \(.+ to .+, margin \+2.00 points\), 3 seeds \|", made
+    )
+    assert docs.in_table("no table", "depth_degradation", comparison) is None
+
+
 def test_a_claim_without_a_section_gets_one_at_the_end(place):
     (place / "docs" / "claims.md").write_text("# The claims\n")
     docs.write(Request(experiment="depth_degradation", budget="cpu").compare(), place / "docs")

@@ -54,8 +54,17 @@ class Plot:
     def title(self) -> str:
         """`Test error by depth (scan pixels)`."""
         by = [self.x] if self.x else ["position"] if self.kind == "profile" else [*self.group] or ["run"]
+        return self._heading(title(self.y), [title(key) for key in by])
+
+    def heading(self, records: Sequence[Record]) -> str:
+        """The title; of a profile with the words on its axes: `Test error by shift in pixels`."""
+        found = (record.profile(self.y) for record in self.chosen(records)) if self.kind == "profile" else ()
+        profile = next((profile for profile in found if profile is not None), None)
+        return self.title if profile is None else self._heading(profile.y_label, [profile.x_label])
+
+    def _heading(self, y: str, by: Sequence[str]) -> str:
         where = f" ({label(dict(self.where))})" if self.where else ""
-        words = f"{title(self.y)} by {' and '.join(map(title, by))}{where}"
+        words = f"{y} by {' and '.join(by)}{where}"
         return words[0].upper() + words[1:]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from epochal.compare.archive import archive_text
 from epochal.compare.comparison import Comparison
@@ -14,6 +19,7 @@ from epochal.compare.figures import figure
 from epochal.compare.groups import varying
 from epochal.compare.labels import key_text, value_text
 from epochal.compare.records import Record, usable_number
+from epochal.compare.statistics import Tested
 from epochal.compare.table import COST_COLUMNS, columns, rows, spread_cell
 from epochal.core.errors import ConfigError
 from epochal.core.files import write_atomically
@@ -31,7 +37,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         folder: `docs`, with a claims.md.
 
     Returns:
-        The files that were written: claims.md, the figure, and the record of the runs.
+        The files that were written: claims.md, the figure, the record of the runs, and the README beside the folder if its
+        table of claims has a row that links to the section.
 
     Raises:
         ConfigError: If the comparison is of no experiment, none of its runs counts, or the folder has no claims.md.
@@ -55,11 +62,22 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     written = [claims, record]
     if comparison.plots:
         drawn = svg(figure(comparison, comparison.plots[0]))
-        write_atomically(picture, vl_convert.svg_to_png(drawn, scale=SCALE))
+        write_atomically(picture, small_png(vl_convert.svg_to_png(drawn, scale=SCALE)))
         written.append(picture)
     text = section(comparison, record.relative_to(folder), picture.relative_to(folder))
     write_atomically(claims, replaced(claims.read_text("utf-8"), name, comparison.title, text).encode())
+    readme = folder.parent / "README.md"
+    if readme.is_file() and (row := in_table(readme.read_text("utf-8"), name, comparison)) is not None:
+        write_atomically(readme, row.encode())
+        written.append(readme)
     return written
+
+
+def small_png(image: bytes) -> bytes:
+    """The image with a palette, a fifth of the size: a repository keeps each version of it."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(image)).convert("RGB").quantize(dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def section(comparison: Comparison, record: Path, picture: Path) -> str:
@@ -82,7 +100,7 @@ def section(comparison: Comparison, record: Path, picture: Path) -> str:
     if source := claim.get("source"):
         lines.insert(1, f"- **Source**: {source}.")
     if comparison.plots:
-        lines += ["", f"![{comparison.plots[0].title}]({picture.as_posix()})"]
+        lines += ["", f"![{comparison.plots[0].heading(runs)}]({picture.as_posix()})"]
     lines += ["", *_groups(comparison)]
     if verdict is not None:
         lines += ["", f"**Verdict: {verdict.verdict}.** {verdict.sentence}", "", *_tests(comparison)]
@@ -99,6 +117,42 @@ def replaced(text: str, name: str, title: str, made: str) -> str:
         f"{match[1].rstrip()}\n\n{made}\n\n" if old is None else match[1][: old.start()] + made + match[1][old.end() :]
     )
     return f"{text[: match.start(1)]}{body}{text[match.end(1) :]}".rstrip() + "\n"
+
+
+def in_table(text: str, name: str, comparison: Comparison) -> str | None:
+    """A document with the claim's verdict, cost and evidence in the last three cells of its row; None if it has no row."""
+    row = re.search(rf"^(\|[^|]*\| \[{re.escape(name)}\]\([^)|]*\) \|).*$", text, re.MULTILINE)
+    if row is None or comparison.verdict is None:
+        return None
+    cells = [comparison.verdict.verdict, _cost(comparison.drawn, short=True), _evidence(comparison)]
+    return f"{text[: row.end(1)]} {' | '.join(cells)} |{text[row.end() :]}"
+
+
+def _evidence(comparison: Comparison) -> str:
+    """The interval of the test that was decided most narrowly, or that keeps the claim from being decided."""
+    assert comparison.verdict is not None and comparison.claim is not None
+
+    def margin(test: Tested, entry: Mapping[str, Any]) -> float:
+        given = float(entry.get("margin") or 0)
+        return math.log(given) if test.log and given else given
+
+    def clearance(pair: tuple[Tested, Mapping[str, Any]]) -> float:
+        """By how many half-widths of its interval the difference is off the margin."""
+        test, entry = pair
+        if test.mean is None or test.interval is None:
+            return -1.0
+        half = (test.interval[1] - test.interval[0]) / 2
+        return abs(test.mean - margin(test, entry)) / half if half else math.inf
+
+    verdict, tests = comparison.verdict, list(zip(comparison.verdict.tests, comparison.claim["tests"], strict=True))
+    test, entry = min((pair for pair in tests if pair[0].verdict == verdict.verdict), key=clearance)
+    if test.mean is None or test.interval is None:
+        return f"{test.says}: {test.sentence}"
+    closest = f"closest of {len(tests)} tests: " if len(tests) > 1 else ""
+    which = closest if verdict.verdict == "supported" else f"{test.says}: "
+    off = f", margin {test.text(margin(test, entry))}" if margin(test, entry) else ""
+    seeds = " and ".join(str(count) for count in dict.fromkeys(test.seeds))
+    return f"{which}{test.text(test.mean)} ({test.interval_text(test.interval)}{off}), {seeds} seeds"
 
 
 def _groups(comparison: Comparison) -> list[str]:
@@ -136,13 +190,17 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
 
 
-def _cost(runs: Sequence[Record]) -> str:
+def _cost(runs: Sequence[Record], *, short: bool = False) -> str:
+    """How long training and validation took; the short form says it of two runs at once."""
     seconds = [value for run in runs if (value := usable_number(run.summary.get("seconds"))) is not None]
     if not seconds:
         return "not recorded."
+    if short:
+        return f"{count_text(len(seconds), 'run')}, {duration_text(sum(seconds) / 2)}"
     span = f"{duration_text(min(seconds))} to {duration_text(max(seconds))}"
     return (
-        f"{count_text(len(seconds), 'run')} of {span}, {duration_text(sum(seconds))} if they run one after the other."
+        f"{count_text(len(seconds), 'run')} with {span} of training and validation, {duration_text(sum(seconds))} together; "
+        "the tests come on top."
     )
 
 

@@ -21,7 +21,8 @@ def html_text(comparison: Comparison) -> str:
     """The whole comparison, as a `div`."""
     parts = [f"<h3>{escape(comparison.title)}</h3>", _table(comparison), _verdict(comparison)]
     parts += [
-        f"<h4>{escape(plot.title)}</h4>{svg(figure(comparison, plot))}" for plot in comparison.plots[:MAX_FIGURES]
+        f"<h4>{escape(plot.heading(comparison.drawn))}</h4>{svg(figure(comparison, plot))}"
+        for plot in comparison.plots[:MAX_FIGURES]
     ]
     return f"<div>{''.join(parts)}</div>"
 

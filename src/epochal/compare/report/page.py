@@ -167,9 +167,9 @@ def _plot(comparison: Comparison, plot: Plot, names: dict[Record, str]) -> Json:
     """What against what, and of which runs; None for all."""
     chosen = replace(plot, kind="curves").chosen(comparison.records)  # also those that have not finished
     runs = [names[record] for record in chosen] if plot.where else None
-    heading = plot.title
+    heading = plot.heading(comparison.records)
     if comparison.parts and runs:  # of which data set, as the sections of the table are called
-        heading = f"{replace(plot, where=()).title} ({kinds(chosen)[0].label})"
+        heading = f"{replace(plot, where=()).heading(chosen)} ({kinds(chosen)[0].label})"
     return {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
 
 
