@@ -1,5 +1,5 @@
-"""The commands: `epochal train`, `evaluate`, `compare`, `export` and `leaderboard`, and the scripts train.py, evaluate.py and
-compare.py.
+"""The commands: `epochal train`, `evaluate`, `compare`, `export`, `leaderboard`, `chat` and `serve`, and the scripts train.py,
+evaluate.py and compare.py.
 
 What the user did wrong ends in one sentence and exit status 2; bugs of ours keep their traceback. One of many runs (`-m`,
 experiments, sweeps) returns an `Outcome` instead of raising, so that the others go on.
@@ -39,11 +39,14 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
     epochal compare                                all runs: table, figures, an HTML report
     epochal leaderboard                            language models, by bits per byte and by tasks
     epochal export to=onnx                         the newest run for other programs, with a model card
+    epochal chat                                   talk with a language model in the terminal
+    epochal serve                                  a language model for programs that talk to OpenAI's API
 
     --help after any of these tells more; epochal --version
 """
 MANY = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
+TEXTS = ("prompt", "system", "name")  # keys whose value is a text
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
 PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint", "path")
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
@@ -62,7 +65,7 @@ REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: `epochal <command> <arguments>`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "compare": compare, "export": export, "leaderboard": leaderboard}
+    commands = {command.__name__: command for command in (train, evaluate, compare, export, leaderboard, chat, serve)}
     name = given[0] if given else "--help"
     print_anything()
     if name in ("-h", "--help"):
@@ -112,6 +115,16 @@ def leaderboard(arguments: Sequence[str] | None = None) -> None:
     main(sys.argv[1:] if arguments is None else arguments)
 
 
+def chat(arguments: Sequence[str] | None = None) -> None:
+    """Talks with a language model in the terminal."""
+    _end("chat", chat_run, arguments)
+
+
+def serve(arguments: Sequence[str] | None = None) -> None:
+    """Serves a language model on this machine."""
+    _end("serve", serve_run, arguments)
+
+
 def train_run(config: DictConfig) -> tuple[Any, bool]:
     """One run, and whether it had finished before."""
     from epochal.experiments.sweeps import pruning
@@ -141,11 +154,25 @@ def export_run(config: DictConfig) -> None:
     export(config)
 
 
+def chat_run(config: DictConfig) -> None:
+    """A conversation with the run."""
+    from epochal.inference.chat import chat  # torch and Lightning load only here
+
+    chat(config)
+
+
+def serve_run(config: DictConfig) -> None:
+    """The run behind an address of this machine."""
+    from epochal.inference.server import serve  # torch, Lightning and aiohttp load only here
+
+    serve(config)
+
+
 def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> list[Any]:
     """Composes the config of a command and calls a function with it, once or for each run of a grid.
 
     Args:
-        name: Of the config, train, evaluate or export.
+        name: Of the config: train, evaluate, export, chat or serve.
         function: Called with the composed config.
         arguments: As on the command line.
 
@@ -210,11 +237,11 @@ def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[s
     try:
         run(name, function, sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as stop:
-        say(_ended("Stopped.", stop))
+        say(_ended("Stopped.", stop, name))
         sys.exit(130)
     except SystemExit as end:
         if end.code is None:  # Lightning's, after a SIGTERM
-            say(_ended("Ended by SIGTERM.", end))
+            say(_ended("Ended by SIGTERM.", end, name))
             sys.exit(143)
         raise
     except EpochalError as error:
@@ -222,9 +249,10 @@ def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[s
         sys.exit(error.exit_status)
 
 
-def _ended(how: str, end: BaseException) -> str:
-    """How a command ended, and what goes on; a run without a checkpoint has said itself that it begins anew."""
-    return how if getattr(end, "begins_anew", False) else f"{how} The same line typed again with resume=auto goes on."
+def _ended(how: str, end: BaseException, name: str) -> str:
+    """How a command ended, and how a training goes on; one without a checkpoint has said itself that it begins anew."""
+    goes_on = name == "train" and not getattr(end, "begins_anew", False)
+    return f"{how} The same line typed again with resume=auto goes on." if goes_on else how
 
 
 @contextmanager
@@ -298,7 +326,7 @@ def absolute(folder: str) -> str:
 
 
 def quoted(argument: str, *, many: bool = False) -> str:
-    """A prompt or a path in quotes, its home folder in place of `~`: blanks, commas, brackets are text, not Hydra's grammar.
+    """A text or a path in quotes, its home folder in place of `~`: blanks, commas, brackets are text, not Hydra's grammar.
 
     Args:
         argument: As typed.
@@ -309,7 +337,7 @@ def quoted(argument: str, *, many: bool = False) -> str:
         return argument
     if key.lstrip("+") in PATHS:
         return f"{key}={_quoted_path(text, many)}"
-    return f"{key}={_in_quotes(text)}" if key == "prompt" and not _has_quotes(text) else argument
+    return f"{key}={_in_quotes(text)}" if key in TEXTS and not _has_quotes(text) else argument
 
 
 def _quoted_path(text: str, many: bool) -> str:
