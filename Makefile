@@ -1,5 +1,6 @@
 # make train: LeNet-5 on real digits.   make test: everything that can be checked offline.
-# make parity: our GPT, BERT and LLaMA beside those of transformers, graphs in onnxruntime, tasks of lm-evaluation-harness.
+# make parity: our GPT, BERT and LLaMA beside those of transformers, graphs in onnxruntime, tasks of lm-evaluation-harness, the
+# client of OpenAI.
 # make wheel: the package as it is installed elsewhere, in an environment of its own.
 # Each sets up its own virtual environment first; PYTHON=python3.12 make train chooses another Python.
 PYTHON ?= python3

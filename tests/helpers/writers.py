@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from epochal.core.specs import END
 from epochal.data.tokenizers import Bytes, Tokenizer
+from epochal.inference.server import Model, run_server
 from epochal.inference.writing import Writer
 from epochal.models.common.sampling import AutoregressiveModel
 
@@ -74,3 +78,26 @@ def scripted(
         for text in texts
     ]
     return Writer(Scripted(scripts, len(known), **options).eval(), known, begins=begins, converses=converses)
+
+
+@contextmanager
+def served(writer: Writer, name: str = "tiny") -> Iterator[int]:
+    """A server in a thread of this process, with a model made at the second 7; yields its port."""
+    ready, ports = threading.Event(), list[int]()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    def tell(port: int) -> None:
+        ports.append(port)
+        ready.set()
+
+    running = run_server(Model(writer, name, 7), 0, tell, stop)
+    thread = threading.Thread(target=lambda: loop.run_until_complete(running))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield ports[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        assert not thread.is_alive()
+        loop.close()

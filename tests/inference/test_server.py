@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 from epochal.data.chat_template import render
 from epochal.data.tokenizers import Bytes, Characters
-from epochal.inference.server import LARGEST, Model, run_server
+from epochal.inference.server import LARGEST
 from epochal.inference.writing import Writer
-from helpers.writers import scripted
+from helpers.writers import scripted, served
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 TEXT = {"model": "tiny", "prompt": "Hello"}
@@ -60,27 +58,8 @@ class Client:
 @pytest.fixture
 def serve() -> Iterator[Callable[[Writer], Client]]:
     """Serves a writer on a free port until the test ends."""
-    ends: list[Callable[[], None]] = []
-
-    def start(writer: Writer) -> Client:
-        ready, ports = threading.Event(), list[int]()
-        loop, stop = asyncio.new_event_loop(), asyncio.Event()
-
-        def tell(port: int) -> None:
-            ports.append(port)
-            ready.set()
-
-        thread = threading.Thread(
-            target=lambda: loop.run_until_complete(run_server(Model(writer, "tiny", 7), 0, tell, stop))
-        )
-        thread.start()
-        assert ready.wait(20)
-        ends.append(lambda: (loop.call_soon_threadsafe(stop.set), thread.join(20), loop.close()))
-        return Client(ports[0])
-
-    yield start
-    for end in ends:
-        end()
+    with ExitStack() as stack:
+        yield lambda writer: Client(stack.enter_context(served(writer)))
 
 
 def test_it_lists_its_model(serve):

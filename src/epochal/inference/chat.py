@@ -20,13 +20,14 @@ from epochal.data.chat_template import Message
 from epochal.inference.load import SavedRun
 from epochal.inference.writing import DEFAULT_ANSWER, MOST_TOKENS, ContextFullError, Settings, Writer, opened_writer
 
-COMMANDS = {
-    "/system": "<text>: the system's message from now on; without a text, none",
-    "/temperature": "<number>: 0 always takes the most likely token, higher ones vary more",
-    "/regenerate": "another answer to the last message",
-    "/clear": "a new conversation",
-    "/help": "these lines",
+COMMANDS = {  # what follows them, and what they do
+    "/system": ("<text>", "the system's message from now on; alone: none"),
+    "/temperature": ("<number>", "0 takes the likeliest token, more varies more"),
+    "/regenerate": ("", "another answer to the last message"),
+    "/clear": ("", "a new conversation"),
+    "/help": ("", "these lines"),
 }
+KEYS = {"Ctrl-C": "ends an answer", "Ctrl-D": "ends the conversation"}
 GOES_ON = "This network has not learned to answer: it goes on with what you type."
 FREE = 4  # one part in so many of the context is kept free for an answer
 
@@ -256,25 +257,22 @@ def talk(conversation: Conversation, name: str, console: Console, read: Callable
         read: Shows a prompt and returns a line; None: from the terminal, with its history at the arrow keys.
     """
     read = read or terminal_input()
-    note(console, f"{name}, temperature {conversation.settings.temperature:g}. /help lists the commands, Ctrl-D ends.")
+    note(console, f"{name}, temperature {conversation.settings.temperature:g}. /help lists the commands.")
     if not conversation.writer.converses:
         note(console, GOES_ON)
     while True:
         try:
-            line = read("> ")
+            if (line := read("> ")).strip():
+                reply(conversation, line, console)
+                console.print()
         except EOFError:
             console.print()
             return
         except KeyboardInterrupt:
             console.print()
             note(console, "Ctrl-D ends the conversation.")
-            continue
-        try:
-            if line.strip():
-                reply(conversation, line, console)
         except ValueError as error:
-            note(console, str(error))
-        console.print()
+            note(console, f"{error}\n")
 
 
 def reply(conversation: Conversation, line: str, console: Console) -> None:
@@ -299,9 +297,9 @@ def obey(conversation: Conversation, command: str, argument: str) -> str:
         ValueError: If there is no such command, or its argument is wrong.
     """
     if command == "/help":
-        width = max(map(len, COMMANDS))
-        lines = [f"{name:{width}}  {told}" for name, told in COMMANDS.items()]
-        return "\n".join([*lines, f"{'Ctrl-C':{width}}  ends an answer", f"{'Ctrl-D':{width}}  ends the conversation"])
+        lines = {f"{name} {argument}": told for name, (argument, told) in COMMANDS.items()} | KEYS
+        width = max(map(len, lines))
+        return "\n".join(f"{name:{width}}  {told}" for name, told in lines.items())
     if command == "/clear":
         conversation.clear()
         return "A new conversation."
