@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -137,13 +138,14 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch):
     def pressed(self, text, state):
         if [state] == presses:
             presses.clear()
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return step(self, text, state)
 
     monkeypatch.setattr(Scripted, "next_logits", pressed)
     shown = talked(chat, "go", "on", KeyboardInterrupt(), EOFError())
-    assert "ab ...\n" in shown and "abcdef\n" in shown and "Ctrl-D ends the conversation." in shown
-    assert read_last(chat) == rendered("go", "ab", "on")
+    assert "abc ...\n" in shown and "abcdef\n" in shown and "Ctrl-D ends the conversation." in shown
+    assert read_last(chat) == rendered("go", "abc", "on")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_network_that_has_not_learned_to_answer_goes_on_with_the_text():

@@ -70,6 +70,11 @@ def test_it_lists_its_model(serve):
     assert ask(path="/v1/models/large", method="GET")[0] == 404
 
 
+def test_a_name_may_have_slashes():
+    with served(scripted("Hi."), "me/tiny") as port:
+        assert Client(port)(path="/v1/models/me/tiny", method="GET")[1]["id"] == "me/tiny"
+
+
 def test_a_conversation_is_answered(serve):
     writer = scripted("Hi 漢.")
     said = [("developer", "Be kind."), ("user", "Hello"), ("assistant", "Hi."), ("user", "Bye")]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
@@ -328,13 +329,13 @@ def show(conversation: Conversation, pieces: Generator[str], console: Console) -
         ValueError: If the network cannot read what it is to answer.
     """
     known, screen, written = conversation.left_out, Screen(console.file, console.width), ""
-    try:
-        with closing(pieces):
-            for piece in pieces:
-                written += piece
-                screen.write(piece)
-    except KeyboardInterrupt:
-        screen.write(" ...")
+    with closing(pieces), ctrl_c() as pressed:
+        for piece in pieces:
+            written += piece
+            screen.write(piece)
+            if pressed:
+                screen.write(" ...")
+                break
     if screen.column:
         screen.write("\n")
     if not written.strip():
@@ -344,6 +345,23 @@ def show(conversation: Conversation, pieces: Generator[str], console: Console) -
             console,
             f"The first turns are left out from now on: the network reads {conversation.writer.context:,} tokens.",
         )
+
+
+@contextmanager
+def ctrl_c() -> Iterator[list[bool]]:
+    """A list that is no longer empty once Ctrl-C was pressed, so that nothing is torn apart; a second one raises at once."""
+    pressed: list[bool] = []
+
+    def press(*_: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def note(console: Console, text: str) -> None:

@@ -76,7 +76,7 @@ def application(model: Model) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/models", list_models),
-            web.get("/v1/models/{name}", one_model),
+            web.get("/v1/models/{name:.+}", one_model),  # a slash may be in it
             web.post("/v1/chat/completions", partial(complete, read=chat_request, kind=Chat)),
             web.post("/v1/completions", partial(complete, read=completion_request, kind=Completion)),
         ]
