@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from epochal.compare.statistics import t_quantile
+from epochal.compare.intervals import t_quantile
 
 ROUNDS = 4000
 SEEDS = (3, 5, 8, 16)

@@ -243,6 +243,15 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
     assert [difference.split()[0] for difference in found["changed"]] == ["optimizer.lr"]
 
 
+PREDICTED = {
+    "says": "as predicted",
+    "y": "test/loss",
+    "predicted": {"model.depth": 8},
+    "by": "parameters",
+    "margin": 1.05,
+}
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -253,6 +262,7 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
         (lambda c: c["plots"].append("train/error"), "plots, number 4, has no keys"),
         (lambda c: c["plots"][0].update(where=["model.depth"]), "where of plots, number 1, is no mapping"),
         (lambda c: c["published"][0].update(points=[20, 0.1]), "points that are no pairs"),
+        (lambda c: c["plots"][0].update(fit="line"), "plots, number 1, has fit: line; it can be power"),
         (lambda c: c.update(tests="none"), "tests is no list"),
         (lambda c: c["tests"][0].update(less=c["tests"][0].pop("more")), "tests, number 1, has less"),
         (lambda c: c["tests"][0].update(not_more=c["tests"][0]["more"]), "needs one of more and not_more"),
@@ -266,6 +276,11 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
         (lambda c: c.update(needs=[{"y": "train/error"}]), "needs, number 1, needs one of below and above, a number"),
         (lambda c: c.update(needs=[{"below": 0.1}]), "needs, number 1, has no y"),
         (lambda c: c["tests"][1].update(than={"model.depth": {"is": 8}}), "than of tests, number 2, is no mapping"),
+        (lambda c: c["tests"][1].update(than=True), "than of tests, number 2, is no mapping"),
+        (lambda c: c["tests"][1].update(predicted={"model.depth": 8}), "tests, number 2, has more. There are: says y"),
+        (lambda c: c["tests"].append(PREDICTED | {"margin": 0.05}), "margin that is no ratio above 1 such as 1.05"),
+        (lambda c: c["tests"].append(PREDICTED | {"predicted": 8}), "predicted of tests, number 8, is no mapping"),
+        (lambda c: c["tests"].append({k: PREDICTED[k] for k in PREDICTED if k != "by"}), "number 8, has no by"),
     ],
 )
 def test_a_wrong_claim_ends_in_a_sentence_that_names_the_experiment(change, words):

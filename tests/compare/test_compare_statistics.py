@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from epochal.compare.intervals import t_quantile, welch_interval
 from epochal.compare.scan import read
-from epochal.compare.statistics import judge, t_quantile, welch_interval
+from epochal.compare.statistics import judge
 from helpers.run_folders import grid, run_folder
 
 WORSE = {"says": "deep is worse", "y": "train/error", "more": {"model.depth": 44}, "than": {"model.depth": 8}}
@@ -316,3 +317,30 @@ def test_a_claim_may_name_a_list(tmp_path):
     records = [record for name in ("1", "2") for record in read([tmp_path / name])[0]]
     test = {**WORSE, "more": {"model.filters": [32]}, "than": {"model.filters": [32, 64]}}
     assert judge({"tests": [test]}, records).verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    "deep, number, verdict",
+    [
+        ([0.30, 0.31, 0.32], 0.25, "supported"),
+        ([0.30, 0.31, 0.32], 0.35, "not supported"),
+        ([0.30, 0.31, 0.32], 0.31, "inconclusive"),
+        ([0.30, 0.31], 0.25, "inconclusive"),  # two seeds decide nothing here either
+    ],
+)
+def test_runs_may_be_compared_with_a_number(tmp_path, deep, number, verdict):
+    """By the interval of a single mean: that of Welch where the other side does not vary."""
+    judgement = judged(tmp_path, deep, {**WORSE, "than": number})
+    assert judgement.verdict == verdict
+    (test,) = judgement.tests
+    values = np.array(deep)
+    half = t_quantile(0.975, len(deep) - 1) * values.std(ddof=1) / len(deep) ** 0.5
+    assert test.interval == pytest.approx((values.mean() - number - half, values.mean() - number + half))
+    assert f"against {100 * number:.2f} % on average" in test.sentence
+    assert "a side" not in test.sentence and ("2 seeds, and 3 are needed" in test.sentence) == (len(deep) == 2)
+
+
+def test_a_margin_below_zero_asks_how_near_a_number_is(tmp_path):
+    near = {**WORSE, "than": 0.925, "margin": -0.03}
+    assert judged(tmp_path / "near", [0.91, 0.912, 0.911], near).verdict == "supported"
+    assert judged(tmp_path / "far", [0.85, 0.852, 0.851], near).verdict == "not supported"

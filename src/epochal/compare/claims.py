@@ -57,7 +57,8 @@ def check_claim(experiment: str, claim: Any) -> None:
     check.keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "needs", "tests"))
     for what, entry in check.entries("plots"):
         drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
-        check.keys(what, entry, drawn, ("group", "where"))
+        check.keys(what, entry, drawn, ("group", "where", "fit"))
+        check.require(entry.get("fit") in (None, "power"), f"{what} has fit: {entry.get('fit')}; it can be power.")
         check.values(f"where of {what}", entry.get("where") or {})
     for what, entry in check.entries("published"):
         check.keys(what, entry, ("label", "x", "y", "points"))
@@ -100,10 +101,17 @@ class _Check:
         self.require(plain, f"{what} is no mapping of keys to values, such as {{model.depth: 8}}.")
 
     def test(self, what: str, entry: Any) -> None:
+        if isinstance(entry, dict) and "predicted" in entry:
+            self.keys(what, entry, ("says", "y", "predicted", "by", "margin"))
+            self.values(f"predicted of {what}", entry["predicted"])
+            ratio = _number(entry["margin"]) and entry["margin"] > 1
+            self.require(ratio, f"{what} has a margin that is no ratio above 1 such as 1.05.")
+            return
         self.keys(what, entry, ("says", "y", "than"), ("more", "not_more", "margin", "scale", "failed"))
         self.require(("more" in entry) != ("not_more" in entry), f"{what} needs one of more and not_more.")
-        for side in {"more", "not_more", "than"} & entry.keys():
-            self.values(f"{side} of {what}", entry[side])
+        for side in ("more", "not_more", "than"):
+            if side in entry and not (side == "than" and _number(entry[side])):
+                self.values(f"{side} of {what}", entry[side])
         self.require(_number(margin := entry.get("margin", 0)), f"{what} has a margin that is no number.")
         self.require(entry.get("scale") in (None, "log"), f"{what} has scale: {entry.get('scale')}; it can be log.")
         ratio = "scale" not in entry or "margin" not in entry or margin > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from epochal.compare.labels import label, title
-from epochal.compare.records import Record, Skipped, Value
+from epochal.compare.records import TRAINING_FLOPS, Record, Skipped, Value
 from epochal.compare.sides import matching
 from epochal.compare.statistics import Verdict
 from epochal.core.files import AXES
@@ -27,6 +27,7 @@ class Plot:
         group: Runs with the same values of these keys are one line, with their mean and spread.
         kind: Learning curves, points over a number, bars over categories, or a profile (values by position).
         where: Keys and values of the runs that are drawn; empty for all runs.
+        fit: Draw power laws, see `fits`.
     """
 
     x: str
@@ -34,6 +35,7 @@ class Plot:
     group: tuple[str, ...]
     kind: Kind
     where: tuple[tuple[str, Value], ...] = ()
+    fit: bool = False
 
     def chosen(self, records: Sequence[Record]) -> list[Record]:
         """The runs that are drawn; of points and bars only the finished ones, once there are any."""
@@ -139,7 +141,7 @@ def plot(x: str, y: str, group: Sequence[str] | None, records: Sequence[Record],
         records: The runs.
         keys: The config keys in which they differ.
     """
-    if x in AXES:
+    if x in (*AXES, TRAINING_FLOPS):
         kind: Kind = "curves"
     else:
         kind = "points" if is_numeric(x, records) else "bars"
@@ -157,7 +159,7 @@ def claimed_plot(entry: Mapping[str, Any], records: Sequence[Record]) -> Plot:
     where = tuple((entry.get("where") or {}).items())
     if "profile" in entry:
         return Plot("", entry["profile"], group, "profile", where)
-    return replace(plot(entry["x"], entry["y"], group, records, ()), where=where)
+    return replace(plot(entry["x"], entry["y"], group, records, ()), where=where, fit=entry.get("fit") is not None)
 
 
 def published(entry: Mapping[str, Any]) -> Published:

@@ -121,7 +121,8 @@ def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point,
         overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
         for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0] if overrides else [()]:
             along = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]
-            brought = [o for o in along if tuning is None or o.partition("=")[0] not in tuning.space]
+            taken = {*grid, *(tuning.space if tuning else ())}
+            brought = [o for o in along if o.partition("=")[0] not in taken]
             points[tuple(o for o in (*job, *brought) if not o.startswith("seed="))] = None
     own: Any = OmegaConf.to_container(written, resolve=False)
     keys = frozenset(flat(own)) | {o.partition("=")[0].lstrip("+") for point in points for o in point}

@@ -17,11 +17,13 @@ from epochal.plots.vega import MAX_DECADES, MAX_SERIES, SHAPES, Row, Series, spa
 
 if TYPE_CHECKING:
     from epochal.compare.comparison import Comparison, Plot
+    from epochal.compare.fits import Fit
     from epochal.compare.records import Record
 
 Groups = Sequence[tuple[Series, Group]]
 
 PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of published points
+FITTED_POINTS = 20  # of the line of a power law, which is bent where an axis is linear
 MAX_POINTS = 200  # of a curve: more than a column's width can show
 MAX_LINES = 60  # curves of single runs in one plot; with more, only their bands are drawn
 MARKS = 6  # on a curve
@@ -81,6 +83,20 @@ def published_data(plot: Plot, comparison: Comparison) -> tuple[list[Series], li
         for s, entry in zip(series, entries)
         for x, y in entry.points
     ]
+    return series, rows
+
+
+def fitted_data(fits: Sequence[Fit], groups: Groups) -> tuple[list[Series], list[Row]]:
+    """The lines of power laws, each in the colour of its group; one that is of none is a series of its own."""
+    series, rows = [], []
+    for fit in fits:
+        own = next((s for s, group in groups if fit.group is not None and group.values == fit.group.values), None)
+        if fit.law is None or (own is None and fit.group is not None):
+            continue
+        if own is None:
+            own = Series(fit.name, PAPER_COLOURS[0], SHAPES[0], PAPER_DASH, hollow=True)
+            series.append(own)
+        rows += [_row(own, x=float(x), y=fit.law(float(x))) for x in np.geomspace(*fit.ends, FITTED_POINTS)]
     return series, rows
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from epochal.compare.figure_data import FigureData, best_groups, figure_data, published_data
+from epochal.compare.figure_data import FigureData, best_groups, figure_data, fitted_data, published_data
+from epochal.compare.fits import fits
 from epochal.compare.groups import Group, grouped
 from epochal.core.files import slug
 from epochal.core.format import cell_width
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from epochal.compare.comparison import Comparison, Plot
 
 BAR_OPACITIES = (0.85, 0.4, 0.1)  # of neighbours, which tells them apart without colour
-LOG_KEYS = ("parameters", "flops", "optimizer.lr", "optimizer.weight_decay")  # always on a logarithmic axis
+LOG_KEYS = (
+    "parameters",
+    "flops",
+    "training_flops",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+)  # always on a logarithmic axis
+FITTED_DASH = [5, 3]  # of power laws
 LONG_NAMES = 45  # characters of all names below bars; with more, they are slanted
 
 
@@ -48,11 +56,17 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     ours = styles(shown)
     data = figure_data(plot, list(zip(ours, shown)), comparison.keys)
     paper, published = published_data(plot, comparison)
-    caption = " ".join(part for part in (data.caption, note, comparison.footnote) if part)
+    laws = fits(plot, comparison.drawn)
+    lines, fitted = fitted_data(laws, list(zip(ours, shown)))
+    dashed = "Dashed: " if fitted else ""
+    said = [f"{dashed}{law.sentence}" for law in laws]
+    caption = " ".join(part for part in (data.caption, *said, note, comparison.footnote) if part)
     build = _bar_layers if plot.kind == "bars" else _line_layers
-    datasets = {"means": data.means, "singles": data.singles, "published": published}
+    datasets = {"means": data.means, "singles": data.singles, "published": published, "fitted": fitted}
     datasets = {name: rows for name, rows in datasets.items() if rows}  # Vega complains of a layer without data
-    layers = [layer for layer in build(plot, data, [*ours, *paper], published) if layer["data"]["name"] in datasets]
+    layers = [
+        layer for layer in build(plot, data, [*ours, *lines, *paper], published) if layer["data"]["name"] in datasets
+    ]
     return specification(layers, caption, datasets=datasets)
 
 
@@ -132,7 +146,8 @@ def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], publish
     hollow = layer("published", {"type": "point", "size": 45}, **filled)
     if not points:  # a few marks tell lines apart without colour
         mark["transform"] = [{"filter": "datum.marked"}]
-    return [*behind, line, paper, mark, hollow]
+    law = layer("fitted", {"type": "line", "strokeWidth": 1.2, "strokeDash": FITTED_DASH}, stroke=stroke)
+    return [*behind, law, *([] if points and plot.fit else [line]), paper, mark, hollow]
 
 
 def _axes(plot: Plot, data: FigureData, published: Sequence[Row]) -> tuple[Row, Row]:
@@ -140,7 +155,7 @@ def _axes(plot: Plot, data: FigureData, published: Sequence[Row]) -> tuple[Row, 
     rows, points = [*data.means, *data.singles, *published], plot.kind == "points"
     xs = [row["x"] for row in rows]
     ys = [y for row in rows for y in (row["y"], row.get("low", row["y"]), row.get("high", row["y"]))]
-    log_x = points and bool(xs) and min(xs) > 0 and (plot.x in LOG_KEYS or spans_decades(xs))
+    log_x = bool(xs) and min(xs) > 0 and (plot.x in LOG_KEYS or (points and spans_decades(xs)))
     x_metric, y_metric = find(plot.x), find(plot.y)
     x = number_axis(data.x_title, xs, percent=x_metric.percent, horizontal=True, log=log_x, ticks_at_values=points)
     bounded = y_metric.percent and y_metric.larger_is_better  # what matters are the differences just below 1

@@ -19,6 +19,8 @@ from epochal.core.metrics import COSTS
 
 STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 LARGEST = 1e100  # larger values are no measurements, and their squares overflow
+TRAINING_FLOPS = "training_flops"  # an axis of learning curves, which follows from the examples
+TRAINING = 3  # times the FLOPs of a forward pass: a backward pass takes two
 SILENT = 600  # seconds without a written file after which a "running" run counts as silent
 STEP_FILE = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
 
@@ -144,6 +146,9 @@ class Record:
 
     def curve(self, metric: str, x: str = "step") -> Curve | None:
         """The learning curve of a metric: two (n,) arrays, the axis and the finite values; None if there is none."""
+        if x == TRAINING_FLOPS:
+            flops, curve = usable_number(self.summary.get("flops")), self.curve(metric, "examples")
+            return (TRAINING * flops * curve[0], curve[1]) if flops and curve else None
         columns = self.columns
         if metric not in columns and metric.endswith("/error"):
             accuracy = self.curve(metric.removesuffix("error") + "accuracy", x)

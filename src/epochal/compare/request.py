@@ -16,7 +16,7 @@ from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote,
 from epochal.compare.design import Design
 from epochal.compare.groups import ALIKE, kinds, trial, varying
 from epochal.compare.labels import value_text
-from epochal.compare.records import Record, Skipped
+from epochal.compare.records import TRAINING_FLOPS, Record, Skipped
 from epochal.compare.scan import read
 from epochal.compare.statistics import Verdict, judge
 from epochal.core.errors import ConfigError, did_you_mean
@@ -217,7 +217,7 @@ def known_name(name: str, records: Sequence[Record], role: str) -> str:
     """
     names = {known for record in records for known in record.names}
     if role == "x":
-        names |= set(AXES)
+        names |= {*AXES, TRAINING_FLOPS}
     if name not in names and f"{name}.name" in names:
         name = f"{name}.name"
     if role == "y" and not is_numeric(name, records):

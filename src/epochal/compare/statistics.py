@@ -5,35 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-from epochal.compare.labels import label
+from epochal.compare.intervals import LEVEL, welch_interval
+from epochal.compare.labels import key_text, label
+from epochal.compare.power_law import LEAST
 from epochal.compare.records import Record, usable_number
-from epochal.compare.sides import Side, first_side, matching, sides
+from epochal.compare.sides import Side, matching, predicted, run_sides, sides
 from epochal.core.format import count_text, difference_text, number_text, ratio_text
 from epochal.core.metrics import find
 
 Decision = Literal["supported", "not supported", "inconclusive"]
 
 MIN_SEEDS = 3  # on either side; fewer decide nothing
-LEVEL = 0.05
 RULE = f"Welch's t interval of the difference, {100 - 100 * LEVEL:.0f} %"
 ROUNDING = 1e-6  # smaller differences, relative to the values, are rounding of floats
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The result of one test of a claim: whether y is larger on one side than on the other.
+    """The result of one test of a claim: whether y is larger on one side than on the other, or as large as predicted.
 
     Attributes:
         says: The tested statement.
         verdict: The decision.
         sentence: The numbers behind it, or why there are none, in words.
         y: The value compared.
-        seeds: How many each side has.
+        seeds: How many each side has; the same number twice if the second is a number, or predicted.
         mean: Of the first side, minus that of the second; None if either has no value.
         interval: Welch's t interval of the difference, 95 %; None with a single seed on either side. The test is supported
             if all of it lies beyond the margin, on the side that the test says.
@@ -85,55 +85,17 @@ def judge(claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
 
     Args:
         claim: Its `tests` are mappings with `says`, `y`, `more` or `not_more`, and `than` (the config values of the runs
-            on either side), and optionally `margin`, the smallest difference that counts; `scale: log`, by which
+            on either side; of the second a number too), and optionally `margin`, the smallest difference that counts; `scale: log`, by which
             logarithms are compared, and the margin is a ratio; and `failed: worst`: runs that diverged or were pruned
-            have the worst value of both sides. Its `needs` are bounds such as
+            have the worst value of both sides. Or they have `says`, `y`, `predicted` (the config values of the runs of one
+            size), `by` and `margin`, a ratio: whether y is what a power law in `by` through all other sizes predicts.
+            Its `needs` are bounds such as
             `{y: train/error, below: 0.1}`: a test decides only if the mean of both sides keeps to them.
         records: All runs of the claim, finished or not.
     """
     tests = claim.get("tests") or []
     results = tuple(_tested(test, claim.get("needs") or (), records, len(tests)) for test in tests)
     return Verdict(*_overall(results), results)
-
-
-def welch_interval(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of the difference of two means, by Welch's t with Satterthwaite's degrees of freedom.
-
-    Args:
-        first, second: The values of either side, (n,) and (m,), two at least.
-        level: The chance that it misses the true difference, if the values are normal.
-    """
-    difference = float(first.mean() - second.mean())
-    parts = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
-    if sum(parts) == 0:
-        return difference, difference
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second)))
-    half = t_quantile(1 - level / 2, freedom) * math.sqrt(sum(parts))
-    return difference - half, difference + half
-
-
-@lru_cache(maxsize=1024)
-def t_quantile(p: float, freedom: float) -> float:
-    """The quantile of Student's t distribution. SciPy has it, but where that is installed Lightning imports it at every start.
-
-    Args:
-        p: In [0.5, 1).
-        freedom: Degrees of freedom, 1 or more.
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(128)
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    low, high = (
-        0.0,
-        math.pi / 2,
-    )  # angles whose tangent is t / sqrt(freedom): there the density is a power of the cosine
-    for _ in range(60):
-        angle = (low + high) / 2
-        powers = np.cos(angle * (nodes + 1) / 2) ** (freedom - 1)
-        if 0.5 + scale * angle / 2 * float(weights @ powers) < p:
-            low = angle
-        else:
-            high = angle
-    return math.sqrt(freedom) * math.tan(low)
 
 
 def resolution(y: str, values: tuple[np.ndarray, np.ndarray], examples: float | None) -> float:
@@ -156,7 +118,9 @@ def resolution(y: str, values: tuple[np.ndarray, np.ndarray], examples: float | 
 
 
 def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records: Sequence[Record], k: int) -> Tested:
-    y, both, log = test["y"], sides(test, records), test.get("scale") == "log"
+    y, law = test["y"], predicted(test, records) if "predicted" in test else None
+    both = sides(test, records) if law is None else (law.measured, law.expected)
+    log = law is not None or test.get("scale") == "log"
     counts = (len(both[0].values), len(both[1].values))
     result = Tested(test["says"], "inconclusive", "", y, counts, log=log)
     reason = _unfit(test, both, needs, records)
@@ -167,13 +131,19 @@ def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records
     if log:
         least = math.log1p(least / float(np.mean([side.mean() for side in values])))
         values, margin = (np.log(values[0]), np.log(values[1])), None if margin is None else math.log(margin)
+    if law is not None:
+        values = values[0] - values[1], np.zeros(counts[0])  # each seed with the prediction of its own
     result = replace(result, mean=float(values[0].mean() - values[1].mean()), resolution=least)
     if min(counts) > 1:
         result = replace(result, interval=welch_interval(*values), against=welch_interval(*values, LEVEL / k))
-    sign = 1 if "more" in test else -1
     if reason is None:
-        result = replace(result, verdict=_decide(result, float(margin or 0), sign))
-    return replace(result, sentence=_numbers(result, margin, reason, k))
+        sign = 1 if "more" in test else -1
+        decision = _as_predicted(result, margin or 0) if law is not None else _decide(result, margin or 0, sign)
+        result = replace(result, verdict=decision)
+    sentence = _numbers(result, margin, reason, k, _than(test, both))
+    return replace(
+        result, sentence=sentence if law is None else f"{sentence}; power law in {key_text(test['by'])}: {law.law}"
+    )
 
 
 def _decide(result: Tested, margin: float, sign: int) -> Decision:
@@ -186,16 +156,36 @@ def _decide(result: Tested, margin: float, sign: int) -> Decision:
     return "not supported" if all(sign * (end - margin) < 0 for end in result.against) else "inconclusive"
 
 
+def _as_predicted(result: Tested, margin: float) -> Decision:
+    """The decision by the intervals where the difference is said to lie within the margin on either side of zero."""
+    assert result.interval is not None and result.against is not None
+    if all(abs(end) < margin for end in result.interval):
+        return "supported"
+    outside = min(result.against) > margin or max(result.against) < -margin
+    return "not supported" if outside else "inconclusive"
+
+
+def _than(test: Mapping[str, Any], both: tuple[Side, Side]) -> str:
+    """What the difference is to, where that is not the other side's runs."""
+    if "predicted" in test:
+        return " of what is predicted"
+    return "" if isinstance(test["than"], Mapping) else f" against {both[1].label}"
+
+
 def _unfit(
     test: Mapping[str, Any], both: tuple[Side, Side], needs: Sequence[Mapping[str, Any]], records: Sequence[Record]
 ) -> str | None:
     """Why the runs cannot decide, whatever their values; None if they can."""
-    for values, side in zip((first_side(test), test["than"]), both):
+    chosen = run_sides(test)
+    for values in chosen:
         if not matching(records, values):
-            return f"no run that counts has {label(dict(values))}"
+            return f"no run that counts has {label(values)}"
+    for side in both:
         if side.lost:
             return side.why_lost(test["y"])
     counts = [len(side.values) for side in both]
+    if "predicted" in test and not counts[1]:
+        return f"a law needs {LEAST} other values of {key_text(test['by'])} above 0 in each seed"
     if not all(counts):
         return "no runs of the two sides are alike in all else"
     if test.get("scale") == "log":
@@ -203,14 +193,15 @@ def _unfit(
             if (least := side.values.min()) <= 0:
                 has = f"{side.label} has a {test['y']} of {number_text(test['y'], least)}"
                 return f"{has}, and only values above 0 can be compared by their logarithms (scale: log)"
-    for need, side in ((need, side) for need in needs for side in both):
+    for need, side in ((need, side) for need in needs for side in both if side.runs):
         name, mean, bound = need["y"], side.mean(need["y"]), need.get("below", need.get("above"))
         if mean is None or not (mean < bound if "below" in need else mean > bound):
             has = "none" if mean is None else number_text(name, mean)
             wanted = f"{'below' if 'below' in need else 'above'} {number_text(name, bound)}"
             return f"{side.label} has not learned: its {name} is {has}, and {wanted} is needed for a verdict"
     if min(counts) < MIN_SEEDS:
-        return f"{count_text(min(counts), 'seed')} on {'each' if counts[0] == counts[1] else 'one'} side, and {MIN_SEEDS} are needed"
+        where = f" on {'each' if counts[0] == counts[1] else 'one'} side" if len(chosen) > 1 else ""
+        return f"{count_text(min(counts), 'seed')}{where}, and {MIN_SEEDS} are needed"
     return None
 
 
@@ -221,16 +212,16 @@ def _examples(y: str, both: tuple[Side, Side]) -> float | None:
     return min(known) if known and len(known) == len(sizes) and not y.startswith("train/") else None
 
 
-def _numbers(result: Tested, margin: float | None, reason: str | None, k: int) -> str:
-    """The difference, its interval, the seeds, and what kept them from deciding, in words."""
+def _numbers(result: Tested, margin: float | None, reason: str | None, k: int, than: str) -> str:
+    """The difference, its interval, the seeds, and what kept them from deciding, in words; `than`: see `_than`."""
     assert result.mean is not None
     n, m = result.seeds
     interval = "" if result.interval is None else f" (95 % interval {result.interval_text(result.interval)})"
-    words = [f"{result.y} {result.text(result.mean)} on average{interval}"]
+    words = [f"{result.y} {result.text(result.mean)}{than} on average{interval}"]
     if margin is not None:
         words.append(f"margin {result.text(margin)}")
     if min(n, m) >= MIN_SEEDS:
-        words.append(f"{n} seeds a side" if n == m else f"{n} and {m} seeds")
+        words.append(f"{n} seeds" if than else f"{n} seeds a side" if n == m else f"{n} and {m} seeds")
     if reason is not None:
         return f"{reason}; {', '.join(words)}"
     if abs(result.mean) < result.resolution:

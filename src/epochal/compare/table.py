@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.compare.comparison import Comparison
+from epochal.compare.fits import fits
 from epochal.compare.groups import Group, Spread, grouped, kinds, trial
 from epochal.compare.labels import column_heads, key_text, label, run_label, value_text
 from epochal.compare.records import Record, Value
@@ -143,6 +144,10 @@ def show(comparison: Comparison, console: Console) -> None:
     if drawn is not None:
         console.print()
         console.print(drawn, no_wrap=True, end="")
+    laws = [fit.sentence for plot in comparison.plots for fit in fits(plot, comparison.drawn)]
+    if laws:
+        console.print()
+        console.print(verbatim("\n".join(laws)))
     if comparison.verdict is not None:
         console.print()
         console.print(verdict_panel(comparison))

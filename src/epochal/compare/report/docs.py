@@ -16,6 +16,7 @@ from epochal.compare.archive import archive_text
 from epochal.compare.comparison import Comparison
 from epochal.compare.design import Design
 from epochal.compare.figures import figure
+from epochal.compare.fits import fits
 from epochal.compare.groups import varying
 from epochal.compare.labels import key_text, value_text
 from epochal.compare.records import Record, usable_number
@@ -101,6 +102,8 @@ def section(comparison: Comparison, record: Path, picture: Path) -> str:
         lines.insert(1, f"- **Source**: {source}.")
     if comparison.plots:
         lines += ["", f"![{comparison.plots[0].heading(runs)}]({picture.as_posix()})"]
+    if laws := [fit.sentence for plot in comparison.plots for fit in fits(plot, runs)]:
+        lines += ["", " ".join(laws)]
     lines += ["", *_groups(comparison)]
     if verdict is not None:
         lines += ["", f"**Verdict: {verdict.verdict}.** {verdict.sentence}", "", *_tests(comparison)]

@@ -22,6 +22,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.compare.fits import fits
 from epochal.compare.groups import kinds
 from epochal.compare.labels import key_text, run_label, title
 from epochal.compare.records import STATUSES, Picture, Record, Value, printable
@@ -170,7 +171,9 @@ def _plot(comparison: Comparison, plot: Plot, names: dict[Record, str]) -> Json:
     heading = plot.heading(comparison.records)
     if comparison.parts and runs:  # of which data set, as the sections of the table are called
         heading = f"{replace(plot, where=()).heading(chosen)} ({kinds(chosen)[0].label})"
-    return {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
+    laws = " ".join(fit.sentence for fit in fits(plot, comparison.drawn))
+    shown = {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
+    return {**shown, "laws": laws} if laws else shown
 
 
 def _plotted(comparison: Comparison) -> list[str]:
