@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from epochal.core.errors import ConfigError
 from epochal.data.chat_template import render
 from epochal.data.tokenizers import Bytes
-from epochal.inference.chat import Conversation, Screen, talk
+from epochal.inference.chat import Conversation, Screen, given_settings, talk
 from epochal.inference.writing import Settings, Writer
 from helpers.writers import Scripted, scripted
 
@@ -156,9 +158,16 @@ def test_a_network_that_has_not_learned_to_answer_goes_on_with_the_text():
     assert "/system goes with a network that was trained on conversations" in on_one_line(
         talked(chat, "/system be kind")
     )
-    ended = conversation("quick.", converses=False)  # and END
-    talked(ended, "the ", "brown ", "/regenerate")
-    assert bytes(token - 8 for token in read_last(ended)) == b"brown "
+
+
+def test_a_text_that_ended_is_not_gone_on_with_unless_its_end_is_drawn_again():
+    chat = conversation("quick", converses=False, length=5)
+    list(chat.answer("the "))
+    chat.settings = Settings(length=50)  # long enough for END
+    list(chat.answer("brown")), list(chat.again())
+    assert bytes(token - 8 for token in read_last(chat)) == b"the quick\nbrown"
+    list(chat.answer("new"))
+    assert bytes(token - 8 for token in read_last(chat)) == b"new"
 
 
 def test_what_the_network_writes_does_not_command_the_terminal():
@@ -241,12 +250,6 @@ def test_a_prompt_on_standard_input_gets_one_answer(text_run, given, command):
         ("the ß".encode(), [], "The vocabulary lacks these characters of the prompt: 'ß'"),
         (b"the quick brown fox", [], "The prompt has 19 tokens, but 16 are the most that the model reads."),
         (b"the", ["temperature=-1"], "temperature=-1 must be a number of at least 0"),
-        (b"the", ["temperature=hot"], "temperature=hot must be a number"),
-        (b"the", ["top_p=0"], "top_p=0 must be above 0"),
-        (b"the", ["top_k=0"], "top_k=0 must be a whole number of at least 1"),
-        (b"the", ["max_tokens=0"], "max_tokens=0 must be a whole number of at least 1"),
-        (b"the", ["max_tokens=1000000"], "max_tokens=1000000 must be at most 100,000"),
-        (b"the", ["seed=-1"], "seed=-1 must be a whole number"),
         (b"the", ["device=gpu"], "device=gpu is not here; give auto, cpu"),
         (b"the", ["system=be kind, you"], "system goes with a network that was trained on conversations; run was not"),
         (b"the", ["temperatur=1"], "There is no key temperatur. Did you mean temperature?"),
@@ -255,6 +258,24 @@ def test_a_prompt_on_standard_input_gets_one_answer(text_run, given, command):
 def test_what_cannot_be_answered_ends_in_a_sentence(text_run, given, refuse, content, arguments, says):
     given(content)
     refuse("chat", text_run, *arguments, says=[says])
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("temperature", "hot", "temperature=hot must be a number"),
+        ("top_p", 0, "top_p=0 must be above 0"),
+        ("top_p", 1.5, "top_p=1.5 must be above 0 and at most 1"),
+        ("top_k", 0, "top_k=0 must be a whole number of at least 1"),
+        ("max_tokens", 0, "max_tokens=0 must be a whole number of at least 1"),
+        ("max_tokens", 1_000_000, "max_tokens=1000000 must be at most 100,000"),
+        ("seed", -1, "seed=-1 must be a whole number"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(name, value, says):
+    settings = dict.fromkeys(("temperature", "top_k", "top_p", "max_tokens", "seed"))
+    with pytest.raises(ConfigError, match=says):
+        given_settings(OmegaConf.create({**settings, name: value}))
 
 
 def test_a_network_that_writes_nothing_is_refused(trained, copied, given, refuse):
