@@ -39,6 +39,9 @@ TARGETS = {
     "text": "the tokens of its texts",
     "target_text": "target texts",
     "captions": "captions",
+    "answers": "answers in conversations",
+    "preferences": "which of two answers is better",
+    "prompts": "prompts to answer",
     "images": "the images themselves",
 }
 

@@ -2,12 +2,14 @@
 
 from epochal.data.batching import Batch
 from epochal.data.captions import CaptionData
+from epochal.data.conversations import ConversationData, PreferenceData
 from epochal.data.datamodule import DataModule
 from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.in_context import InContextLinear, InContextSymbols
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
+from epochal.data.reviews import ReviewConversations, ReviewPreferences, SentenceHalf
 from epochal.data.sentences import SentenceData, SwappedWords
 from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
@@ -16,6 +18,7 @@ __all__ = [
     "Adding",
     "Batch",
     "CaptionData",
+    "ConversationData",
     "Copy",
     "DataModule",
     "DigitCaptions",
@@ -24,9 +27,13 @@ __all__ = [
     "InContextSymbols",
     "MovingDigits",
     "PairData",
+    "PreferenceData",
     "PythonStdlib",
     "Reverse",
+    "ReviewConversations",
+    "ReviewPreferences",
     "SentenceData",
+    "SentenceHalf",
     "SwappedWords",
     "TextData",
 ]

@@ -217,7 +217,7 @@ def open_splits(source: sources.Source, scratch: Path, running: bool = False) ->
     Raises:
         ConfigError: See there and `read_table`.
     """
-    files = _table_files(source)
+    files = table_files(source)
     if files is None:
         found = _listed_images(source)
         return sources.by_role(source, found) if found else sources.open_splits(source, scratch)
@@ -364,7 +364,7 @@ def _check_files(listed: Path, names: list[Any]) -> None:
         raise ConfigError(f"{listed} names {lost}, but there is no such file beside it.")
 
 
-def _table_files(source: sources.Source) -> dict[str, list[Path]] | None:
+def table_files(source: sources.Source) -> dict[str, list[Path]] | None:
     """The files of each split if they are tables that `read_table` reads; None: `datasets` finds and reads them."""
     local = source.local
     if local is None:

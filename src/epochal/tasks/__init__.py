@@ -8,11 +8,17 @@ from epochal.tasks.classification import Classification
 from epochal.tasks.language_modeling import LanguageModeling
 from epochal.tasks.masked_lm import MaskedLM
 from epochal.tasks.patches import MaskedPatch, NextPatch
+from epochal.tasks.post_training.dpo import DPO
+from epochal.tasks.post_training.reward_modeling import RewardModeling
+from epochal.tasks.post_training.rlhf import RLHF
+from epochal.tasks.post_training.supervised_finetuning import SupervisedFinetuning
 from epochal.tasks.regression import Regression
 from epochal.tasks.sequence_labeling import SequenceLabeling
 from epochal.tasks.translation import Translation
 
 __all__ = [
+    "DPO",
+    "RLHF",
     "Adversarial",
     "Artifacts",
     "Captioning",
@@ -22,7 +28,9 @@ __all__ = [
     "MaskedPatch",
     "NextPatch",
     "Regression",
+    "RewardModeling",
     "SequenceLabeling",
+    "SupervisedFinetuning",
     "Task",
     "Translation",
 ]

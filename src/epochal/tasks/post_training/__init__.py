@@ -1,0 +1,1 @@
+"""From a pretrained language model to one that answers as people like, one objective a file."""

@@ -1,0 +1,269 @@
+"""Reinforcement learning from the scores of a reward model: GRPO and PPO."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from epochal.core.checks import check_choice, check_number, check_positive, check_whole
+from epochal.core.errors import ConfigError
+from epochal.data.batching import Batch
+from epochal.models.common.layers import evaluating
+from epochal.models.common.sampling import without
+from epochal.tasks.alternating import Alternating
+from epochal.tasks.base import Metrics, at_least_single
+from epochal.tasks.post_training import losses
+from epochal.tasks.post_training.policy import Answers, Policy, UsesFrozen
+
+ALGORITHMS = ("grpo", "ppo")
+REWARDS = ("score", "probability")
+
+
+@dataclass
+class Rollout:
+    """Answers and what is known of them before the policy changes.
+
+    Attributes:
+        answers: Of N sequences.
+        rewards: (N,).
+        reference, old: Log-probabilities (N, T - 1) under the reference, and under the policy that drew the answers.
+        advantages: (N, T - 1) of PPO, or (N, 1).
+        values, returns: (N, T - 1) of PPO.
+    """
+
+    answers: Answers
+    rewards: Tensor
+    reference: Tensor
+    old: Tensor
+    advantages: Tensor
+    values: Tensor | None = None
+    returns: Tensor | None = None
+
+
+class RLHF(Alternating, UsesFrozen, Policy):
+    """A policy answers prompts and learns from rewards, on a leash to the reference that it began as (Ouyang et al. 2022, arXiv
+    2203.02155).
+
+    A step draws `group` answers to each prompt of a batch, has the reward model score them, and updates the policy `updates`
+    times on these. GRPO (Shao et al. 2024, arXiv 2402.03300) compares each answer with its group; the KL divergence from the
+    reference, estimated by k3, is a part of the loss. PPO (Schulman et al. 2017, arXiv 1707.06347) learns the value of each
+    state too, by a network that begins as the reward model, and has the divergence, log(policy / reference), in the reward of
+    each token. Dropout is off. Answers are drawn at `temperature`, and log-probabilities are those of the same distribution,
+    in which reserved ids other than END do not occur.
+
+    Logs reward, KL divergence in nats a sequence, entropy in nats a token, length of answers, the fraction that is clipped or
+    has no END, and how many of their pairs of neighbouring tokens differ (a collapse is seen there). A validation also logs
+    the objective, reward - beta * KL, which chooses the best checkpoint, and answers a few prompts.
+
+    Differences from TRL's defaults: its `GRPOConfig` has beta=0 and divides by all tokens of a step (`loss_type="dapo"`),
+    which is reduction="token" here.
+
+    Args:
+        algorithm: "grpo" or "ppo".
+        beta: Strength of the leash, at least 0; 0: none.
+        group: Answers to each prompt; of GRPO at least 2.
+        updates: Of the policy with each step's answers; None: 1 of GRPO, 4 of PPO.
+        clip: The ratio of new to old probabilities counts up to 1 + clip and down to 1 - clip.
+        reward: "score": reward_scale times the reward model's score, within +-reward_limit. "probability": its sigmoid.
+        reward_scale: Factor on scores.
+        reward_limit: Largest absolute reward by score.
+        unended_reward: The reward of answers without END; None: as the reward model says.
+        reduction: How GRPO's losses of tokens are averaged, see `epochal.tasks.post_training.losses.reduced`.
+        normalise: Divide advantages by the standard deviation of the group, of PPO of the batch.
+        gamma: Discount of PPO's rewards.
+        gae_lambda: Lambda of PPO's advantages.
+        value_clip: Clip of PPO's values.
+        temperature: At which answers are drawn, above 0.
+        **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
+
+    Raises:
+        ValueError: If a choice or number is out of range.
+    """
+
+    target: ClassVar = "prompts"
+    reports: ClassVar = ("val/objective", "max")
+    progress_metric: ClassVar = "reward"
+    needs: ClassVar = ("reference", "reward")
+
+    def __init__(
+        self,
+        *,
+        algorithm: str = "grpo",
+        beta: float = 0.05,
+        group: int = 8,
+        updates: int | None = None,
+        clip: float = 0.2,
+        reward: str = "score",
+        reward_scale: float = 0.5,
+        reward_limit: float = 3.0,
+        unended_reward: float | None = -1.0,
+        reduction: str = "token",
+        normalise: bool = True,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        value_clip: float = 0.2,
+        temperature: float = 1.0,
+        **rest: Any,
+    ) -> None:
+        super().__init__(temperature=temperature, **rest)
+        check_choice("algorithm", algorithm, ALGORITHMS)
+        check_choice("reward", reward, REWARDS)
+        check_choice("reduction", reduction, losses.REDUCTIONS)
+        check_number("beta", beta, 0)
+        check_whole("group", group, 2 if algorithm == "grpo" else 1)
+        if updates is not None:
+            check_whole("updates", updates, 1)
+        for name, value in (("clip", clip), ("value_clip", value_clip), ("reward_limit", reward_limit)):
+            check_positive(name, value)
+        check_positive("reward_scale", reward_scale)
+        check_positive("temperature", temperature)
+        check_number("gamma", gamma, 0, most=1)
+        check_number("gae_lambda", gae_lambda, 0, most=1)
+        self.algorithm, self.beta, self.group = algorithm, beta, group
+        self.updates = updates or (1 if algorithm == "grpo" else 4)
+        self.clip, self.value_clip, self.gamma, self.gae_lambda = clip, value_clip, gamma, gae_lambda
+        self.reward, self.reward_scale, self.reward_limit = reward, reward_scale, reward_limit
+        self.unended_reward, self.reduction, self.normalise = unended_reward, reduction, normalise
+        self.value: nn.Module | None = None  # of PPO
+
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        super().attach(networks)
+        if self.algorithm == "ppo":
+            reward = networks["reward"]
+            if "next_token" not in getattr(reward, "heads", ()) or not hasattr(reward, "states"):
+                raise ConfigError(
+                    f"algorithm=ppo begins its value network as the reward model, which must read from left to right as gpt "
+                    f"and llama do; {type(reward).__name__} does not. algorithm=grpo needs none."
+                )
+            self.value = copy.deepcopy(reward).requires_grad_(True)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for name, network in {"policy": self.model, **{name: self.frozen(name) for name in self.needs}}.items():
+            if (room := getattr(network, "context_length", None)) is None:
+                continue
+            for split in ("train", "val", "test"):
+                longest = int(self.data.rows(split)[0].tokens.lengths.max())
+                if longest + self.sample_length > room:
+                    raise ConfigError(
+                        f"A prompt of {split} has {longest:,} tokens, and with task.sample_length={self.sample_length} more it "
+                        f"fills the context of {room:,} of the {name}; take a smaller sample_length, or shorter prompts."
+                    )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **rest: Any) -> Any:
+        """Without the reward model there is no value network: its weights are left out, as only the policy is used."""
+        if self.value is None:
+            state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith("value.")}
+        return super().load_state_dict(state_dict, *args, **rest)
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return {"policy": self.model} | ({} if self.value is None else {"value": self.value})
+
+    def weight(self, batch: Batch) -> int | Tensor:
+        return len(batch.targets)
+
+    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
+        return means
+
+    # -- a step -----------------------------------------------------------------------------------------------------
+
+    def train_parts(self, batch: Batch) -> Metrics:
+        rollout = self.rollout(batch)
+        mask = rollout.answers.mask[:, 1:]
+        for _ in range(self.updates):
+            self.update("policy", lambda: self.policy_loss(rollout))
+            if self.value is not None:
+                self.update("value", lambda: (self._value_loss(rollout), {}))
+        kl = losses.k3(rollout.old, rollout.reference) * mask
+        metrics = {"reward": rollout.rewards.mean(), "kl": kl.sum(1).mean(), **rollout.answers.told()}
+        return metrics | {"tokens": rollout.answers.lengths.view(-1, self.group).sum(1).float()}
+
+    @torch.no_grad()
+    def rollout(self, batch: Batch) -> Rollout:
+        """Draws and scores answers to a batch of prompts; the batch's seed decides which."""
+        assert batch.lengths is not None
+        prompts, lengths = (each.repeat_interleave(self.group, 0) for each in (batch.inputs, batch.lengths))
+        answers = self._drawn(prompts, lengths, seed=batch.seed)
+        rewards, mask = self.rewards(answers), answers.mask[:, 1:]
+        old, reference = (self._scores(model, answers)[0] for model in (self.model, self.frozen("reference")))
+        if self.value is None:
+            advantages = losses.group_advantages(rewards, self.group, self.normalise)[:, None]
+            return Rollout(answers, rewards, reference, old, advantages)
+        values = self._values(answers)
+        by_token = -self.beta * (old - reference) * mask
+        last = answers.lengths[:, None] - 2  # of the last token of an answer, among the tokens after the first
+        by_token = by_token.scatter_add(1, last, rewards[:, None])
+        advantages, returns = losses.gae(by_token, values, mask, self.gamma, self.gae_lambda)
+        if self.normalise:
+            advantages = losses.whitened(advantages, mask)
+        return Rollout(answers, rewards, reference, old, advantages, values, returns)
+
+    def policy_loss(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
+        """The loss of the policy on answers that it or an earlier policy drew, and metrics."""
+        mask = rollout.answers.mask[:, 1:]
+        scores, spread = self._scores(self.model, rollout.answers)
+        by_token, clipped = losses.clipped_policy_loss(scores, rollout.old, rollout.advantages, self.clip)
+        if self.algorithm == "grpo" and self.beta:
+            by_token = by_token + self.beta * losses.k3(scores, rollout.reference)
+        reduction = self.reduction if self.algorithm == "grpo" else "token"
+        loss = losses.reduced(by_token, mask, reduction, self.sample_length)
+        told = {"clip_fraction": clipped.float(), "entropy": spread}
+        return loss, {name: losses.reduced(values, mask, "token", 1).detach() for name, values in told.items()}
+
+    def _value_loss(self, rollout: Rollout) -> Tensor:
+        assert rollout.values is not None and rollout.returns is not None
+        values = self._values(rollout.answers)
+        by_token = losses.clipped_value_loss(values, rollout.values, rollout.returns, self.value_clip)
+        return losses.reduced(by_token, rollout.answers.mask[:, 1:], "token", 1)
+
+    def rewards(self, answers: Answers) -> Tensor:
+        """The reward (N,) of each answer."""
+        scores = at_least_single(self.frozen("reward")(answers.tokens, answers.lengths))
+        if self.reward == "probability":
+            rewards = scores.sigmoid()
+        else:
+            rewards = (self.reward_scale * scores).clamp(-self.reward_limit, self.reward_limit)
+        if self.unended_reward is None:
+            return rewards
+        return torch.where(answers.ended, rewards, torch.full_like(rewards, self.unended_reward))
+
+    def _drawn(self, prompts: Tensor, lengths: Tensor, *, seed: int) -> Answers:
+        return self.answer(prompts, lengths, seed=seed, temperature=self.temperature, top_k=None, top_p=None)
+
+    def _scores(self, model: nn.Module, answers: Answers) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the answers' tokens, and the entropy at each, both (N, T - 1), as they are drawn."""
+        with evaluating(model):
+            logits = at_least_single(model(answers.tokens[:, :-1])) / self.temperature
+        logits = without(logits, self.forbidden)
+        return losses.log_probabilities(logits, answers.targets), losses.entropy(logits.detach())
+
+    def _values(self, answers: Answers) -> Tensor:
+        """The value of the state before each token but the first, (N, T - 1); 0 where that is no answer's."""
+        value: Any = self.value
+        with evaluating(value):
+            found = value.head(value.states(answers.tokens[:, :-1]))[..., 0]
+        return at_least_single(found) * answers.mask[:, 1:]
+
+    # -- validation and test ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        assert batch.lengths is not None
+        answers = self._drawn(batch.inputs, batch.lengths, seed=self.data.seed + int(batch.targets[0]))
+        mask, rewards = answers.mask[:, 1:], self.rewards(answers)
+        (policy, spread), (reference, _) = (
+            self._scores(model, answers) for model in (self.model, self.frozen("reference"))
+        )
+        kl = (losses.k3(policy, reference) * mask).sum(1).mean()
+        objective = rewards.mean() - self.beta * kl
+        metrics = {"loss": -objective, "objective": objective, "reward": rewards.mean(), "kl": kl}
+        return -objective, {**metrics, "entropy": losses.reduced(spread, mask, "token", 1), **answers.told()}
+
+    def prompts_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.lengths is not None
+        return batch.inputs, batch.lengths
