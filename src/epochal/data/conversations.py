@@ -126,7 +126,6 @@ class DialogueData(StoredExamples):
         check_count("max_length", max_length, least=4)
         self.template, self.packing, self.encoding = template, packing, encoding
         self.conversational = template == "chat"
-        self.conversational = template == "chat"
         self.vocab_size, self.min_count, self.max_length = vocab_size, min_count, max_length
         self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
         self._note = ""
