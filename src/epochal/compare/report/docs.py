@@ -127,7 +127,7 @@ def in_table(text: str, name: str, comparison: Comparison) -> str | None:
     row = re.search(rf"^(\|[^|]*\| \[{re.escape(name)}\]\([^)|]*\) \|).*$", text, re.MULTILINE)
     if row is None or comparison.verdict is None:
         return None
-    cells = [comparison.verdict.verdict, _cost(comparison.drawn, short=True), _evidence(comparison)]
+    cells = [comparison.verdict.verdict, _time(comparison), _evidence(comparison)]
     return f"{text[: row.end(1)]} {' | '.join(cells)} |{text[row.end() :]}"
 
 
@@ -193,18 +193,26 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
 
 
-def _cost(runs: Sequence[Record], *, short: bool = False) -> str:
-    """How long training and validation took; the short form says it of two runs at once."""
-    seconds = [value for run in runs if (value := usable_number(run.summary.get("seconds"))) is not None]
-    if not seconds:
+def _cost(runs: Sequence[Record]) -> str:
+    """How long training and validation took."""
+    if not (seconds := _seconds(runs)):
         return "not recorded."
-    if short:
-        return f"{count_text(len(seconds), 'run')}, {duration_text(sum(seconds) / 2)}"
     span = f"{duration_text(min(seconds))} to {duration_text(max(seconds))}"
     return (
         f"{count_text(len(seconds), 'run')} with {span} of training and validation, {duration_text(sum(seconds))} together; "
         "the tests come on top."
     )
+
+
+def _time(comparison: Comparison) -> str:
+    """The same in short, of two runs at once, with the trials of the tuning."""
+    runs, trials = comparison.drawn, comparison.trials
+    count = count_text(len(runs), "run") + (f" and {count_text(len(trials), 'trial')}" if trials else "")
+    return f"{count}, {duration_text(sum(_seconds([*runs, *trials])) / 2)}"
+
+
+def _seconds(runs: Iterable[Record]) -> list[float]:
+    return [value for run in runs if (value := usable_number(run.summary.get("seconds"))) is not None]
 
 
 def _commit(run: Record) -> str:
