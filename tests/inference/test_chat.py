@@ -16,6 +16,7 @@ from epochal.data.chat_template import render
 from epochal.data.tokenizers import Bytes
 from epochal.inference.chat import Conversation, Screen, given_settings, talk
 from epochal.inference.writing import Settings, Writer
+from helpers.training import train
 from helpers.writers import Scripted, scripted
 
 
@@ -284,3 +285,17 @@ def test_a_network_that_writes_nothing_is_refused(trained, copied, given, refuse
     says = ["Only a language model writes text; run learned classification on digits"]
     refuse("chat", run, says=says)
     refuse("serve", run, says=says)
+
+
+def test_a_run_on_conversations_is_one_that_answers(home, given, command):
+    rows = [
+        f'{{"messages": [{{"role": "user", "content": "{n}?"}}, {{"role": "assistant", "content": "{n}!"}}]}}'
+        for n in range(40)
+    ]
+    (home / "said.jsonl").write_text("\n".join(rows))
+    small = ("model=gpt", "model.depth=1", "model.embed_dim=8", "model.num_heads=2")
+    data = ("dataset=conversations", "dataset.path=said.jsonl", "dataset.tokenizer=byte", "dataset.batch_size=4")
+    job = train(*small, *data, "task=supervised_finetuning", "duration=2steps", "logger=none")
+    given(b"1?\n")
+    outcome = command("chat", f"run={job.run.folder}", "system=be kind", "max_tokens=5", "seed=1")
+    assert outcome.status == 0 and outcome.error == "", outcome.error
