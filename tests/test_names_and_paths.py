@@ -252,3 +252,9 @@ def test_a_command_goes_on_when_the_reader_of_its_output_has_ended(line, home):
     assert len(summaries) == (2 if " -m " in line else "duration" in line)
     assert done.stdout.strip() == "0"
     assert done.stderr.splitlines() == ["Nobody reads the output any more; the command goes on without it."]
+
+
+def test_paths_of_several_networks_are_read_as_they_stand() -> None:
+    typed = quoted("init_from={policy: my runs/a,b=1, reward: other}")
+    assert OverridesParser.create().parse_override(typed).value() == {"policy": "my runs/a,b=1", "reward": "other"}
+    assert quoted("init_from={policy: a},{policy: b}", many=True) == "init_from={policy: a},{policy: b}"

@@ -50,6 +50,7 @@ TEXTS = ("prompt", "system", "name")  # keys whose value is a text
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
 PATHS = ("output_dir", "dataset.path", "resume", "init_from", "run", "checkpoint", "path")
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
+NETWORKS = re.compile(r"\{\s*\w+:[^{}]*\}(\s*,\s*\{\s*\w+:[^{}]*\})*")  # {policy: <path>, reward: <path>}, perhaps several
 SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
 RANKS = (
     "RANK",
@@ -335,6 +336,8 @@ def quoted(argument: str, *, many: bool = False) -> str:
     key, _, text = argument.partition("=")
     if text in ("", "null"):
         return argument
+    if key == "init_from" and NETWORKS.fullmatch(text) and not os.path.exists(text):
+        return f"{key}={re.sub(r'[{]([^{}]*)[}]', lambda found: _quoted_networks(found[1]), text)}"
     if key.lstrip("+") in PATHS:
         return f"{key}={_quoted_path(text, many)}"
     return f"{key}={_in_quotes(text)}" if key in TEXTS and not _has_quotes(text) else argument
@@ -350,6 +353,12 @@ def _quoted_path(text: str, many: bool) -> str:
             return ",".join(_quoted_path(part.strip(), many=False) for part in text.split(","))
     path = str(expanded(text)) if text.startswith("~") else text
     return path if PLAIN_PATH.fullmatch(path) else _in_quotes(path)
+
+
+def _quoted_networks(text: str) -> str:
+    """`policy: my run, reward: other` as a mapping in Hydra's grammar."""
+    named = (part.partition(":") for part in re.split(r",(?=\s*\w+\s*:)", text))
+    return f"{{{', '.join(f'{name.strip()}: {_quoted_path(path.strip(), many=False)}' for name, _, path in named)}}}"
 
 
 def _has_quotes(text: str) -> bool:

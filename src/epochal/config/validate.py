@@ -16,7 +16,7 @@ from epochal.config.finalize import task_config
 from epochal.config.instantiate import make_model, resolve, target_class
 from epochal.config.objectives import common_tasks, target_of, tasks_of_data, tasks_of_model
 from epochal.config.schema import HALF, missing_values, unknown_arguments, unknown_children, wrong_numbers
-from epochal.core.errors import ConfigError
+from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
@@ -71,6 +71,7 @@ def _run_options(config: DictConfig) -> Iterator[str]:
         parse_duration(config.duration)
     except ConfigError as error:
         yield str(error)
+    yield from _beginnings(config)
     if config.get("init_from") is not None and config.model.get("pretrained"):
         yield "init_from and model.pretrained both choose the weights to begin with; leave one out."
     if config.output_dir is not None:
@@ -80,6 +81,24 @@ def _run_options(config: DictConfig) -> Iterator[str]:
             yield f"output_dir={config.output_dir} cannot be made: {parent} is a file."
         elif not os.access(parent, os.W_OK):
             yield f"output_dir={config.output_dir} cannot be written; choose another with output_dir=<folder>."
+
+
+def _beginnings(config: DictConfig) -> Iterator[str]:
+    """Conflicts of what `init_from` names with the networks that the task has."""
+    given, needs = config.get("init_from"), () if config.task.name == "auto" else task_needs(config)
+    runs = list(map(str, given)) if isinstance(given, DictConfig) else ["policy"] if given is not None else []
+    if unknown := [name for name in runs if name not in ("policy", *needs)]:
+        there = ", ".join(("policy", *needs))
+        yield f"init_from.{unknown[0]} is no network of task={config.task.name}.{did_you_mean(unknown[0], needs)} There are: {there}."
+    elif missing := [name for name in ("policy", *needs) if needs and name not in (*runs, "reference")]:
+        others = "".join(f", {name}: <run>" for name in needs if name != "reference")
+        right = f"{{policy: <run>{others}}}" if others else "<run>"
+        yield f"task={config.task.name} has no {missing[0]} to begin with; give init_from={right}."
+
+
+def task_needs(config: DictConfig) -> tuple[str, ...]:
+    """The names of the frozen networks that the task has beside the one that it trains."""
+    return tuple(getattr(target_class(config.task._target_), "needs", ()))
 
 
 def wrong_roles(config: DictConfig) -> Iterator[str]:
@@ -110,11 +129,13 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
             f"task={config.task.name} does not fit model={config.model.name} on dataset={config.dataset.name}; "
             f"what would: {', '.join(common)}, or auto."
         )
-    manual = bool(common) and target_class(target_of("task", common[0])).manual_optimization
+    task = config.task.name if config.task.name in common else (common or [""])[0]
+    manual = bool(common) and target_class(target_of("task", task)).manual_optimization
+    what, steps = ("a GAN", "two") if task == "adversarial" else (f"task={task}", "its")
     if manual and config.trainer.accumulate_grad_batches != 1:
-        yield "trainer.accumulate_grad_batches does not go with a GAN, which steps two optimisers a batch."
+        yield f"trainer.accumulate_grad_batches does not go with {what}, which steps {steps} optimisers a batch."
     if manual and str(config.trainer.precision) in ("16", "16-mixed"):
-        yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, a GAN has two; bf16-mixed works."
+        yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, {what} has {'two' if steps == 'two' else 'its own'}; bf16-mixed works."
 
 
 def _model(config: DictConfig, reader: Any, data: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,11 @@ def expanded(path: str | Path) -> Path:
 
 
 def absolute_if_there(path: Any) -> Any:
-    """The absolute path of a file or folder that exists; anything else, such as the id of a data set on the Hub, as it is."""
+    """The absolute path of a file or folder that exists; anything else, such as the id of a data set on the Hub, as it is.
+
+    Of a mapping its values."""
+    if isinstance(path, Mapping):
+        return {name: absolute_if_there(part) for name, part in path.items()}
     if not isinstance(path, str) or not path:
         return path
     found = Path(os.path.expanduser(path))

@@ -217,7 +217,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
         notes = match_classes(saved, data, outputs)
     if config.checkpoint is None and config.run == "latest":
         notes.insert(0, f"The newest finished run is {relative(saved.folder)}.")
-    task = saved.task()
+    task = saved.task(None if config.prompt is not None else data)
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)
 

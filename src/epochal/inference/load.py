@@ -17,9 +17,12 @@ from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
 from epochal.core.program import command_line
 from epochal.core.specs import Inputs, Outputs, class_count, from_plain
+from epochal.data import DataModule
 from epochal.tasks import Task
+from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
 from epochal.training.factories import make_task
+from epochal.training.networks import open_networks
 from epochal.training.run_folder import Run, current_layout
 from epochal.training.trainer import quiet
 
@@ -46,14 +49,21 @@ class SavedRun:
     data: dict[str, Any]
     checkpoint: dict[str, Any]
 
-    def task(self) -> Task:
-        """The objective around the network, with the weights of the checkpoint."""
+    def task(self, data: DataModule | None = None) -> Task:
+        """The objective around the network, with the weights of the checkpoint.
+
+        Args:
+            data: Of the run, prepared: then the frozen networks that the task measures with are opened too.
+        """
         task = make_task(
             self.config,
             make_model(self.config, self.inputs, self.outputs),
             total_steps=1,
             classes=class_count(self.outputs),
         )
+        if isinstance(task, UsesFrozen) and data is not None:
+            networks = open_networks(self.config, data, self.checkpoint.get("epochal", {}).get("networks"))
+            task.attach({name: frozen.network for name, frozen in networks.items()})
         load_weights(task, self.checkpoint)
         return task
 

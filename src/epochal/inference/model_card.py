@@ -14,6 +14,7 @@ from epochal.core.protocols import HEADS
 from epochal.core.specs import describe
 from epochal.inference.notebook import LoadedRun
 from epochal.training.run_folder import VOLATILE, Run
+from epochal.training.warm_start import TRAINED, named_runs
 
 COSTS = ("parameters", "flops", "steps", "epochs", "seconds", "peak_memory_mb")
 USE = {
@@ -140,6 +141,8 @@ def _made(run: LoadedRun, summary: dict[str, Any]) -> Iterator[str]:
     if versions := summary.get("versions"):
         yield f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}"
     if origin := run.config.get("init_from"):
-        yield f"- began with the weights of the run `{portable(str(origin))}`"
+        for network, folder in named_runs(origin).items():
+            of = "" if network == TRAINED else f" (its {network})"
+            yield f"- began with the weights of the run `{portable(str(folder))}`{of}"
     if pretrained := run.config.model.get("pretrained"):
         yield f"- began with the published weights `{portable(str(pretrained))}`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +26,7 @@ from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
 from epochal.data.tokenizers import reserves_others
 from epochal.tasks import Task
+from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training import published
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
@@ -37,6 +38,7 @@ from epochal.training.factories import make_data, make_loggers, make_task, optio
 from epochal.training.job import Job
 from epochal.training.loggers.files import RunLogger
 from epochal.training.loggers.wandb import wandb_id
+from epochal.training.networks import Frozen, open_networks
 from epochal.training.resume import last_checkpoint, new_run, rank, resumed, trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
@@ -73,11 +75,14 @@ def build(
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))
+    networks = open_networks(config, data, known_networks(run, checkpoint))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
     flops = flops_of(model, data.specs(data.learns), data.mean_lengths())
     set_threads(config, model, flops["flops"])
     length = length_of(config, data, model, console)
     task = make_task(config, model, length.steps, classes=class_count(data.specs(data.learns)[1]))
+    if isinstance(task, UsesFrozen):
+        task.attach({name: frozen.network for name, frozen in networks.items()})
     if config.compile:
         compile_networks(model)
     check_lengths(config, data)
@@ -86,6 +91,7 @@ def build(
     with opened(run or new_run(config, overrides, auto=auto), fresh=run is None) as run:
         loggers = make_loggers(config, run, resuming=checkpoint is not None)
         known = known_values(config, run, data, model, parent, flops=flops, wandb_id=wandb_id(loggers))
+        known |= recorded(networks)
         step = checkpoint["global_step"] if checkpoint else 0
         record = make_record(config, run, data, task, known, length, resumed_step=step)
         own = [*optional_callbacks(config, task), record, record.checkpoints, Progress(console, length)]
@@ -175,9 +181,21 @@ def make_record(
             "data": data.state(),
             "data_fingerprint": data.fingerprint,
             "specs": [to_plain(spec) for spec in data.specs(data.learns)],
+            **({"networks": known["networks"]} if "networks" in known else {}),
         },
     )
     return Record(run, logger, checkpoints, known, total_steps=length.steps, resumed_step=resumed_step)
+
+
+def known_networks(run: Run | None, checkpoint: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The records of the frozen networks of a run that is resumed."""
+    kept = checkpoint["epochal"].get("networks") if checkpoint is not None else None
+    return kept or (run.summary().get("networks") if run is not None else None)
+
+
+def recorded(networks: Mapping[str, Frozen]) -> dict[str, Any]:
+    """What `summary.json` and checkpoints hold of frozen networks."""
+    return {"networks": {name: frozen.record() for name, frozen in networks.items()}} if networks else {}
 
 
 def trained_parameters(model: nn.Module) -> dict[str, int]:

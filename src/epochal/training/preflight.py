@@ -14,8 +14,9 @@ from epochal.config.validate import validate
 from epochal.models.pretrained.torchvision import normalisation
 from epochal.training import published
 from epochal.training.factories import make_data
+from epochal.training.networks import open_networks
 from epochal.training.trainer import check_lengths, quiet
-from epochal.training.warm_start import adapt, is_task, load_matching_weights, parent_of
+from epochal.training.warm_start import adapt, is_task, load_matching_weights, named_runs, parent_of
 
 
 def check(config: DictConfig, seen: dict[str, Any]) -> None:
@@ -31,7 +32,8 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     quiet()
     validate(config)
     config = published.with_sizes(finalize(config))
-    parent = None if is_task(str(config.init_from)) else parent_of(config)  # a task's run may be one of this grid
+    of_grid = any(is_task(str(run)) for run in named_runs(config.init_from).values())  # a task's run may be of this grid
+    parent = None if of_grid else parent_of(config)
     key = str((plain(config.dataset), config.task.name, config.init_from))
     data = seen[key] = seen.get(key) or make_data(
         config, parent.data if parent is not None else published.data_state(config)
@@ -42,5 +44,7 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
         load_matching_weights(model, parent, config, data.specs(data.learns)[1])
     if config.model.get("pretrained") and not published.source_of(config):
         normalisation(model)  # says so if there are no weights for it
+    if parent is not None:
+        open_networks(config, data, None)
     adapt(model, config)
     check_lengths(config, data)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.compose import option_file
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
@@ -21,6 +22,7 @@ from epochal.training.run_folder import Run, runs_folder
 
 # prefixes of the names of a network's output layers, where its class has no `head_parameters`
 HEADS = ("head.", "auxiliary.")
+TRAINED = "policy"  # of several networks in `init_from` the one that is trained
 POSITIONS = {"position.weight"}  # embeddings of positions: a network with a shorter context takes the first of them
 NAMED = 4  # weights in a message
 
@@ -40,20 +42,39 @@ class Parent(NamedTuple):
 def parent_of(config: DictConfig) -> Parent | None:
     """The run that `init_from` names; None without.
 
+    Of several networks (`init_from={policy: run, reward: run}`) it is that of the policy, the one that is trained.
+
     Raises:
         ConfigError: If there is no such run, its checkpoint is damaged, or it learned from another kind of data.
     """
-    if config.init_from is None:
+    if named_runs(config.init_from).get(TRAINED) is None:
         return None
-    run = find_run(config)
+    return parent_in(find_run(config), config)
+
+
+def parent_in(run: Run, config: DictConfig) -> Parent:
+    """A run and the checkpoint of its best weights, of which this config's network is to begin or be a copy.
+
+    Raises:
+        ConfigError: If its checkpoint is damaged, or it learned from another kind of data.
+    """
     checkpoint = read_checkpoint(run.best if run.best.exists() else run.last)
     reads, yields = type(from_plain(checkpoint["epochal"]["specs"][0])), target_class(config.dataset._target_).yields
     if reads is not yields:
         raise ConfigError(
-            f"init_from={config.init_from} learned from {reads.__name__.lower()}, but dataset={config.dataset.name} yields "
+            f"init_from={relative(run.folder)} learned from {reads.__name__.lower()}, but dataset={config.dataset.name} yields "
             f"{yields.__name__.lower()}."
         )
     return Parent(run, checkpoint)
+
+
+def named_runs(init_from: Any) -> dict[str, Any]:
+    """The runs that `init_from` names, by the name of the network that each is for."""
+    if init_from is None:
+        return {}
+    if isinstance(init_from, Mapping | DictConfig):
+        return {str(name): run for name, run in init_from.items() if run is not None}
+    return {TRAINED: init_from}
 
 
 def find_run(config: DictConfig) -> Run:
@@ -64,7 +85,7 @@ def find_run(config: DictConfig) -> Run:
     Raises:
         ConfigError: If there is none.
     """
-    name = str(config.init_from)
+    name = str(named_runs(config.init_from)[TRAINED])
     if not is_task(name):
         run = Run.open(name)
         run.config()
@@ -108,7 +129,7 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
     if wrong:
         more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         raise ConfigError(
-            f"init_from={config.init_from} holds weights of model={parent.checkpoint['epochal']['config']['model']['name']} that do not "
+            f"init_from={relative(parent.run.folder)} holds weights of model={parent.checkpoint['epochal']['config']['model']['name']} that do not "
             f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
         )
     why, others = _other_head(parent, config, outputs)
@@ -162,11 +183,21 @@ def head_prefixes(model: nn.Module) -> tuple[str, ...]:
 def _other_head(parent: Parent, config: DictConfig, outputs: Outputs) -> tuple[str, Callable[[Tensor], bool]]:
     """Why the head must begin afresh, for the end of a sentence, and which of its tensors; none where all agrees."""
     known, classes = parent.checkpoint["epochal"], class_count(outputs)
-    if known["config"]["task"]["name"] != config.task.name:
+    if known["config"]["task"]["name"] != config.task.name and not _same_tokens(known, config):
         return ", as the task is another", lambda tensor: True
     if classes is None or outputs == from_plain(known["specs"][1]):
         return "", lambda tensor: False
     return ", as the classes are others", lambda tensor: tensor.ndim > 0 and len(tensor) == classes
+
+
+def _same_tokens(known: dict[str, Any], config: DictConfig) -> bool:
+    """Whether both tasks have the network predict the next token: then the head is no part of the task."""
+    theirs = OmegaConf.create({"task": {"_target_": known["config"]["task"]["_target_"]}})
+    try:
+        check_targets(theirs, (*ALLOWED, *(config.get("allow") or ())))  # nothing of a stranger's is imported
+    except ConfigError:
+        return False
+    return all(getattr(target_class(each.task._target_), "head", None) == "next_token" for each in (theirs, config))
 
 
 def _misfit(name: str, here: Tensor | None, there: Tensor | None) -> str:

@@ -144,11 +144,24 @@ class RLHF(Alternating, UsesFrozen, Policy):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        self.check_room(self.data)
+
+    def known(self, data: Any) -> dict[str, Any]:
+        """Nothing; checks the data before a run begins.
+
+        Raises:
+            ConfigError: See `check_room`.
+        """
+        self.check_room(data)
+        return {}
+
+    def check_room(self, data: Any) -> None:
+        """Raises ConfigError if a prompt leaves no room for an answer in the context of one of the networks."""
         for name, network in {"policy": self.model, **{name: self.frozen(name) for name in self.needs}}.items():
             if (room := getattr(network, "context_length", None)) is None:
                 continue
             for split in ("train", "val", "test"):
-                longest = int(self.data.rows(split)[0].tokens.lengths.max())
+                longest = int(data.rows(split)[0].tokens.lengths.max())
                 if longest + self.sample_length > room:
                     raise ConfigError(
                         f"A prompt of {split} has {longest:,} tokens, and with task.sample_length={self.sample_length} more it "

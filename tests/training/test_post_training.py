@@ -1,0 +1,248 @@
+"""The road from a language model to one that answers as people like: each run begins with those before it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from epochal.core.errors import ConfigError
+from epochal.training.networks import fingerprint_of
+from epochal.training.run_folder import Run
+from helpers.training import composed, train
+
+SIZES = ("model=gpt", "model.depth=1", "model.embed_dim=8", "model.num_heads=2", "logger=none", "trainer=cpu")
+DATA = ("dataset.max_length=24", "dataset.batch_size=4", "log_every=1", "dataset.tokenizer=byte")
+TASK = ("task.sample_length=6", "task.samples=2")
+STEPS = ("duration=6steps", "trainer.val_check_interval=3", "callbacks.checkpoint_every=1")
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The files, and the runs of a language model that was tuned on answers, and of a reward model."""
+    folder = tmp_path_factory.mktemp("road")
+    chats = [{"prompt": f"q{n}", "completion": "yes" if n % 2 else "no"} for n in range(30)]
+    pairs = [{"prompt": f"q{n}", "chosen": "yes" * (1 + n % 2), "rejected": "no"} for n in range(30)]
+    made: dict[str, Any] = {
+        "folder": folder,
+        "chats": write(folder / "chats.jsonl", chats),
+        "pairs": write(folder / "pairs.jsonl", pairs),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCHAL_CACHE", str(folder / "cache"))
+        (folder / "text.txt").write_text("q1 yes q2 no. " * 60)
+        made["pretrained"] = train(
+            *(
+                *SIZES,
+                "dataset=text",
+                f"dataset.path={folder / 'text.txt'}",
+                "dataset.context_length=32",
+                "duration=2steps",
+            ),
+            *("task=language_modeling", "task.sample_length=4", f"output_dir={folder}"),
+        ).run.folder
+        made["tuned"] = train(*tuning(made), f"init_from={made['pretrained']}", f"output_dir={folder}").run.folder
+        made["reward"] = train(*rewarding(made), f"init_from={made['tuned']}", f"output_dir={folder}").run.folder
+    return made
+
+
+def tuning(road: dict[str, Any], task: str = "supervised_finetuning") -> tuple[str, ...]:
+    return (*SIZES, *DATA, f"task={task}", *TASK, *STEPS, "dataset=conversations", f"dataset.path={road['chats']}")
+
+
+def rewarding(road: dict[str, Any]) -> tuple[str, ...]:
+    return (*SIZES, *DATA, *STEPS, "dataset=preferences", f"dataset.path={road['pairs']}", "task=reward_modeling")
+
+
+def reinforcing(road: dict[str, Any], algorithm: str, *more: str) -> tuple[str, ...]:
+    runs = f"init_from={{policy: {road['tuned']}, reward: {road['reward']}}}"
+    return (*tuning(road, "rlhf"), f"task.algorithm={algorithm}", "task.group=2", runs, *more)
+
+
+def preferring(road: dict[str, Any], *more: str) -> tuple[str, ...]:
+    data = ("dataset=preferences", f"dataset.path={road['pairs']}", "task=dpo")
+    return (*SIZES, *DATA, *TASK, *STEPS, *data, f"init_from={road['tuned']}", *more)
+
+
+def weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
+
+
+class Stopper(pl.Callback):
+    """Ends a run as Ctrl-C does, at the beginning of a step."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 4:
+            raise KeyboardInterrupt
+
+
+def stopped(*overrides: str) -> Path:
+    """The folder of a run that was stopped in its fifth step."""
+    from epochal.training.build import build
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        build(composed(*overrides), overrides=list(overrides), console=Console(file=io.StringIO())) as job,
+    ):
+        job.trainer.callbacks.append(Stopper())
+        folder = job.run.folder
+        job.fit()
+    return folder
+
+
+def test_a_tuned_model_begins_with_all_weights_of_the_pretrained_one(road, home):
+    from epochal.training.build import build
+
+    printed = io.StringIO()
+    overrides = (*tuning(road), f"init_from={road['pretrained']}")
+    with build(composed(*overrides), console=Console(file=printed)) as job:
+        state = job.task.model.state_dict()
+        for name, tensor in weights(road["pretrained"], "best").items():
+            own = state[name.removeprefix("model.")]
+            assert torch.equal(own, tensor[: len(own)]), name
+        job.run.release()
+    assert "the head's too" in " ".join(printed.getvalue().split())
+
+
+def test_the_reward_model_draws_its_calibration(road):
+    assert list((road["reward"] / "pictures").glob("*calibration*.png"))
+    metrics = Run(road["reward"]).summary()["metrics"]
+    assert {"test/accuracy", "test/margin", "test/loss"} <= metrics.keys()
+
+
+@pytest.mark.parametrize("kind", [pytest.param("grpo", marks=pytest.mark.slow), "ppo", "dpo"])
+def test_a_run_beside_frozen_networks_records_them_and_resumes_to_the_same_bits(road, kind, home, command):
+    overrides = preferring(road) if kind == "dpo" else reinforcing(road, kind)
+    whole = train(*overrides, f"output_dir={home / 'whole'}")
+    needs = ("reference",) if kind == "dpo" else ("reference", "reward")
+    records = whole.run.summary()["networks"]
+    assert tuple(records) == needs
+    assert records["reference"] == {
+        "run": str(road["tuned"]),
+        "fingerprint": fingerprint_of(weights(road["tuned"], "best")),
+    }
+    checkpoint = torch.load(whole.run.last, weights_only=True)
+    assert checkpoint["epochal"]["networks"] == records
+    trained = {name.split(".")[0] for name in checkpoint["state_dict"]}
+    assert trained == ({"model", "value"} if kind == "ppo" else {"model"})
+    assert whole.run.summary()["parameters"] == sum(p.numel() for p in whole.task.model.parameters())
+    rows = (whole.run.folder / "metrics.csv").read_text().splitlines()
+    columns = rows[0].split(",")
+    first = dict(zip(columns, rows[1].split(",")))
+    if kind == "dpo":
+        assert float(first["train/loss"]) == pytest.approx(0.6931472, abs=1e-6)
+    else:
+        assert float(first["train/kl"]) == 0
+        assert kind == "ppo" or float(first["train/clip_fraction"]) == 0
+        names = ("reward", "kl", "entropy", "length", "clip_fraction", "unended", "distinct_2", "policy_loss")
+        assert {f"train/{name}" for name in names} <= set(columns)
+    assert list(whole.run.pictures.parent.rglob("*answers*.txt"))
+
+    folder = stopped(*overrides, f"output_dir={home / 'stopped'}")
+    outcome = command("train", f"resume={folder}")
+    assert outcome.status == 0, outcome.error
+    ours, theirs = weights(folder), weights(whole.run.folder)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert Run(folder).summary()["metrics"]["test/loss"] == whole.run.summary()["metrics"]["test/loss"]
+
+
+def test_a_frozen_network_that_changed_or_is_gone_is_noticed(road, home, refuse):
+    tuned = home / "tuned"
+    shutil.copytree(road["tuned"], tuned)
+    folder = stopped(*preferring({**road, "tuned": tuned}), f"output_dir={home / 'stopped'}")
+    tuned.rename(home / "moved")
+    refuse("train", f"resume={folder}", says=("This run needs its reference", "which is gone"))
+    shutil.copytree(road["pretrained"], tuned)
+    refuse("train", f"resume={folder}", says=("was the network of", "whose weights changed since"))
+
+
+def test_a_policy_answers_a_prompt_where_its_reward_model_is_gone(road, home, command):
+    reward = home / "reward"
+    shutil.copytree(road["reward"], reward)
+    run = train(*reinforcing({**road, "reward": reward}, "ppo"), f"output_dir={home / 'runs'}").run
+    outcome = command("evaluate", f"run={run.folder}")
+    assert outcome.status == 0, outcome.error
+    assert json.loads((run.folder / "evaluation" / "conversations" / "metrics.json").read_text())["test/loss"] == (
+        pytest.approx(run.summary()["metrics"]["test/loss"])
+    )
+    shutil.rmtree(reward)
+    outcome = command("evaluate", f"run={run.folder}", "prompt=q1")
+    assert outcome.status == 0, outcome.error
+    assert "answer" in outcome.out
+
+
+def bad(road: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
+    tuned, reward = road["tuned"], road["reward"]
+    alone = tuning(road, "rlhf")
+    return {
+        "no run": (alone, "task=rlhf has no policy to begin with; give init_from={policy: <run>, reward: <run>}"),
+        "no reward": ((*alone, f"init_from={tuned}"), "task=rlhf has no reward to begin with"),
+        "a typo": (
+            (*alone, f"init_from={{policy: {tuned}, rewards: {reward}}}"),
+            "init_from.rewards is no network of task=rlhf. Did you mean reward?",
+        ),
+        "a reward for fine-tuning": (
+            (*tuning(road), f"init_from={{policy: {tuned}, reward: {reward}}}"),
+            "init_from.reward is no network of task=supervised_finetuning",
+        ),
+        "no scores": (
+            (*alone, f"init_from={{policy: {tuned}, reward: {tuned}}}"),
+            "learned supervised_finetuning; a reward model is a run of task=reward_modeling",
+        ),
+        "another network": (
+            (*preferring(road), "model.embed_dim=16"),
+            "do not fit this model=gpt",
+        ),
+        "no leash": ((*preferring(road), "task.beta=0"), "task=dpo: beta=0 must be above 0"),
+        "a prompt that fills the context": (
+            (*reinforcing(road, "grpo"), "task.sample_length=20"),
+            "fills the context of 24 of the policy",
+        ),
+        "accumulated": (
+            (*reinforcing(road, "grpo"), "trainer.accumulate_grad_batches=2"),
+            "does not go with task=rlhf",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "no run",
+        "no reward",
+        "a typo",
+        "a reward for fine-tuning",
+        "no scores",
+        "another network",
+        "no leash",
+        "accumulated",
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(road, what, home, refuse):
+    overrides, sentence = bad(road)[what]
+    refuse("train", *overrides, says=(sentence,))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(road, home, command):
+    overrides, sentence = bad(road)["a prompt that fills the context"]
+    outcome = command("train", *overrides)
+    assert outcome.status == 2 and sentence in outcome.error
+
+
+def test_networks_of_another_vocabulary_are_refused(road, home):
+    data = ("dataset.tokenizer=character", f"output_dir={home}")
+    other = train(*rewarding(road), *data).run.folder
+    with pytest.raises(ConfigError, match="has another vocabulary than the policy"):
+        train(*reinforcing({**road, "reward": other}, "grpo"))
