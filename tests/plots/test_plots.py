@@ -13,7 +13,7 @@ from epochal.plots import canvas
 from epochal.plots.canvas import LINES, MARGIN
 from epochal.plots.charts import line_chart
 from epochal.plots.heatmaps import CELL, GAP, attention_heatmap, confusion_matrix, heatmap, video_strips
-from epochal.plots.images import image_grid, to_uint8
+from epochal.plots.images import animation, image_grid, to_uint8
 from epochal.plots.terminal import grid_in_terminal, image_in_terminal
 
 RANDOM = np.random.default_rng(0)
@@ -43,6 +43,18 @@ def has_white_edges(picture: Image.Image, width: int = 12) -> bool:
 def test_drawing_loads_neither_torch_nor_matplotlib():
     code = "import epochal.plots.images, sys; sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_animation_shows_its_pictures_in_order_and_the_last_longest():
+    pictures = [Image.new("RGB", (60, 40), color) for color in ("red", "lime", "blue")]
+    shown = Image.open(io.BytesIO(animation([(f"step {n}", picture) for n, picture in enumerate(pictures)])))
+    assert shown.n_frames == 3 and shown.info["loop"] == 0 and shown.size[0] == 60
+    durations = []
+    for number, color in enumerate(("red", "lime", "blue")):
+        shown.seek(number)
+        durations.append(shown.info["duration"])
+        assert shown.convert("RGB").getpixel((30, 20)) == Image.new("RGB", (1, 1), color).getpixel((0, 0))
+    assert durations[0] == durations[1] < durations[2]
 
 
 def test_to_uint8_maps_low_to_black_and_high_to_white():

@@ -108,6 +108,21 @@ def test_a_text_is_read_with_the_ids_that_the_run_had(command, home, name, reser
     assert epochal.load(folder).data.state()["reserved"] == reserved
 
 
+def test_a_gan_of_an_older_version_goes_on_to_the_same_bits_and_is_evaluated(command, home):
+    """Of commit d3ff768, when a GAN had one objective; a SIGKILL ended it after step 4 of 8."""
+    small = ("model=gan", "model.width=1", "model.noise_dim=2", "dataset=digits", "dataset.train_size=32")
+    line = (*small, "dataset.batch_size=8", "duration=8steps", "log_every=2", "logger=none", "trainer=cpu")
+    folder = shutil.copytree(ROOT / "tests" / "old_runs" / "gan", home / "outputs" / "runs" / "gan")
+    for arguments in (("train", f"resume={folder}"), ("evaluate", f"run={folder}")):
+        outcome = command(*arguments)
+        assert outcome.status == 0, outcome.error
+    whole = train(*line, f"output_dir={home / 'whole'}")
+    ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, whole.run.folder))
+    assert ours["global_step"] == theirs["global_step"] == 8
+    for name, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], value), name
+
+
 def test_its_runs_are_compared(command, old):
     outcome = command("compare")
     assert outcome.status == 0, outcome.error

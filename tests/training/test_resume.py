@@ -23,7 +23,7 @@ from epochal.training.build import build
 from epochal.training.resume import claim
 from epochal.training.run_folder import Run
 from helpers.kills import train_until_killed_at
-from helpers.training import composed, in_new_process, train_until_killed
+from helpers.training import composed, in_new_process, train, train_until_killed
 
 HOOKS = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
 RUNS = {
@@ -86,10 +86,32 @@ RUNS = {
         "dataset.batch_size=32",
         "duration=5epochs",
     ),
+    "gan, a critic": (
+        "model=wgan_gp",
+        "model.width=8",
+        "model.conditional=true",
+        "dataset=digits",
+        "dataset.train_size=320",
+        "dataset.batch_size=32",
+        "duration=5epochs",
+    ),
+    "gan, spectral norm and sample quality": (
+        "model=gan",
+        "model.width=8",
+        "model.discriminator_norm=none",
+        "model.spectral_norm=true",
+        "dataset=digits",
+        "dataset.train_size=320",
+        "dataset.batch_size=32",
+        "duration=5epochs",
+        "task=adversarial",
+        "task.features={classifier}",
+    ),
 }
+LONG = ("masked words, low-rank additions", "gan, a critic", "gan, spectral norm and sample quality")  # in slow tests
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind != "masked words, low-rank additions"])
+@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in LONG])
 def test_a_run_killed_five_times_ends_in_the_same_bits(kind: str, tmp_path: Path) -> None:
     overrides = (*RUNS[kind], "logger=none", "trainer=cpu", "log_every=5", "callbacks.checkpoint_every=1")
     if "dataset=text" in overrides:
@@ -188,7 +210,7 @@ def test_numbers_drawn_in_a_test_do_not_depend_on_the_epochs_before_it() -> None
 
 
 KILLS = {"images": 10, "text": 10, "gan": 10, "convolution with averaged weights": 10}
-KILLS["masked words, low-rank additions"] = 10
+KILLS |= dict.fromkeys(LONG, 10)
 AT_ANY_TIME = 3  # of the kills of each kind, after a share of the time that the run takes
 
 
@@ -199,6 +221,9 @@ def test_a_run_killed_at_any_place_and_time_ends_in_the_same_bits(kind: str, tmp
     if "dataset=text" in overrides:
         (tmp_path / "text.txt").write_text("To be, or not to be, that is the question. " * 200)
         overrides = (*overrides, f"dataset.path={tmp_path / 'text.txt'}")
+    if "sample quality" in kind:
+        learned = train("model=mlp", "dataset=digits", "duration=1epochs", "logger=none", f"output_dir={tmp_path}")
+        overrides = tuple(override.format(classifier=learned.run.folder) for override in overrides)
     counted = tmp_path / "counted.json"
     assert in_new_process(train_until_killed_at, overrides, tmp_path / "whole", None, counted) == 0
     known = json.loads(counted.read_text())

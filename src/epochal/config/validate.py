@@ -50,8 +50,10 @@ def _conflicts(config: DictConfig) -> Iterator[str]:
         yield from unknown_arguments(config, "dataset")
     yield from _pair(config, model, data)
     if fits and not (unknown := list(unknown_arguments(config, "model"))):
-        yield from _model(config, model, data)
-        yield from _task(config, model, data)
+        network, problem = _model(config, model, data)
+        if problem:
+            yield problem
+        yield from _task(config, model, data, network)
     elif fits:
         yield from unknown
     yield from _optimizer(config)
@@ -138,35 +140,33 @@ def _pair(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         yield f"trainer.precision={config.trainer.precision} scales one optimiser's loss, {what} has {'two' if steps == 'two' else 'its own'}; bf16-mixed works."
 
 
-def _model(config: DictConfig, reader: Any, data: Any) -> Iterator[str]:
-    """Builds it without memory for likely data, so that wrong arguments are found before any download."""
+def _model(config: DictConfig, reader: Any, data: Any) -> tuple[Any, str | None]:
+    """Builds it without memory for likely data, so that wrong arguments are found before any download.
+
+    Returns:
+        The network and what is wrong with it; None for each that there is not.
+    """
     import torch
 
     common = common_tasks(data, reader)
-    if data.yields not in reader.reads or not common:
-        return
     name = config.task.name if config.task.name in common else common[0]
     task = target_class(target_of("task", name))
     try:
         examples = data.example_specs(config.dataset, task.target)
     except ConfigError as error:
-        yield str(error)
-        return
+        return None, str(error)
     problem = None
     for inputs, outputs in examples:
         try:
             with torch.device("meta"):
                 model = make_model(config, inputs, outputs, head=task.head)
-            if too_large := _too_large(config.model.name, sum(p.numel() for p in model.parameters())):
-                yield too_large
-            return
+            return model, _too_large(config.model.name, sum(p.numel() for p in model.parameters()))
         except ConfigError as error:
             overflow = "Overflow when unpacking" in str(error)  # torch's own, of two lines
             problem = problem or (f"model={config.model.name} is too large." if overflow else str(error))
         except (RuntimeError, OverflowError) as error:  # torch cannot even count so many bytes
             problem = problem or f"model={config.model.name} is too large: {str(error).splitlines()[0]}."
-    if problem:
-        yield problem
+    return None, problem
 
 
 def _too_large(name: str, parameters: int) -> str | None:
@@ -179,8 +179,14 @@ def _too_large(name: str, parameters: int) -> str | None:
     return f"model={name} of this size has {parameters:,} parameters, {needed / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB."
 
 
-def _task(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
-    """Makes the objective around a network of one weight, so that wrong options are found before any download."""
+def _task(config: DictConfig, model: Any, data: Any, network: Any) -> Iterator[str]:
+    """Makes the objective around a network without memory, so that wrong options are found before any download.
+
+    Args:
+        config: Of the run.
+        model, data: The classes.
+        network: As `_model` made it; None: it cannot be made, and one of one weight stands for it.
+    """
     import torch
 
     if config.task.name not in ("auto", *common_tasks(data, model)):
@@ -191,9 +197,14 @@ def _task(config: DictConfig, model: Any, data: Any) -> Iterator[str]:
         return
     options = {str(k): v for k, v in task.items() if k not in ("name", "_target_", "metrics")}
     try:
-        resolve(task._target_)(model=torch.nn.Linear(1, 1), optimizer=None, scheduler=None, total_steps=1, **options)
+        network = torch.nn.Linear(1, 1) if network is None else network
+        resolve(task._target_)(model=network, optimizer=None, scheduler=None, total_steps=1, **options)
     except (TypeError, ValueError) as error:
         yield f"task={task.name}: {error}"
+    features = task.get("features")
+    names = (None, "inception", *choices().get("model", []))
+    if features not in names and not (expanded(str(features)) / "config.yaml").is_file():
+        yield f"task.features={features} is no run's folder; give that of a classifier, or the name of its model, or inception."
     fed = task.get("teacher_forcing", 1)
     if fed != 1 and not getattr(model, "scheduled_sampling", False):  # core.protocols.ScheduledSampling
         yield f"task.teacher_forcing={fed} needs a network that reads its own guesses: seq2seq; {config.model.name} reads the truth."

@@ -216,7 +216,10 @@ class SourceAttention(Protocol):
 
 @runtime_checkable
 class AdversarialNetwork(Protocol):
-    """A generator, noise (B, N) -> images (B, C, H, W) in [-1, 1], and a discriminator, images -> logits (B,)."""
+    """A generator, noise (B, N) -> images (B, C, H, W) in [-1, 1], and a discriminator, images -> logits (B,).
+
+    Where the network has a `num_classes` that is not None, both take labels (B,) as a second argument.
+    """
 
     if TYPE_CHECKING:  # submodules, which isinstance() does not find from Python 3.12 on
         generator: nn.Module

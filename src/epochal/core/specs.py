@@ -47,6 +47,7 @@ class Images:
     channels: int  # 1: grey, 3: RGB
     height: int  # in pixels
     width: int  # in pixels
+    classes: int | None = None  # of images to be generated: how many there are, if each has one
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def describe(spec: Spec) -> str:
 
 def to_plain(spec: Spec) -> dict[str, Any]:
     """The spec as plain containers, for a checkpoint; `from_plain` is the inverse."""
-    return {"kind": type(spec).__name__, **asdict(spec)}
+    values = {name: value for name, value in asdict(spec).items() if value is not None}
+    return {"kind": type(spec).__name__, **values}
 
 
 def from_plain(plain: dict[str, Any]) -> Spec:

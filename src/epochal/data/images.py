@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -234,10 +235,13 @@ class ImageData(StoredImages):
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
         classes = Classes(tuple(map(str, range(10))))
-        return [(images, classes if target == "classes" else images) for images in cls.example_images(config)]
+        return [
+            (images, classes if target == "classes" else replace(images, classes=classes.count))
+            for images in cls.example_images(config)
+        ]
 
     def specs(self, target: str) -> tuple[Inputs, Outputs]:
-        return self.inputs, self.classes if target == "classes" else self.inputs
+        return self.inputs, self.classes if target == "classes" else replace(self.inputs, classes=self.classes.count)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), **({"span": self.span} if self.span else {})}

@@ -218,6 +218,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     if config.checkpoint is None and config.run == "latest":
         notes.insert(0, f"The newest finished run is {relative(saved.folder)}.")
     task = saved.task(None if config.prompt is not None else data)
+    notes += task.notes(data)
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     return Rebuilt(saved.config, task, data, trainer, saved.folder / "evaluation" / slug(str(data.name)), notes)
 

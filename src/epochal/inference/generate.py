@@ -16,8 +16,10 @@ from epochal.core.format import verbatim
 from epochal.tasks import Task
 from epochal.tasks.base import AnswersPrompts
 from epochal.training.factories import make_task
+from epochal.training.features import feature_network
 
-OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "carry_state", "beam_size")  # of a task
+# of a task
+OPTIONS = ("temperature", "top_k", "top_p", "sample_length", "samples", "carry_state", "beam_size", "features")
 
 
 def answering(task: Task) -> AnswersPrompts:
@@ -73,6 +75,8 @@ def set_options(config: DictConfig, given: DictConfig) -> None:
     known = parameters(config.task._target_) or set(options)
     if wrong := next((key for key in options if key not in known), None):
         raise ConfigError(f"{wrong} does not go with this run, which learned {config.task.name}.")
+    if "features" in options:
+        feature_network(options["features"], config.get("allow", ()))  # raises where there is no such network
     config.task.update(options)
     if wrong_values := [line for line in wrong_numbers(config) if line.startswith("task.")]:
         raise ConfigError("\n".join(wrong_values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from epochal.config.instantiate import make_model
 from epochal.config.validate import wrong_roles
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded
+from epochal.core.format import say
 from epochal.core.program import command_line
 from epochal.core.specs import Inputs, Outputs, class_count, from_plain
 from epochal.data import DataModule
@@ -22,6 +24,7 @@ from epochal.tasks import Task
 from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
 from epochal.training.factories import make_task
+from epochal.training.features import feature_network
 from epochal.training.networks import open_networks
 from epochal.training.run_folder import Run, current_layout
 from epochal.training.trainer import quiet
@@ -54,9 +57,19 @@ class SavedRun:
 
         Args:
             data: Of the run, prepared: then the frozen networks that the task measures with are opened too.
+
+        A network of features that is no longer there is left out, which is said: nothing else needs it.
         """
+        config = self.config
+        if (features := config.task.get("features")) is not None:
+            try:
+                feature_network(features, config.get("allow", ()))
+            except ConfigError as error:
+                say(f"No sample quality is measured: {error}")
+                config = copy.deepcopy(config)
+                config.task.features = None
         task = make_task(
-            self.config,
+            config,
             make_model(self.config, self.inputs, self.outputs),
             total_steps=1,
             classes=class_count(self.outputs),

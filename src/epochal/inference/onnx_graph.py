@@ -79,14 +79,14 @@ class Network(nn.Module):
 
 
 class Painter(nn.Module):
-    """A generator whose images are uint8 pixels (B, C, H, W)."""
+    """A generator whose images are uint8 pixels (B, C, H, W); a conditional one also takes classes (B,)."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return ((self.generator(noise) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def forward(self, noise: Tensor, *classes: Tensor) -> Tensor:
+        return ((self.generator(noise, *classes) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass
@@ -181,7 +181,9 @@ def make_graph(run: LoadedRun, *, lengths: bool = True, any_length: bool = True)
     inputs = run.specs[0]
     if isinstance(model, AdversarialNetwork):
         noise = {"noise": model.sample_noise(ROWS)}
-        return Graph(Painter(model.generator), noise, {"noise": {0: BATCH}}, ("images",))
+        if getattr(model, "num_classes", None) is not None:
+            noise["classes"] = torch.arange(ROWS) % model.num_classes
+        return Graph(Painter(model.generator), noise, {name: {0: BATCH} for name in noise}, ("images",))
     steps = 0 if isinstance(inputs, Images) else min(STEPS, inputs.length) if any_length else inputs.length
     first, axes = _first(inputs, steps, any_length)
     name = {Images: "images", Tokens: "tokens", Frames: "frames", Series: "series"}[type(inputs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 
@@ -172,6 +173,26 @@ def titled_sheet(body: Image.Image, title: str, note: str | None = None) -> Imag
     if note is not None:
         head = join_images([head, text_image(note, width, TEXT, GREY)], vertical=True, gap=4)
     return ImageOps.expand(join_images([head, body], vertical=True, gap=16), MARGIN, WHITE)
+
+
+def animation(frames: Sequence[tuple[str, Image.Image]]) -> bytes:
+    """Captions and pictures of one size, one after the other, as a GIF that repeats itself.
+
+    Args:
+        frames: In order; the last is shown for two seconds, the others for a third of one.
+    """
+    canvases = []
+    for caption, picture in frames:
+        canvas = Image.new("RGB", (picture.width, picture.height + LINE), WHITE)
+        canvas.paste(picture, (0, 0))
+        draw_text(ImageDraw.Draw(canvas), MARGIN, picture.height + LINE / 2, caption, CAPTION, anchor="lm")
+        canvases.append(canvas)
+    durations = [333] * (len(canvases) - 1) + [2000]  # milliseconds
+    stream = io.BytesIO()
+    canvases[0].save(
+        stream, "GIF", save_all=True, append_images=canvases[1:], duration=durations, loop=0, optimize=True
+    )
+    return stream.getvalue()
 
 
 def check_images(images: np.ndarray, captions: Sequence[str] | None, highlight: Sequence[bool] | None) -> None:

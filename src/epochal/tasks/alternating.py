@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -92,12 +94,18 @@ class Alternating(Task):
             self._learning_rate = next(iter(self._optimizers().values())).param_groups[0]["lr"]
             for name in [name for name in self._row.values if name.endswith("_gradient_norm")]:  # the same on all ranks
                 self._gradient_norms[name] = torch.stack(self._row.values.pop(name)).mean()
-        schedules = self.lr_schedulers()
-        for schedule in schedules if isinstance(schedules, list) else [schedules]:
-            schedule.step()  # type: ignore[union-attr]
+        self._step_schedules()
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress  # is `global_step`
         progress.increment_ready()
         progress.increment_completed()
+
+    def _step_schedules(self) -> None:
+        schedules = self.lr_schedulers()
+        with warnings.catch_warnings() if not self.global_step else nullcontext():
+            if not self.global_step:  # torch warns of a part that has taken no step yet
+                warnings.simplefilter("ignore")
+            for schedule in schedules if isinstance(schedules, list) else [schedules]:
+                schedule.step()  # type: ignore[union-attr]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes the norm of the gradients of a part, and clips them."""

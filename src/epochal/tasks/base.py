@@ -108,6 +108,7 @@ class Task(pl.LightningModule):
         "normalised"  # pixels that the model reads: "normalised", or "symmetric": in [-1, 1]
     )
     explainable: ClassVar[bool] = False  # whether `epochal.tasks.visuals.explain` applies: one label for each image
+    animated: ClassVar[tuple[str, ...]] = ()  # pictures of validations that are also shown as an animation
     accepts_metrics: ClassVar[bool] = False  # whether `step` passes predictions and targets to `update_metrics`
     model: Any  # which protocol of `epochal.core.protocols` it fulfils depends on the task
     artifacts: Artifacts
@@ -203,6 +204,22 @@ class Task(pl.LightningModule):
     def test_artifacts(self) -> Artifacts:
         """Pictures, texts and tables at the end of a test."""
         return Artifacts()
+
+    def notes(self, data: Any) -> list[str]:
+        """Sentences that the user should know before a run on this data.
+
+        Raises:
+            ConfigError: If the task cannot be run on it.
+        """
+        return []
+
+    def known(self, data: Any) -> dict[str, Any]:
+        """What `summary.json` holds of the task from the start, such as the networks that it uses and does not train.
+
+        Raises:
+            ConfigError: If the task cannot be run on this data.
+        """
+        return {}
 
     # -- training ---------------------------------------------------------------------------------------------------
 

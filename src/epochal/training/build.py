@@ -27,7 +27,7 @@ from epochal.data import DataModule
 from epochal.data.tokenizers import reserves_others
 from epochal.tasks import Task
 from epochal.tasks.post_training.policy import UsesFrozen
-from epochal.training import published
+from epochal.training import features, published
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
@@ -71,7 +71,7 @@ def build(
     validate(config)
     config = finalize(config)
     if checkpoint is None:  # else its config has the sizes
-        config = published.with_sizes(config, overrides)
+        config = features.resolved(published.with_sizes(config, overrides))
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))
@@ -92,6 +92,7 @@ def build(
         loggers = make_loggers(config, run, resuming=checkpoint is not None)
         known = known_values(config, run, data, model, parent, flops=flops, wandb_id=wandb_id(loggers))
         known |= recorded(networks)
+        known |= features.unchanged(task.known(data), run.summary())
         step = checkpoint["global_step"] if checkpoint else 0
         record = make_record(config, run, data, task, known, length, resumed_step=step)
         own = [*optional_callbacks(config, task), record, record.checkpoints, Progress(console, length)]
@@ -101,7 +102,7 @@ def build(
         check_world(config, data, trainer.world_size)
         record.write(trainer, "running")
         if trainer.is_global_zero:
-            show_panel(console, config, run, known, data, total_steps=length.steps, resumed_step=step)
+            show_panel(console, config, run, known, data, task, total_steps=length.steps, resumed_step=step)
         return Job(config, run, data, task, trainer, record, console, run.last if checkpoint else None)
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
 from epochal.core.files import relative as relative
+from epochal.core.files import write_atomically
 from epochal.core.format import duration_text, number_text, short, verbatim
 from epochal.core.program import command_line, typed
 from epochal.data import DataModule
 from epochal.plots.charts import line_chart
+from epochal.plots.images import animation
 from epochal.plots.terminal import grid_in_terminal
+from epochal.tasks import Task
 from epochal.training.run_folder import Run
 
 if TYPE_CHECKING:
     from epochal.training.job import Job
 
+STEP = re.compile(r"_(\d{6,})\.png$")  # of a picture of a validation
 LINES = 24  # of a text in the terminal
 
 
@@ -31,6 +38,7 @@ def show_panel(
     run: Run,
     known: dict[str, Any],
     data: DataModule,
+    task: Task,
     *,
     total_steps: int,
     resumed_step: int,
@@ -47,8 +55,9 @@ def show_panel(
     rows.add_row(
         "data", f"{sizes['train']:,} {data.unit} to learn from, {sizes['val']:,} to validate, {sizes['test']:,} to test"
     )
-    if data.note:  # what was left out
-        rows.add_row("", verbatim(data.note))
+    for note in (data.note, *task.notes(data)):
+        if note:  # what was left out, and what the task says
+            rows.add_row("", verbatim(note))
     where = f", going on from step {resumed_step:,}" if resumed_step else ""
     rows.add_row("training", f"{total_steps:,} steps of {config.dataset.batch_size} ({config.duration}){where}")
     rows.add_row("kept in", verbatim(relative(run.folder)))
@@ -99,6 +108,17 @@ def save_curves(run: Run) -> None:
                 series[label] = ([step for step, _ in points], [value for _, value in points])
         picture = line_chart(series, title=metric.replace("_", " "), x_label="step", y_label=metric.replace("_", " "))
         picture.save(run.pictures / f"curve_{metric}.png")
+
+
+def save_animations(run: Run, names: Iterable[str]) -> None:
+    """Writes `pictures/<name>.gif` of the pictures that validations left under each name, where there are several."""
+    for name in names:
+        files = {
+            int(match[1]): file for file in run.pictures.glob(f"{name}_*.png") if (match := STEP.search(file.name))
+        }
+        if len(files) > 1:
+            frames = [(f"step {step:,}", Image.open(files[step])) for step in sorted(files)]
+            write_atomically(run.pictures / f"{name}.gif", animation(frames))
 
 
 def show_examples(console: Console, task: Any) -> None:

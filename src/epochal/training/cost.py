@@ -34,7 +34,8 @@ def count_flops(model: nn.Module, specs: tuple[Any, Any]) -> int | None:
         if isinstance(model, EncoderDecoder):
             network(_one(inputs), _one(specs[1]))
         elif isinstance(model, AdversarialNetwork):
-            network.discriminator(network.generator(network.sample_noise(1)))
+            labels = [torch.zeros(1, dtype=torch.long, device="meta")] if getattr(network, "num_classes", None) else []
+            network.discriminator(network.generator(network.sample_noise(1), *labels), *labels)
         else:
             network(_one(inputs))
     return counter.get_total_flops() or None

@@ -17,6 +17,7 @@ from epochal.core.errors import ConfigError
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.explain import Explain
+from epochal.training.features import feature_network
 from epochal.training.run_folder import Run
 
 
@@ -58,7 +59,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int, classes: i
         classes: Given to metrics of the config as `num_classes`.
 
     Raises:
-        ConfigError: If an option is wrong, or a metric cannot be made.
+        ConfigError: If an option is wrong, a metric cannot be made, or there is no such network of features.
     """
     makers = {}
     for group in ("optimizer", "scheduler"):
@@ -68,6 +69,8 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int, classes: i
     if metrics := config.task.get("metrics"):
         context = {"num_classes": classes, "num_labels": classes}
         options["metrics"] = {name: instantiate(node, **context) for name, node in metrics.items()}
+    if isinstance(options.get("features"), str):
+        options["features"] = feature_network(options["features"], config.get("allow", ()))
     try:
         return resolve(config.task._target_)(
             model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options

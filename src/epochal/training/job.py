@@ -21,7 +21,7 @@ from epochal.data import DataModule
 from epochal.tasks import Artifacts, Task
 from epochal.training.callbacks.record import Record
 from epochal.training.checkpoint_io import load_weights, read_checkpoint
-from epochal.training.console import save_curves, show_report
+from epochal.training.console import save_animations, save_curves, show_report
 from epochal.training.loggers.base import ArtifactLogger
 from epochal.training.run_folder import Run
 
@@ -74,6 +74,7 @@ class Job:
         with self._interruptible():
             if self.trainer.is_global_zero:
                 save_curves(self.run)  # before the run counts as finished, which it stays
+                save_animations(self.run, self.task.animated)
             self.record.write(self.trainer, "finished")
         if self.trainer.is_global_zero:
             show_report(self)
