@@ -243,6 +243,14 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
     assert [difference.split()[0] for difference in found["changed"]] == ["optimizer.lr"]
 
 
+def test_what_a_choice_brings_along_gives_way_to_the_grid_in_a_design_too():
+    """As in the sweeper: the runs from scratch say so themselves, whatever goes along with their model."""
+    points = Design("pretrain_finetune", "cpu").points
+    starts = [[override for override in point if override.startswith("init_from=")] for point in points]
+    assert [len(each) for each in starts] == [1] * 28
+    assert starts.count(["init_from=null"]) == 2 * (2 + 2 * 3)  # of each data set the pretraining, and from scratch
+
+
 PREDICTED = {
     "says": "as predicted",
     "y": "test/loss",

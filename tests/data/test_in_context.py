@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from epochal.config.compose import compose
 from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED, RESERVED, Numbers, Series, Tokens
 from epochal.data import InContextLinear, InContextSymbols
@@ -62,6 +63,13 @@ def test_the_best_accuracy_is_that_of_who_remembers():
         seen = (keys[:, :shot] == keys[:, shot : shot + 1]).any(1)
         guess = torch.where(seen, values[:, shot], RESERVED + 4)  # remembered, or the first value
         assert (guess == values[:, shot]).float().mean().item() == pytest.approx(best[shot], abs=0.03)
+
+
+def test_the_claim_names_what_is_possible_at_eight_examples():
+    config = compose(["experiment=in_context", "budget=cpu"])
+    data = symbols(**{name: config.dataset[name] for name in ("length", "kinds", "values")})
+    (number,) = [test.than for test in config.claim.tests if isinstance(test.than, float)]
+    assert number == pytest.approx(data.best_by_shots()[8], abs=5e-4)
 
 
 def test_symbols_are_written_and_read():

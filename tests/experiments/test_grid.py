@@ -86,11 +86,25 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
 
 
 LONG = ("context_bottleneck", "long_memory", "vanishing_gradient")  # more than eight seconds each
+MANY = ("llama_parts", "mlm_vs_causal", "pretrain_finetune", "scaling")  # runs, of a second each
+WORDS = ("a", "man", "and", "two", "small", "dogs", "walk", "by", "the", "old", "red", "house")
+
+
+@pytest.fixture
+def captions(tmp_path, monkeypatch):
+    """Texts in place of Multi30k, so that nothing is downloaded."""
+    folder = tmp_path / "copies" / "multi30k"
+    folder.mkdir(parents=True)
+    for split, rows in (("train", 96), ("validation", 24), ("test", 24)):
+        texts = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 8)) for i in range(1, rows + 1)]
+        (folder / f"{split}.csv").write_text("\n".join(["en,de", *(f"{text},{text}" for text in texts), ""]))
+    monkeypatch.setenv("EPOCHAL_DATA", str(tmp_path / "copies"))
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in EXPERIMENTS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG + MANY else []) for name in EXPERIMENTS]
 )
+@pytest.mark.usefixtures("captions")
 def test_every_experiment_runs_at_its_smallest(name, command, home):
     """With one seed, and one run after the other in this process, which saves their starts."""
     tunes = "tune:" in (CONF / "experiment" / f"{name}.yaml").read_text()

@@ -1,6 +1,12 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from epochal.compare.design import Design
+from epochal.config.compose import compose
+from epochal.config.finalize import finalize
+from epochal.config.instantiate import make_model
+from epochal.core.specs import Tokens
 from epochal.models import LLaMA
 
 PUBLISHED = {"7b": 6_738_415_616, "13b": 13_015_864_320, "2-70b": 68_976_648_192, "3-8b": 8_030_261_248}
@@ -41,3 +47,18 @@ def test_a_checkpoint_of_a_short_context_fits_a_longer_one():
     long.load_state_dict(short.state_dict())
     tokens = torch.randint(9, (2, 8))
     assert torch.equal(short(tokens), long(tokens))
+
+
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "paper"])
+def test_the_networks_of_llama_parts_have_as_many_parameters(budget):
+    config = finalize(compose(["experiment=llama_parts", f"budget={budget}"]))
+    tokens = Tokens(vocab_size=264, length=config.dataset.context_length)
+
+    def count(point):
+        with torch.device("meta"):
+            model = make_model(OmegaConf.merge(config, OmegaConf.from_dotlist(list(point))), tokens, tokens)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    counts = [count(point) for point in Design("llama_parts", budget).points]
+    assert len(counts) == 8
+    assert [n / counts[0] for n in counts] == pytest.approx([1] * 8, abs=0.003)
