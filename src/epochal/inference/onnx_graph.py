@@ -181,8 +181,8 @@ def make_graph(run: LoadedRun, *, lengths: bool = True, any_length: bool = True)
     inputs = run.specs[0]
     if isinstance(model, AdversarialNetwork):
         noise = {"noise": model.sample_noise(ROWS)}
-        if getattr(model, "num_classes", None) is not None:
-            noise["classes"] = torch.arange(ROWS) % model.num_classes
+        if (classes := getattr(model, "num_classes", None)) is not None:
+            noise["classes"] = torch.arange(ROWS) % classes
         return Graph(Painter(model.generator), noise, {name: {0: BATCH} for name in noise}, ("images",))
     steps = 0 if isinstance(inputs, Images) else min(STEPS, inputs.length) if any_length else inputs.length
     first, axes = _first(inputs, steps, any_length)

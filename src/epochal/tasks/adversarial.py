@@ -251,8 +251,8 @@ class Adversarial(Alternating):
             noise.split(sample_quality.BATCH), real.labels.split(sample_quality.BATCH), strict=True
         ):
             parts.append(self.features(pixels_of(self.model.generator(part, *self._labels(labels.to(self.device))))))
-        classes = None if parts[0].classes is None else torch.cat([part.classes for part in parts])
-        fake = Features(torch.cat([part.values for part in parts]), classes)
+        seen = [part.classes for part in parts if part.classes is not None]
+        fake = Features(torch.cat([part.values for part in parts]), torch.cat(seen) if seen else None)
         return sample_quality.compare(real, fake, seed=seed, whole=split == "test")
 
     def _real_images(self, split: str) -> RealImages:
