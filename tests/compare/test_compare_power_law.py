@@ -109,6 +109,11 @@ def test_too_little_for_a_prediction_ends_in_a_sentence(tmp_path, runs, says):
     assert test.verdict == "inconclusive" and test.sentence.startswith(says)
 
 
+def test_a_value_without_a_logarithm_ends_in_a_sentence(tmp_path):
+    sized(tmp_path, factor=-1.0)
+    assert judged(tmp_path).sentence.startswith("width 4 has a test/loss of -1.2")
+
+
 def test_a_size_that_failed_keeps_the_others_from_predicting(tmp_path):
     sized(tmp_path, seeds=(1, 2))
     sized(tmp_path, seeds=(3,), sizes=SIZES[:1])

@@ -126,43 +126,46 @@ def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records
     reason = _unfit(test, both, needs, records)
     if not all(counts) or (log and min(side.values.min() for side in both) <= 0):
         return replace(result, sentence=reason or "")
-    values, margin = (both[0].values, both[1].values), test.get("margin")
-    least = 0.0 if margin is not None else resolution(y, values, _examples(y, both))
-    if log:
-        least = math.log1p(least / float(np.mean([side.mean() for side in values])))
-        values, margin = (np.log(values[0]), np.log(values[1])), None if margin is None else math.log(margin)
-    if law is not None:
-        values = values[0] - values[1], np.zeros(counts[0])  # each seed with the prediction of its own
+    values, margin, least = _compared(test, both, log)
     result = replace(result, mean=float(values[0].mean() - values[1].mean()), resolution=least)
     if min(counts) > 1:
         result = replace(result, interval=welch_interval(*values), against=welch_interval(*values, LEVEL / k))
     if reason is None:
-        sign = 1 if "more" in test else -1
-        decision = _as_predicted(result, margin or 0) if law is not None else _decide(result, margin or 0, sign)
-        result = replace(result, verdict=decision)
+        result = replace(result, verdict=_decide(result, margin or 0, test))
     sentence = _numbers(result, margin, reason, k, _than(test, both))
     return replace(
         result, sentence=sentence if law is None else f"{sentence}; power law in {key_text(test['by'])}: {law.law}"
     )
 
 
-def _decide(result: Tested, margin: float, sign: int) -> Decision:
-    """The decision by the intervals; sign is 1 if the difference is said to lie above the margin, -1 if below."""
+def _compared(
+    test: Mapping[str, Any], both: tuple[Side, Side], log: bool
+) -> tuple[tuple[np.ndarray, np.ndarray], float | None, float]:
+    """The values of both sides, (n,) and (m,), the margin, and the smallest difference that counts; of logarithms if log."""
+    values, margin = (both[0].values, both[1].values), test.get("margin")
+    least = 0.0 if margin is not None else resolution(test["y"], values, _examples(test["y"], both))
+    if log:
+        least = math.log1p(least / float(np.mean([side.mean() for side in values])))
+        values, margin = (np.log(values[0]), np.log(values[1])), None if margin is None else math.log(margin)
+    if "predicted" in test:
+        values = values[0] - values[1], np.zeros(len(values[0]))  # each seed with the prediction of its own
+    return values, margin, least
+
+
+def _decide(result: Tested, margin: float, test: Mapping[str, Any]) -> Decision:
+    """The decision by the intervals: the difference is said to lie above the margin, below, or within it on either side of 0."""
     assert result.mean is not None and result.interval is not None and result.against is not None
+    if "predicted" in test:
+        if all(abs(end) < margin for end in result.interval):
+            return "supported"
+        outside = min(result.against) > margin or max(result.against) < -margin
+        return "not supported" if outside else "inconclusive"
     if abs(result.mean) < result.resolution:
         return "inconclusive"
+    sign = 1 if "more" in test else -1
     if all(sign * (end - margin) > 0 for end in result.interval):
         return "supported"
     return "not supported" if all(sign * (end - margin) < 0 for end in result.against) else "inconclusive"
-
-
-def _as_predicted(result: Tested, margin: float) -> Decision:
-    """The decision by the intervals where the difference is said to lie within the margin on either side of zero."""
-    assert result.interval is not None and result.against is not None
-    if all(abs(end) < margin for end in result.interval):
-        return "supported"
-    outside = min(result.against) > margin or max(result.against) < -margin
-    return "not supported" if outside else "inconclusive"
 
 
 def _than(test: Mapping[str, Any], both: tuple[Side, Side]) -> str:
@@ -176,32 +179,44 @@ def _unfit(
     test: Mapping[str, Any], both: tuple[Side, Side], needs: Sequence[Mapping[str, Any]], records: Sequence[Record]
 ) -> str | None:
     """Why the runs cannot decide, whatever their values; None if they can."""
-    chosen = run_sides(test)
-    for values in chosen:
+    if (missing := _missing(test, both, records)) is not None:
+        return missing
+    counts = [len(side.values) for side in both]
+    if test.get("scale") == "log" or "predicted" in test:
+        how = " (scale: log)" if "scale" in test else ""
+        for side in both:
+            if (least := side.values.min()) <= 0:
+                has = f"{side.label} has a {test['y']} of {number_text(test['y'], least)}"
+                return f"{has}, and only values above 0 can be compared by their logarithms{how}"
+    if (unlearned := _unlearned(both, needs)) is not None:
+        return unlearned
+    if min(counts) < MIN_SEEDS:
+        where = f" on {'each' if counts[0] == counts[1] else 'one'} side" if len(run_sides(test)) > 1 else ""
+        return f"{count_text(min(counts), 'seed')}{where}, and {MIN_SEEDS} are needed"
+    return None
+
+
+def _missing(test: Mapping[str, Any], both: tuple[Side, Side], records: Sequence[Record]) -> str | None:
+    """What runs or values are missing, if any."""
+    for values in run_sides(test):
         if not matching(records, values):
             return f"no run that counts has {label(values)}"
     for side in both:
         if side.lost:
             return side.why_lost(test["y"])
-    counts = [len(side.values) for side in both]
-    if "predicted" in test and not counts[1]:
+    if "predicted" in test and not len(both[1].values):
         return f"a law needs {LEAST} other values of {key_text(test['by'])} above 0 in each seed"
-    if not all(counts):
-        return "no runs of the two sides are alike in all else"
-    if test.get("scale") == "log":
-        for side in both:
-            if (least := side.values.min()) <= 0:
-                has = f"{side.label} has a {test['y']} of {number_text(test['y'], least)}"
-                return f"{has}, and only values above 0 can be compared by their logarithms (scale: log)"
+    return None if all(len(side.values) for side in both) else "no runs of the two sides are alike in all else"
+
+
+def _unlearned(both: tuple[Side, Side], needs: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which side has not learned what the claim needs, if any."""
     for need, side in ((need, side) for need in needs for side in both if side.runs):
         name, mean, bound = need["y"], side.mean(need["y"]), need.get("below", need.get("above"))
         if mean is None or not (mean < bound if "below" in need else mean > bound):
             has = "none" if mean is None else number_text(name, mean)
             wanted = f"{'below' if 'below' in need else 'above'} {number_text(name, bound)}"
             return f"{side.label} has not learned: its {name} is {has}, and {wanted} is needed for a verdict"
-    if min(counts) < MIN_SEEDS:
-        where = f" on {'each' if counts[0] == counts[1] else 'one'} side" if len(chosen) > 1 else ""
-        return f"{count_text(min(counts), 'seed')}{where}, and {MIN_SEEDS} are needed"
     return None
 
 
