@@ -162,10 +162,11 @@ def test_a_frozen_network_that_changed_or_is_gone_is_noticed(road, home, refuse)
     tuned = home / "tuned"
     shutil.copytree(road["tuned"], tuned)
     folder = stopped(*preferring({**road, "tuned": tuned}), f"output_dir={home / 'stopped'}")
+    again = shutil.copytree(folder, home / "again")  # this process holds the lock of the first
     tuned.rename(home / "moved")
     refuse("train", f"resume={folder}", says=("This run needs its reference", "which is gone"))
     shutil.copytree(road["pretrained"], tuned)
-    refuse("train", f"resume={folder}", says=("was the network of", "whose weights changed since"))
+    refuse("train", f"resume={again}", says=("was the network of", "whose weights changed since"))
 
 
 def test_a_policy_answers_a_prompt_where_its_reward_model_is_gone(road, home, command):
