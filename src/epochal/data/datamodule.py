@@ -58,7 +58,9 @@ class DataModule(pl.LightningDataModule):
     name: str
     asks_some_tokens: bool = False  # whether there are targets IGNORED where inputs are no padding
     prompt: str | None = None  # the beginning of the samples of a language model; None: a text's own
-    conversational: bool = False  # whether its texts are conversations, from which a network learns to answer as the assistant
+    conversational: bool = (
+        False  # whether its texts are conversations, from which a network learns to answer as the assistant
+    )
     learns: str = ""  # one of `targets`, set before `prepare`
 
     __signature__: ClassVar[inspect.Signature]
