@@ -40,7 +40,7 @@ WRONG_CHOICES = {
     "another model's key": (["model.depth=8"], ["no key model.depth in this choice of model", "model=resnet"]),
     "another task's key": (
         ["task.sample_length=9"],
-        ["no key task.sample_length", "task=language_modeling would have it"],
+        ["no key task.sample_length", "task=language_modeling or ", "would have it"],
     ),
     "an unknown key of the task that is chosen": (
         ["task.label_smothing=0.1"],

@@ -50,7 +50,9 @@ TEXTS = ("prompt", "system", "name")  # keys whose value is a text
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
 PATHS = ("output_dir", "dataset.path", "resume", "init_from", "task.features", "features", "run", "checkpoint", "path")
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
-NETWORKS = re.compile(r"\{\s*\w+:[^{}]*\}(\s*,\s*\{\s*\w+:[^{}]*\})*")  # {policy: <path>, reward: <path>}, perhaps several
+NETWORKS = re.compile(
+    r"\{\s*\w+:[^{}]*\}(\s*,\s*\{\s*\w+:[^{}]*\})*"
+)  # {policy: <path>, reward: <path>}, perhaps several
 SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
 RANKS = (
     "RANK",

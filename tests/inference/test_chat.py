@@ -135,7 +135,7 @@ def test_commands_say_what_they_did_or_what_is_wrong():
     assert "Ctrl-C" in shown and not chat.writer.model.prompts
 
 
-def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch):
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch, request):
     chat, step, presses = conversation("abcdef"), Scripted.next_logits, [2]
 
     def pressed(self, text, state):
@@ -144,6 +144,8 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return step(self, text, state)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(Scripted, "next_logits", pressed)
     shown = talked(chat, "go", "on", KeyboardInterrupt(), EOFError())
     assert "abc ...\n" in shown and "abcdef\n" in shown and "Ctrl-D ends the conversation." in shown

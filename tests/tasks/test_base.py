@@ -141,7 +141,7 @@ def test_tasks_say_what_they_offer():
         "symmetric": ["Adversarial"],
         "explainable": ["Classification"],
         "metrics": ["Classification", "Regression", "SequenceLabeling"],
-        "prompts": {"for each <mask>", "sample", "translation"},
+        "prompts": {"answer", "for each <mask>", "sample", "translation"},
     }
     assert isinstance(tasks.LanguageModeling(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)
     assert not isinstance(Regression(model=torch.nn.Identity(), **OPTIONS), AnswersPrompts)

@@ -197,4 +197,4 @@ def test_a_stopped_run_says_whether_it_has_a_checkpoint(every, said, tmp_path, c
         job.trainer.callbacks.append(stop)
         job.fit()
     assert said in console.file.getvalue()
-    assert ("goes on" in _ended("Stopped.", error.value)) == (every == "1")
+    assert ("goes on" in _ended("Stopped.", error.value, "train")) == (every == "1")

@@ -11,7 +11,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch import nn
 
+from epochal.training.build import takes_channels_last
 from helpers.training import train
 
 SMALL = {  # choices that make each family quick, in its form for ImageNet
@@ -99,3 +101,10 @@ def test_the_published_networks_go_on_to_the_same_bits(model: str, pictures: Pat
     resumed = interrupted_and_resumed(*overrides).task.model.state_dict()
     whole = train(*overrides).task.model.state_dict()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_network_in_whose_layout_torch_fails_keeps_the_usual_one():
+    narrow, wide, flat = (nn.Sequential(nn.Conv2d(c, 8, 1, stride=2)) for c in (4, 8, 7))
+    flat[0].stride = (1, 1)
+    assert not takes_channels_last(narrow) and takes_channels_last(wide) and takes_channels_last(flat)
+    assert not takes_channels_last(nn.Linear(2, 2))

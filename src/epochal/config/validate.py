@@ -205,9 +205,6 @@ def _task(config: DictConfig, model: Any, data: Any, network: Any) -> Iterator[s
     names = (None, "inception", *choices().get("model", []))
     if features not in names and not (expanded(str(features)) / "config.yaml").is_file():
         yield f"task.features={features} is no run's folder; give that of a classifier, or the name of its model, or inception."
-    fed = task.get("teacher_forcing", 1)
-    if fed != 1 and not getattr(model, "scheduled_sampling", False):  # core.protocols.ScheduledSampling
-        yield f"task.teacher_forcing={fed} needs a network that reads its own guesses: seq2seq; {config.model.name} reads the truth."
 
 
 def _optimizer(config: DictConfig) -> Iterator[str]:

@@ -66,14 +66,15 @@ class DataModule(pl.LightningDataModule):
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Gives the class an explicit signature, in which the base's options stand for `**options`."""
+        """Gives the class an explicit signature, in which the options of its bases stand for `**options`."""
         super().__init_subclass__(**kwargs)
-        if "__init__" not in vars(cls):
-            return
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # without self
+        own: list[inspect.Parameter] = []
+        if "__init__" in vars(cls):
+            own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # without self
         named = {p.name: p for p in own if p.kind is not p.VAR_KEYWORD}
-        if len(named) < len(own):
-            named = {**inspect.signature(cls.__mro__[1]).parameters, **named}
+        if len(named) < len(own) or not own:
+            kinds = [base for base in reversed(cls.__bases__) if issubclass(base, pl.LightningDataModule)]
+            named = {name: p for base in kinds for name, p in inspect.signature(base).parameters.items()} | named
         cls.__signature__ = inspect.Signature(list(named.values()))
 
     def __init__(self, *, name: str, batch_size: int = 64, eval_batch_size: int = 256, seed: int = 1) -> None:

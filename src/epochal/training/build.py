@@ -44,6 +44,8 @@ from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, adapt, load_matching_weights, parent_of
 
+SAFE_CHANNELS = 8  # see `takes_channels_last`
+
 
 def build(
     config: DictConfig,
@@ -132,9 +134,20 @@ def make_network(
         )
     published.load(model, config, data, data.specs(data.learns)[1], console, fresh=fresh)
     adapt(model, config)
-    if config.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    if config.channels_last and takes_channels_last(model):
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def takes_channels_last(model: nn.Module) -> bool:
+    """Whether there are convolutions, all of which work in this memory format.
+
+    Torch 2.14 writes beyond its memory on CPUs with AVX2 in the gradient of 1x1 convolutions with a stride that read fewer
+    than eight channels.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    narrow = (c.kernel_size == (1, 1) and c.stride != (1, 1) and c.in_channels < SAFE_CHANNELS for c in convolutions)
+    return bool(convolutions) and not any(narrow)
 
 
 def check_data(config: DictConfig, data: DataModule, run: Run, checkpoint: dict[str, Any] | None) -> None:

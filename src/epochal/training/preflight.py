@@ -32,7 +32,9 @@ def check(config: DictConfig, seen: dict[str, Any]) -> None:
     quiet()
     validate(config)
     config = published.with_sizes(finalize(config))
-    of_grid = any(is_task(str(run)) for run in named_runs(config.init_from).values())  # a task's run may be of this grid
+    of_grid = any(
+        is_task(str(run)) for run in named_runs(config.init_from).values()
+    )  # a task's run may be of this grid
     parent = None if of_grid else parent_of(config)
     key = str((plain(config.dataset), config.task.name, config.init_from))
     data = seen[key] = seen.get(key) or make_data(

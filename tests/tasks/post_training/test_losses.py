@@ -74,7 +74,7 @@ def test_the_clip_takes_gradients_where_the_ratio_is_beyond_it_in_the_direction_
     found.sum().backward()
     torch.testing.assert_close(policy.grad, torch.tensor([[-0.5, -1.0, 0.0, 0.0, 1.0, 1.5]]))
     wider, _ = losses.clipped_policy_loss(policy, torch.zeros_like(policy), advantages, 0.2, 0.28)
-    assert wider[0, 2] == pytest.approx(-1.28)
+    assert wider[0, 2].item() == pytest.approx(-1.28)
 
 
 def test_reductions_are_means_of_different_kinds():
