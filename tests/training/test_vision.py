@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from epochal.training.build import takes_channels_last
+from epochal.training.build import is_narrow
 from helpers.training import train
 
 SMALL = {  # choices that make each family quick, in its form for ImageNet
@@ -103,8 +103,9 @@ def test_the_published_networks_go_on_to_the_same_bits(model: str, pictures: Pat
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
-def test_a_network_in_whose_layout_torch_fails_keeps_the_usual_one():
-    narrow, wide, flat = (nn.Sequential(nn.Conv2d(c, 8, 1, stride=2)) for c in (4, 8, 7))
-    flat[0].stride = (1, 1)
-    assert not takes_channels_last(narrow) and takes_channels_last(wide) and takes_channels_last(flat)
-    assert not takes_channels_last(nn.Linear(2, 2))
+def test_a_network_of_few_channels_learns_where_torch_fails_in_channels_last(tmp_path):
+    assert is_narrow(nn.Conv2d(7, 8, 1, stride=2))
+    assert not any(map(is_narrow, (nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 3, stride=2))))
+    small = ("model=resnet", "model.depth=18", "model.width=0.0625", "dataset=digits", "dataset.image_size=32")
+    job = train(*small, "dataset.train_size=64", "dataset.batch_size=16", "duration=2steps", f"output_dir={tmp_path}")
+    assert job.run.summary()["status"] == "finished"

@@ -44,7 +44,7 @@ from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
 from epochal.training.warm_start import Parent, adapt, load_matching_weights, parent_of
 
-SAFE_CHANNELS = 8  # see `takes_channels_last`
+SAFE_CHANNELS = 8  # see `is_narrow`
 
 
 def build(
@@ -134,20 +134,25 @@ def make_network(
         )
     published.load(model, config, data, data.specs(data.learns)[1], console, fresh=fresh)
     adapt(model, config)
-    if config.channels_last and takes_channels_last(model):
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if narrow := [convolution for convolution in convolutions if is_narrow(convolution)]:
+        for convolution in narrow:
+            convolution.register_forward_pre_hook(in_usual_layout)
+    elif config.channels_last and convolutions:
         model = model.to(memory_format=torch.channels_last)
     return model
 
 
-def takes_channels_last(model: nn.Module) -> bool:
-    """Whether there are convolutions, all of which work in this memory format.
+def is_narrow(convolution: nn.Conv2d) -> bool:
+    """Whether torch 2.14 writes beyond its memory in the gradient of a convolution in channels_last, on CPUs with AVX2: it is
+    1x1, has a stride, and reads fewer than eight channels."""
+    strided = convolution.kernel_size == (1, 1) and convolution.stride != (1, 1)
+    return strided and convolution.in_channels < SAFE_CHANNELS
 
-    Torch 2.14 writes beyond its memory on CPUs with AVX2 in the gradient of 1x1 convolutions with a stride that read fewer
-    than eight channels.
-    """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    narrow = (c.kernel_size == (1, 1) and c.stride != (1, 1) and c.in_channels < SAFE_CHANNELS for c in convolutions)
-    return bool(convolutions) and not any(narrow)
+
+def in_usual_layout(convolution: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """A hook: pictures of one channel may make all that follows channels_last, whatever the layout of the weights."""
+    return (inputs[0].clone(memory_format=torch.contiguous_format),)
 
 
 def check_data(config: DictConfig, data: DataModule, run: Run, checkpoint: dict[str, Any] | None) -> None:
