@@ -41,7 +41,7 @@ def commands() -> list[str]:
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
-        start = r"\s*((python|torchrun\b.*) (train|evaluate|compare)\.py|(python -m )?epochal (train|evaluate|compare|export|leaderboard|chat|serve))\b"
+        start = r"\s*((python|torchrun\b.*) (train|evaluate|compare)\.py|(python -m )?epochal (train|evaluate|compare|export|leaderboard|chat|serve|lab))\b"
         found += [line.strip() for line in lines if re.match(start, line)]
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
@@ -78,7 +78,7 @@ def test_the_example_trains(with_example: None, home: Path) -> None:
 def words_of(command: str) -> tuple[str, list[str]]:
     """The command and its arguments; `<run>`, which the user fills in, is replaced by a word."""
     _, script, rest = re.split(
-        r"\b(train|evaluate|compare|export|leaderboard|chat|serve)(?:\.py)?\b", command, maxsplit=1
+        r"\b(train|evaluate|compare|export|leaderboard|chat|serve|lab)(?:\.py)?\b", command, maxsplit=1
     )
     return script, shlex.split(re.sub(r"<\w+>", "some", rest))
 
@@ -163,7 +163,7 @@ def test_every_claim_has_its_section() -> None:
 
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) > 50
-    known = {"train", "evaluate", "compare", "export", "leaderboard", "chat", "serve"}
+    known = {"train", "evaluate", "compare", "export", "leaderboard", "chat", "serve", "lab"}
     assert {words_of(command)[0] for command in commands()} == known
 
 

@@ -1,4 +1,4 @@
-"""The commands: `epochal train`, `evaluate`, `compare`, `export`, `leaderboard`, `chat` and `serve`, and the scripts train.py,
+"""The commands: `epochal train`, `evaluate`, `compare`, `export`, `leaderboard`, `chat`, `serve` and `lab`, and the scripts train.py,
 evaluate.py and compare.py.
 
 What the user did wrong ends in one sentence and exit status 2; bugs of ours keep their traceback. One of many runs (`-m`,
@@ -41,6 +41,7 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
     epochal export to=onnx                         the newest run for other programs, with a model card
     epochal chat                                   talk with a language model in the terminal
     epochal serve                                  a language model for programs that talk to OpenAI's API
+    epochal lab                                    a page to start runs, watch networks learn, and try them
 
     --help after any of these tells more; epochal --version
 """
@@ -68,7 +69,9 @@ REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: `epochal <command> <arguments>`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {command.__name__: command for command in (train, evaluate, compare, export, leaderboard, chat, serve)}
+    commands = {
+        command.__name__: command for command in (train, evaluate, compare, export, leaderboard, chat, serve, lab)
+    }
     name = given[0] if given else "--help"
     print_anything()
     if name in ("-h", "--help"):
@@ -128,6 +131,11 @@ def serve(arguments: Sequence[str] | None = None) -> None:
     _end("serve", serve_run, arguments)
 
 
+def lab(arguments: Sequence[str] | None = None) -> None:
+    """Serves the lab on this machine."""
+    _end("lab", lab_run, arguments)
+
+
 def train_run(config: DictConfig) -> tuple[Any, bool]:
     """One run, and whether it had finished before."""
     from epochal.experiments.sweeps import pruning
@@ -171,11 +179,18 @@ def serve_run(config: DictConfig) -> None:
     serve(config)
 
 
+def lab_run(config: DictConfig) -> None:
+    """The page of all runs."""
+    from epochal.inference.lab.server import lab  # torch, Lightning and aiohttp load only here
+
+    lab(config)
+
+
 def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> list[Any]:
     """Composes the config of a command and calls a function with it, once or for each run of a grid.
 
     Args:
-        name: Of the config: train, evaluate, export, chat or serve.
+        name: Of the config: train, evaluate, export, chat, serve or lab.
         function: Called with the composed config.
         arguments: As on the command line.
 

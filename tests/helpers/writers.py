@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from epochal.core.specs import END
 from epochal.data.tokenizers import Bytes, Tokenizer
-from epochal.inference.server import Model, run_server
+from epochal.inference.server import Model, application, run_server
 from epochal.inference.writing import Writer
 from epochal.models.common.sampling import AutoregressiveModel
 
@@ -90,7 +90,7 @@ def served(writer: Writer, name: str = "tiny") -> Iterator[int]:
         ports.append(port)
         ready.set()
 
-    running = run_server(Model(writer, name, 7), 0, tell, stop)
+    running = run_server(application(Model(writer, name, 7)), 0, tell, stop)
     thread = threading.Thread(target=lambda: loop.run_until_complete(running))
     thread.start()
     try:

@@ -18,7 +18,7 @@ def command_line(command: str, arguments: str = "") -> str:
     """A line that can be typed as this process was started.
 
     Args:
-        command: train, evaluate, compare, export, leaderboard, chat or serve; the last four have no script of their own.
+        command: train, evaluate, compare, export, leaderboard, chat, serve or lab; the last five have no script of their own.
         arguments: What follows.
     """
     script = Path(sys.argv[0]).name in SCRIPTS and f"{command}.py" in SCRIPTS

@@ -349,9 +349,7 @@ def serve(config: DictConfig) -> None:
     Raises:
         ConfigError: If there is no such run, it holds no language model, or the port is none or taken.
     """
-    port = config.port
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= MOST_PORT:
-        raise ConfigError(f"port={port} must be a whole number from 0 to {MOST_PORT}; 0 takes a free one.")
+    port = checked_port(config.port)
     saved, writer = opened_writer(config)
     name = str(config.name or saved.folder.name)
     model = Model(writer, name, created(saved.folder))
@@ -367,7 +365,7 @@ def serve(config: DictConfig) -> None:
             )
 
     with suppress(KeyboardInterrupt):  # where signals have no handlers of ours, on Windows
-        asyncio.run(run_server(model, port, tell))
+        asyncio.run(run_server(application(model), port, tell))
 
 
 def created(folder: Path) -> int:
@@ -376,11 +374,24 @@ def created(folder: Path) -> int:
     return int(max((file.stat().st_mtime for file in files), default=0))
 
 
-async def run_server(model: Model, port: int, tell: Callable[[int], None], stop: asyncio.Event | None = None) -> None:
+def checked_port(port: Any) -> int:
+    """A port as it stands in a config.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= MOST_PORT:
+        raise ConfigError(f"port={port} must be a whole number from 0 to {MOST_PORT}; 0 takes a free one.")
+    return port
+
+
+async def run_server(
+    app: web.Application, port: int, tell: Callable[[int], None], stop: asyncio.Event | None = None
+) -> None:
     """Serves until SIGINT, SIGTERM, or an event.
 
     Args:
-        model: To be served.
+        app: To be served.
         port: 0 takes a free one.
         tell: Called with the port when requests are taken.
         stop: Ends it.
@@ -389,7 +400,7 @@ async def run_server(model: Model, port: int, tell: Callable[[int], None], stop:
         ConfigError: If the port cannot be opened.
     """
     stop = stop or asyncio.Event()
-    runner = web.AppRunner(application(model), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     async with AsyncExitStack() as stack:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -1,0 +1,9 @@
+"""The rooms of the lab: each a module with `routes()`, and a script of the same name in `page/`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from epochal.inference.lab import training
+
+ROOMS: tuple[ModuleType, ...] = (training,)
