@@ -98,7 +98,7 @@ def test_every_command_composes(command: str, with_example: None) -> None:
         if importlib.util.find_spec(f"hydra_plugins.{PLUGINS[launcher]}") is None:
             pytest.skip(f"launcher={launcher} needs the extra 'cluster'")
     jobs = grid(script, overrides)
-    for job in (jobs[0], jobs[-1])[: len(jobs)]:  # of a grid the first and the last: composing takes 0.1 s
+    for job in jobs[-1:]:  # of a grid one is enough
         config = compose(job, script)
         if script == "train":
             try:

@@ -238,7 +238,9 @@ def test_torchrun_with_one_device(refuse, monkeypatch):
     "line",
     [
         "train.py model=mlp duration=60steps log_every=1 logger=none",
-        "train.py -m model=mlp model.hidden=[8] seed=1,2 duration=2steps logger=none",
+        pytest.param(
+            "train.py -m model=mlp model.hidden=[8] seed=1,2 duration=2steps logger=none", marks=pytest.mark.slow
+        ),
         "train.py --help",
         "compare.py --help",
         "evaluate.py --cfg job",

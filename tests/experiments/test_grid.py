@@ -85,12 +85,8 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
     refuse("train", *arguments, says=says)
 
 
-# more than eight seconds each
-LONG = (
-    *("compound_scaling", "context_bottleneck", "gan_race", "long_memory", "objectives", "small_kernels"),
-    *("vanishing_gradient", "vit_pretraining"),
-)
-MANY = ("llama_parts", "mlm_vs_causal", "pretrain_finetune", "scaling")  # runs, of a second each
+# The others take eight seconds and more each, and carry the marker slow; their configs are composed in test_configs
+QUICK = ("depth_vs_overfitting", "imagenet_decade", "in_context", "unreasonable_effectiveness")
 WORDS = ("a", "man", "and", "two", "small", "dogs", "walk", "by", "the", "old", "red", "house")
 
 
@@ -106,7 +102,7 @@ def captions(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG + MANY else []) for name in EXPERIMENTS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in EXPERIMENTS]
 )
 @pytest.mark.usefixtures("captions")
 def test_every_experiment_runs_at_its_smallest(name, command, home):
@@ -119,6 +115,7 @@ def test_every_experiment_runs_at_its_smallest(name, command, home):
     check_finished(name, outcome.out, home)
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_in_parallel(tmp_path):
     status, out, error = run(
         "experiment=mlp_vs_cnn", "budget=smoke", "model=mlp", "seed=1", "hydra.launcher.n_jobs=2", cwd=tmp_path
@@ -202,7 +199,9 @@ def test_a_run_that_is_finished_or_another_processes_is_not_begun_twice(command,
     assert len(list((home / "outputs" / "runs").iterdir())) == 2
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_grid_that_is_stopped_says_how_to_go_on(sent, status, tmp_path):
     process = start("-m", "model=mlp", "seed=1,2", "duration=9999epochs", cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "outputs" / "runs").glob("*/checkpoints/last.ckpt")))
@@ -216,6 +215,7 @@ def test_evaluating_many_runs_at_once_is_refused(refuse):
     refuse("evaluate", "-m", "run=a,b", says=("evaluate.py looks at one run at a time; leave out -m",))
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_takes_its_runs_with_it_and_goes_on_where_it_was(tmp_path):
     arguments = ("experiment=pooling", "budget=smoke", "duration=200steps", "seed=1", "model.pool=max,average")
     process = start(*arguments, cwd=tmp_path)
@@ -300,6 +300,7 @@ def test_an_experiment_that_tunes_tries_every_side_first_and_gives_it_the_best(c
     assert "seed=100" not in fixed.out  # who sets the rate needs no trials
 
 
+@pytest.mark.slow
 def test_grids_before_are_tuned_too_unless_they_set_the_rate(command, home):
     (home / "own" / "experiment").mkdir(parents=True)
     before = "before: [{model: cnn, seed: 1}, {model: rnn, seed: 1, optimizer.lr: 0.005}]\n    tune:"

@@ -141,6 +141,7 @@ def ask_all(folder: Path) -> None:
         finish(mine, asked)
 
 
+@pytest.mark.slow
 def test_processes_share_the_trials_out(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda _: in_new_process(ask_all, tmp_path / "s"), range(2))) == [0, 0]
@@ -790,6 +791,7 @@ def test_a_diverged_trial_is_told_apart_and_the_search_goes_on(command: Any, hom
     assert "1e+30" not in best.partition("2 trials:")[0]
 
 
+@pytest.mark.slow
 def test_accuracy_against_parameters_gives_a_front(command: Any, home: Path) -> None:
     arguments = ("sweep=tradeoff", *SEARCH[1:4], "sweep.n_trials=6", "sweep.startup=4")
     outcome = command("train", *arguments)

@@ -26,7 +26,7 @@ def test_depth_counts_the_layers_with_weights(depth):
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()) == depth
 
 
-@pytest.mark.parametrize("depth", [18, 50, 152])
+@pytest.mark.parametrize("depth", [18, 50, pytest.param(152, marks=pytest.mark.slow)])
 def test_it_computes_what_torchvisions_does(depth):
     ours = ResNet(in_channels=3, num_classes=10, depth=depth)
     assert ours.torchvision_name == f"resnet{depth}"

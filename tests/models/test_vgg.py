@@ -44,7 +44,7 @@ def test_torchvisions_weights_fit(depth, batch_norm):
     ours.load_state_dict(translate(theirs.state_dict(), ours), strict=True, assign=True)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+@pytest.mark.parametrize("name", [pytest.param("vgg16", marks=pytest.mark.slow), "vgg16_bn"])
 def test_it_computes_what_torchvisions_does(name, monkeypatch):
     monkeypatch.setattr(vgg, "HIDDEN", 16)  # instead of 4096, which would take a gigabyte
     ours = VGG(in_channels=3, num_classes=5, depth=16, batch_norm=name.endswith("_bn"))

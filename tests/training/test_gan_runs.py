@@ -120,7 +120,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("kind", RESUMED)
+@pytest.mark.parametrize("kind", [pytest.param("critic", marks=pytest.mark.slow), "spectral norm"])
 def test_a_killed_run_goes_on_to_the_same_bits(kind: str, classifier: Path, tmp_path: Path, home: Path) -> None:
     overrides = (*SMALL, *RESUMED[kind], f"task.features={classifier}", "callbacks.checkpoint_every=1")
     whole = train(*overrides, f"output_dir={tmp_path / 'whole'}")

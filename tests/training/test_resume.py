@@ -108,7 +108,10 @@ RUNS = {
         "task.features={classifier}",
     ),
 }
-LONG = ("masked words, low-rank additions", "gan, a critic", "gan, spectral norm and sample quality")  # in slow tests
+LONG = (  # in slow tests
+    *("convolution with averaged weights", "masked words, low-rank additions"),
+    *("gan", "gan, a critic", "gan, spectral norm and sample quality"),
+)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in LONG])

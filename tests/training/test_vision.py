@@ -25,6 +25,7 @@ SMALL = {  # choices that make each family quick, in its form for ImageNet
     "vit": ("model.variant=Mini",),
     "timm": ("model.network=test_resnet",),
 }
+QUICK = ("resnet", "timm", "vit")  # the others carry the marker slow
 PUBLISHED = {
     "alexnet": (),
     "vgg": ("model.depth=11",),
@@ -80,7 +81,9 @@ def interrupted_and_resumed(*overrides: str) -> Any:
     return job
 
 
-@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=[] if model in QUICK else pytest.mark.slow) for model in SMALL]
+)
 def test_each_family_learns_from_pictures_goes_on_is_evaluated_and_explained(
     model: str, pictures: Path, home: Path, command: Any
 ) -> None:
