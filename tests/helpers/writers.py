@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from aiohttp import web
 from torch import Tensor, nn
 
 from epochal.core.specs import END
@@ -83,6 +84,13 @@ def scripted(
 @contextmanager
 def served(writer: Writer, name: str = "tiny") -> Iterator[int]:
     """A server in a thread of this process, with a model made at the second 7; yields its port."""
+    with served_app(lambda: application(Model(writer, name, 7))) as port:
+        yield port
+
+
+@contextmanager
+def served_app(make: Callable[[], web.Application]) -> Iterator[int]:
+    """An application, made in the thread that serves it; yields its port."""
     ready, ports = threading.Event(), list[int]()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
@@ -90,8 +98,7 @@ def served(writer: Writer, name: str = "tiny") -> Iterator[int]:
         ports.append(port)
         ready.set()
 
-    running = run_server(application(Model(writer, name, 7)), 0, tell, stop)
-    thread = threading.Thread(target=lambda: loop.run_until_complete(running))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run_server(make(), 0, tell, stop)))
     thread.start()
     try:
         assert ready.wait(20)

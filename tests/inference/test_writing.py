@@ -106,7 +106,7 @@ def test_reserved_tokens_are_never_drawn():
     writer = random_writer(vocab=RESERVED + 256)
     with torch.no_grad():  # every token but END is as likely as the others
         writer.model.embed.weight.zero_()
-    steps = writer.model.stream(torch.tensor([[9]]), length=1, forbidden=writer._forbidden)
+    steps = writer.model.stream(torch.tensor([[9]]), length=1, forbidden=writer.forbidden)
     assert set(torch.isinf(next(steps).logits)[0].nonzero().flatten().tolist()) == set(range(RESERVED)) - {END}
     drawn = [
         piece.scored.text for piece in writer.write([9], Settings(length=400, alternatives=0, seed=1)) if piece.scored

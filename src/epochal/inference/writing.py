@@ -175,12 +175,15 @@ class Writer:
         tokenizer: Of its data.
         begins: Whether a text begins with BEGIN: single texts, not running text.
         converses: Whether it has learned to answer as the assistant of a conversation.
+
+    Attributes:
+        forbidden: Reserved ids that are never drawn.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, begins: bool, converses: bool) -> None:
         self.model, self.tokenizer, self.converses = model, tokenizer, converses
         self._begin = [tokenizer.ids.begin] if begins and tokenizer.ids.begin is not None else []
-        self._forbidden = [token for token in tokenizer.ids.known() if token != tokenizer.ids.end]
+        self.forbidden = [token for token in tokenizer.ids.known() if token != tokenizer.ids.end]
 
     @property
     def context(self) -> int | None:
@@ -249,7 +252,7 @@ class Writer:
             top_k=settings.top_k,
             top_p=settings.top_p,
             stop=end,
-            forbidden=self._forbidden,
+            forbidden=self.forbidden,
             generator=torch.Generator().manual_seed(seed),  # on the CPU: one seed writes one text on any device
         )
         with closing(steps):
@@ -274,7 +277,7 @@ class Writer:
         if alternatives is None:
             return None
         logs = logits.float().log_softmax(-1)
-        values, ids = logs.topk(min(alternatives, len(logs) - len(self._forbidden)))
+        values, ids = logs.topk(min(alternatives, len(logs) - len(self.forbidden)))
         best = zip(ids.tolist(), values.tolist())
         decode = self.tokenizer.decode
         return Scored(decode([token]), logs[token].item(), tuple((decode([number]), value) for number, value in best))

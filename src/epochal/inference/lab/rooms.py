@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from epochal.inference.lab import training
+from epochal.inference.lab import generate, training, write
 
-ROOMS: tuple[ModuleType, ...] = (training,)
+ROOMS: tuple[ModuleType, ...] = (training, write, generate)

@@ -154,6 +154,10 @@ class CausalTransformer(AutoregressiveModel):
         """What the body computes of each token; the state of padding means nothing."""
         return self._read(tokens)
 
+    def readout(self, x: Tensor) -> Tensor:  # (..., C) -> (..., outputs)
+        """What the head says of the output of a block, also of one before the last: the logit lens."""
+        return self._head(self.norm(x))
+
     def _head(self, x: Tensor) -> Tensor:  # (..., C) -> (..., outputs)
         return F.linear(x, self.embed.weight) if self.head is None else self.head(x)
 

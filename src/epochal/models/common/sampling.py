@@ -207,16 +207,26 @@ def next_token(
     top_p: float | None = None,
     generator: torch.Generator | None,
 ) -> Tensor:  # (B, V) -> (B, 1)
-    """Draw the next token of each row.
-
-    temperature divides the logits, 0 is greedy. top_k keeps the k most likely tokens; top_p keeps the nucleus, the
-    smallest set of most likely tokens whose probabilities add up to at least top_p (Holtzman et al. 2019, arXiv
-    1904.09751), of the distribution that the temperature and top_k have left.
+    """Draw the next token of each row from `distribution`; temperature 0 takes the most likely one.
 
     The draw happens on the generator's device, so one seed gives one text whatever the model's device.
     """
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
+    probabilities = distribution(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    device = logits.device if generator is None else generator.device
+    return torch.multinomial(probabilities.to(device), 1, generator=generator).to(logits.device)
+
+
+def distribution(
+    logits: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:  # (B, V) -> (B, V)
+    """The probabilities that tokens are drawn with.
+
+    temperature, above 0, divides the logits. top_k keeps the k most likely tokens; top_p keeps the nucleus, the smallest
+    set of most likely tokens whose probabilities add up to at least top_p (Holtzman et al. 2019, arXiv 1904.09751), of the
+    distribution that the temperature and top_k have left.
+    """
     logits = logits.float() / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         values, ids = logits.topk(top_k, dim=-1)
@@ -226,5 +236,4 @@ def next_token(
         probabilities = values.softmax(dim=-1)
         outside = probabilities.cumsum(dim=-1) - probabilities >= top_p  # never of the first
         logits = torch.scatter(logits, -1, ids, values.masked_fill(outside, float("-inf")))
-    device = logits.device if generator is None else generator.device
-    return torch.multinomial(logits.softmax(dim=-1).to(device), 1, generator=generator).to(logits.device)
+    return logits.softmax(dim=-1)

@@ -83,6 +83,11 @@ export async function* lines(path, data, signal) {
   }
 }
 
+/** Replaces an element's content; what is null is left out. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
 /** Shows what went wrong in an element, or nothing. */
 export function problem(element, error) {
   if (error && error.name === "AbortError") return;

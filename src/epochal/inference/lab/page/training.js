@@ -1,6 +1,6 @@
 // The room of runs: start one, watch its curves grow, stop and resume it; and what each can be tried in.
 
-import { allRuns, choose, colour, el, get, korean, mayAct, post, problem, short, t } from "./base.js";
+import { allRuns, choose, colour, el, fill, get, korean, mayAct, post, problem, short, t } from "./base.js";
 
 const EVERY = 2000; // milliseconds between two looks at the runs
 const ROOM_NAMES = {
@@ -208,7 +208,7 @@ async function drawDetail(view) {
       ? el("button", { type: "button", disabled: !mayAct, "data-key": "resume", text: t("Resume", "이어서 학습"), onclick: act(`api/runs/${run.id}/resume`, (found) => { started = found.number; choose({ started }); }) }) : null,
   ];
   const focused = view.detail.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  view.detail.replaceChildren(el("section", { class: "card", "aria-label": run.name },
+  fill(view.detail, el("section", { class: "card", "aria-label": run.name },
     el("div", { class: "row" }, el("h2", { text: `${run.model} · ${run.dataset}` }), badge(run.status), run.result ? el("strong", { text: run.result }) : null),
     el("p", { class: "soft" }, el("code", { text: `epochal train ${run.typed}` })),
     run.error ? el("p", { class: "problem", text: run.error }) : null,
