@@ -161,7 +161,7 @@ def test_a_run_has_curves_and_a_deleted_one_is_a_sentence(lab, outputs):
 
 def test_a_lab_without_runs_is_empty(tmp_path):
     with served_lab(tmp_path / "nowhere") as lab:
-        assert lab.get("/api/runs") == {"runs": []}
+        assert lab.get("/api/runs")["runs"] == []
         status, data, _ = lab.ask("GET", "/report/")
         assert status == 400 and "nowhere" in data["error"]
 

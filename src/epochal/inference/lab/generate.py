@@ -118,7 +118,7 @@ def sampled(loaded: LoadedRun, seed: int, label: Any, moved: list[float]) -> dic
     model, labels, names = generator_of(loaded, label)
     noise = noise_of(model, seed)
     if any(moved):
-        noise = noise + torch.tensor(moved) @ directions(model, noise, labels)[: len(moved)]
+        noise = noise + torch.tensor(moved, dtype=noise.dtype) @ directions(model, noise, labels)[: len(moved)]
     image = model.generator(noise, *labels)
     score = model.discriminator(image, *labels).sigmoid().item()
     return {"image": picture(image[0]), "score": score, "classes": names, "sliders": min(SLIDERS, noise.shape[1])}

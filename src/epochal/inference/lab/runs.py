@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import Lock, relative
 from epochal.core.format import number_text
 from epochal.core.metrics import find
+from epochal.data import CaptionData, DigitCaptions, ImageData, SentenceData
 from epochal.training.run_folder import Run
 
 FRESH = 1.0  # seconds for which a list of the runs is good enough
@@ -75,16 +77,19 @@ class Runs:
         self.output_dir, self._allow = output_dir, allow
         self._records: dict[str, Record] = {}
         self._read_at = float("-inf")
+        self._lock = threading.Lock()
         self._started: list[Started] = []
+        self._rooms: dict[tuple[str, str], list[str]] = {}  # by the classes of task and data
 
     def records(self) -> dict[str, Record]:
-        """The runs by id, the newest first, at most FRESH seconds old."""
-        if time.monotonic() - self._read_at > FRESH:
-            found, _ = read(self._folders(), self._records.values())
-            found.sort(key=lambda record: (record.touched, record.folder.name), reverse=True)
-            self._records = {run_id(record.folder): record for record in found}
-            self._read_at = time.monotonic()
-        return self._records
+        """The runs by id, the newest first, at most FRESH seconds old; for any thread."""
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH:
+                found, _ = read(self._folders(), self._records.values())
+                found.sort(key=lambda record: (record.touched, record.folder.name), reverse=True)
+                self._records = {run_id(record.folder): record for record in found}
+                self._read_at = time.monotonic()
+            return self._records
 
     def _folders(self) -> list[Path]:
         """Folders with runs: of single runs, of each experiment, of each sweep."""
@@ -115,9 +120,14 @@ class Runs:
         """
         return self.record(run).folder
 
-    def listed(self) -> list[dict[str, Any]]:
-        """What the page's list says of each run."""
-        return [self._told(run, record) for run, record in self.records().items()]
+    def listed(self, known: str = "") -> dict[str, Any] | None:
+        """What the page's list says of each run, and the version of the list; None if that is the one that is known."""
+        records = self.records()
+        parts = [(run, record.stamp, record.shown_status, self._has_weights(record)) for run, record in records.items()]
+        version = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        if version == known:
+            return None
+        return {"version": version, "runs": [self._told(run, record) for run, record in records.items()]}
 
     def told(self, run: str) -> dict[str, Any]:
         """A run with its learning curves and config."""
@@ -152,20 +162,33 @@ class Runs:
 
     def rooms(self, record: Record) -> list[str]:
         """The rooms of the page that can show a run's network; none before it has a checkpoint."""
-        if not any((record.folder / "checkpoints" / name).is_file() for name in ("best.ckpt", "last.ckpt")):
+        if not self._has_weights(record):
             return []
+        targets = str(record.value("task._target_")), str(record.value("dataset._target_"))
+        if targets not in self._rooms:
+            self._rooms[targets] = self._rooms_of(targets)
+        found = self._rooms[targets]
+        return [*found, "chat"] if found == ["write"] and record.value("dataset.template") == "chat" else found
+
+    @staticmethod
+    def _has_weights(record: Record) -> bool:
+        return any((record.folder / "checkpoints" / name).is_file() for name in ("best.ckpt", "last.ckpt"))
+
+    def _rooms_of(self, targets: tuple[str, str]) -> list[str]:
+        """By the classes of task and data, as far as they may be made."""
         try:
-            targets = [str(record.value(f"{group}._target_")) for group in ("task", "dataset")]
             check_targets(OmegaConf.create([{"_target_": target} for target in targets]), (*ALLOWED, *self._allow))
             task, data = map(target_class, targets)
         except EpochalError:
             return []
         head = getattr(task, "head", None)
-        if head == "next_token":
-            return ["write", "chat"] if record.value("dataset.template") == "chat" else ["write"]
+        if head == "next_token" or (head == "target_text" and not issubclass(data, CaptionData | DigitCaptions)):
+            return ["write"]
         if head == "adversarial":
             return ["generate"]
-        return ["see"] if getattr(task, "explainable", False) and data.__name__ == "ImageData" else []
+        if head == "classes" and issubclass(data, ImageData):
+            return ["see"]
+        return ["write"] if head == "classes" and issubclass(data, SentenceData) else []
 
     def start(self, arguments: Sequence[str]) -> int:
         """Starts `epochal train` in a process that outlives this one; returns its number for `started`.

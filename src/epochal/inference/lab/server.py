@@ -67,6 +67,7 @@ class Lab:
 
 
 LAB = web.AppKey("lab", Lab)
+READING = web.AppKey("reading", asyncio.Task)
 
 
 def application(lab: Lab) -> web.Application:
@@ -79,9 +80,13 @@ def application(lab: Lab) -> web.Application:
     for room in ROOMS:
         app.add_routes(room.routes())
 
+    async def read_runs(app: web.Application) -> None:  # while the browser opens
+        app[READING] = asyncio.create_task(asyncio.to_thread(app[LAB].runs.records))
+
     async def close(app: web.Application) -> None:
         app[LAB].networks.close()
 
+    app.on_startup.append(read_runs)
     app.on_cleanup.append(close)
     return app
 

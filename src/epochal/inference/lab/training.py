@@ -38,7 +38,8 @@ def routes() -> list[web.RouteDef]:
 
 
 async def runs(request: web.Request) -> web.Response:
-    return answer({"runs": request.app[LAB].runs.listed()})
+    found = await asyncio.to_thread(request.app[LAB].runs.listed, request.query.get("known", ""))
+    return web.Response(status=204) if found is None else answer(found)
 
 
 async def run(request: web.Request) -> web.Response:

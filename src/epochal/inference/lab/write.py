@@ -36,6 +36,7 @@ MOST_CHARACTERS = 20_000  # of a text
 MOST_TOKENS = 500  # that are written at once
 MOST_MESSAGES = 200
 LISTED, LENS = 20, 3  # most probable tokens that are listed: of the next token, and by layer
+SIGNS = {ord(" "): "␣", ord("\n"): "⏎", ord("\t"): "⇥"}
 SHOWN = 128  # tokens, the last ones, that are shown one by one
 
 
@@ -287,9 +288,10 @@ class Inside:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """A token to be read alone: a blank as ␣, a new line as ⏎."""
-    shown = tokenizer.decode([token])
-    return shown.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or token_labels(tokenizer, [token])[0]
+    """A token to be read alone: a blank as ␣, a new line as ⏎, what cannot be printed by its number."""
+    shown = tokenizer.decode([token]).translate(SIGNS)
+    shown = "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in shown)
+    return shown or token_labels(tokenizer, [token])[0]
 
 
 def written(loaded: LoadedRun, given: str, settings: Settings) -> Generator[dict[str, Any]]:

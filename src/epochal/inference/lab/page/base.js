@@ -112,8 +112,13 @@ export function choose(changes) {
   history.replaceState(null, "", `#${room}${text ? `?${text}` : ""}`);
 }
 
+let listed = { version: "", runs: [] };
+
 /** All runs, the newest first. */
-export const allRuns = async () => (await get("api/runs")).runs;
+export async function allRuns() {
+  listed = (await get(`api/runs?known=${listed.version}`)) || listed;
+  return listed.runs;
+}
 
 export const runTitle = (run) => `${run.model} · ${run.dataset}${run.result ? ` · ${run.result}` : ""}`;
 
