@@ -72,16 +72,16 @@ function form(view) {
   const fields = { seed: "1", duration: "5epochs" };
   get("api/choices").then((choices) => {
     for (const [group, options] of Object.entries(choices)) {
-      const select = el("select", {}, el("option", { value: "", text: t("as it is", "기본값") }), options.map((option) => el("option", { value: option, text: option })));
+      const select = el("select", { "aria-label": group }, el("option", { value: "", text: t("as it is", "기본값") }), options.map((option) => el("option", { value: option, text: option })));
       select.addEventListener("change", () => put(group, select.value));
       parts.append(el("label", { class: "field" }, group, select));
     }
     for (const [key, example] of Object.entries(fields)) {
-      const input = el("input", { type: "text", placeholder: example });
+      const input = el("input", { type: "text", placeholder: example, "aria-label": key });
       input.addEventListener("change", () => put(key, input.value.trim()));
       parts.append(el("label", { class: "field" }, key, input));
     }
-    const budget = el("select", {}, ["", "smoke", "cpu", "paper"].map((size) => el("option", { value: size, text: size || t("as it is", "기본값") })));
+    const budget = el("select", { "aria-label": "budget" }, ["", "smoke", "cpu", "paper"].map((size) => el("option", { value: size, text: size || t("as it is", "기본값") })));
     budget.addEventListener("change", () => put("budget", budget.value));
     parts.append(el("label", { class: "field" }, t("budget of an experiment", "실험의 예산 (budget)"), budget));
   }).catch((error) => problem(note, error));
