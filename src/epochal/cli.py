@@ -49,7 +49,18 @@ MANY = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
 TEXTS = ("prompt", "system", "name")  # keys whose value is a text
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
-PATHS = ("output_dir", "dataset.path", "resume", "init_from", "task.features", "features", "run", "checkpoint", "path")
+PATHS = (
+    "output_dir",
+    "dataset.path",
+    "resume",
+    "init_from",
+    "task.features",
+    "features",
+    "task.judge",
+    "run",
+    "checkpoint",
+    "path",
+)
 PLAIN_PATH = re.compile(r"(?!(true|false|null|nan|inf)$)(\.{0,2}/|[A-Za-z])[\w./@%+-]*", re.ASCII | re.IGNORECASE)
 NETWORKS = re.compile(
     r"\{\s*\w+:[^{}]*\}(\s*,\s*\{\s*\w+:[^{}]*\})*"

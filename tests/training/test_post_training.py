@@ -247,3 +247,89 @@ def test_networks_of_another_vocabulary_are_refused(road, home):
     other = train(*rewarding(road), *data).run.folder
     with pytest.raises(ConfigError, match="has another vocabulary than the policy"):
         train(*reinforcing({**road, "reward": other}, "grpo"))
+
+
+@pytest.fixture(scope="module")
+def judge(road: dict[str, Any]) -> Path:
+    """A classifier that takes texts with y for positive, with a vocabulary of its own."""
+    rows = [f"q{n} {'yes' if n % 2 else 'no'},{'positive' if n % 2 else 'negative'}" for n in range(120)]
+    file = road["folder"] / "labelled.csv"
+    file.write_text("\n".join(["text,label", *rows]))
+    sizes = (
+        "model=transformer_encoder",
+        "model.embed_dim=16",
+        "model.num_heads=2",
+        "model.depth=1",
+        "optimizer.lr=0.01",
+    )
+    data = ("dataset=sentences", f"dataset.path={file}", "dataset.batch_size=32", "logger=none", "trainer=cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCHAL_CACHE", str(road["folder"] / "cache"))
+        return train(*sizes, *data, "duration=20epochs", f"output_dir={road['folder']}").run.folder
+
+
+def test_a_judge_reads_the_answers_of_the_test(road, judge, home):
+    job = train(*tuning(road), f"init_from={road['pretrained']}", f"task.judge={judge}")
+    found = job.run.summary()
+    assert {"test/judged", "test/judged_distinct_2", "test/judged_length"} <= found["metrics"].keys()
+    assert "test/judged_kl" not in found["metrics"]  # nothing to diverge from
+    assert found["judge"]["run"] == str(judge) and len(found["judge"]["fingerprint"]) == 64
+    texts = ["q1 yes", "q2 no", "q3 yes"]
+    import epochal
+
+    loaded = epochal.load(judge)
+    expected = loaded.predict(texts).probabilities[:, loaded.specs[1].names.index("positive")]
+    assert torch.allclose(job.task._judge(texts), torch.tensor(expected), atol=1e-6)
+    assert job.task._judge(["", *texts]).round().tolist() == [0, 1, 0, 1]
+    with pytest.raises(ConfigError, match="Example 2 has no word"):
+        loaded.predict(["q1", ""])
+    job.task.samples = job.task.data.rows("test")[1]  # all of them, as it judges, since there are fewer than 256
+    said = job.task._texts(job.task._sampled(*job.task.prompts("test")))
+    share = (job.task._judge(said) > 0.5).float().mean().item()
+    assert found["metrics"]["test/judged"] == pytest.approx(share)
+
+
+def test_beside_a_reference_the_divergence_of_judged_answers_is_told(road, judge, home):
+    metrics = train(*preferring(road), f"task.judge={judge}").run.summary()["metrics"]
+    assert metrics["test/judged_kl"] > 0
+    still = train(*preferring(road), f"task.judge={judge}", "optimizer.lr=1e-12").run.summary()["metrics"]
+    assert still["test/judged_kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_policy_whose_judge_is_gone_answers(road, judge, home, command):
+    copy = home / "judge"
+    shutil.copytree(judge, copy)
+    folder = train(*tuning(road), f"init_from={road['pretrained']}", f"task.judge={copy}").run.folder
+    shutil.rmtree(copy)
+    done = command("evaluate", f"run={folder}", "prompt=q1")
+    assert done.status == 0 and "No answers are judged" in done.out + done.error
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("nowhere", "task.judge=nowhere is no run's folder"),
+        ("lstm", "no finished run of model=lstm that learned to classify"),
+    ],
+)
+def test_what_is_no_judge_is_refused(road, given, says, home, refuse):
+    refuse("train", *tuning(road), f"init_from={road['pretrained']}", f"task.judge={given}", says=(says,))
+
+
+def test_a_run_that_classifies_nothing_is_no_judge(road, home, refuse):
+    said = "must be a run that learned to classify texts, not language_modeling"
+    refuse("train", *tuning(road), f"init_from={road['pretrained']}", f"task.judge={road['pretrained']}", says=(said,))
+
+
+def test_a_run_begins_with_a_task_on_other_data(road, home):
+    where = f"output_dir={road['folder']}"
+    job = train(*tuning(road), "init_from=language_modeling@text", where, "duration=1steps", "seed=1", "task.samples=1")
+    assert job.run.config().init_from == "language_modeling@text"
+    runs = "init_from={policy: supervised_finetuning@conversations, reward: reward_modeling@preferences}"
+    job = train(*tuning(road, "rlhf"), "task.group=2", runs, where, "duration=1steps")
+    records = job.run.summary()["networks"]
+    assert records["reward"]["run"] == str(road["reward"])
+    with pytest.raises(
+        ConfigError, match="no finished run of it with this model=gpt, dataset=sst2 and seed=1 in .* task=dpo"
+    ):
+        train(*tuning(road), "init_from=dpo@sst2", where)

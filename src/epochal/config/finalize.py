@@ -52,8 +52,9 @@ def make_paths_absolute(config: DictConfig) -> None:
         config.model.pretrained = absolute_if_there(config.model.pretrained)
     if "/" in str(config.dataset.get("tokenizer")):  # else the name of a kind
         config.dataset.tokenizer = absolute_if_there(config.dataset.tokenizer)
-    if config.task.get("features") is not None:
-        config.task.features = absolute_if_there(config.task.features)
+    for key in ("features", "judge"):
+        if config.task.get(key) is not None:
+            config.task[key] = absolute_if_there(config.task[key])
     if isinstance(config.get("init_from"), DictConfig) or config.get("init_from") not in choices().get("task", []):
         config.init_from = absolute_if_there(OmegaConf.to_container(config).get("init_from"))  # type: ignore[union-attr]
 

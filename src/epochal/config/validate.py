@@ -201,6 +201,9 @@ def _task(config: DictConfig, model: Any, data: Any, network: Any) -> Iterator[s
         resolve(task._target_)(model=network, optimizer=None, scheduler=None, total_steps=1, **options)
     except (TypeError, ValueError) as error:
         yield f"task={task.name}: {error}"
+    judge = task.get("judge")
+    if judge not in (None, *choices().get("model", [])) and not (expanded(str(judge)) / "config.yaml").is_file():
+        yield f"task.judge={judge} is no run's folder; give that of a classifier of texts, or the name of its model."
     features = task.get("features")
     names = (None, "inception", *choices().get("model", []))
     if features not in names and not (expanded(str(features)) / "config.yaml").is_file():

@@ -68,6 +68,10 @@ class SavedRun:
                 say(f"No sample quality is measured: {error}")
                 config = copy.deepcopy(config)
                 config.task.features = None
+        if (judge := config.task.get("judge")) is not None and not (Path(judge) / "config.yaml").is_file():
+            say(f"No answers are judged: {judge}, the run of the judge, is gone.")
+            config = copy.deepcopy(config)
+            config.task.judge = None
         task = make_task(
             config,
             make_model(self.config, self.inputs, self.outputs),

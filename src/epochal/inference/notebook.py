@@ -89,6 +89,11 @@ class LoadedRun:
         return self._saved.data
 
     @property
+    def step(self) -> int:
+        """Of the training, when the weights were saved; 0 of an export."""
+        return int(self._saved.checkpoint.get("global_step", 0))
+
+    @property
     def metrics(self) -> pd.DataFrame:
         """`metrics.csv`: a row for each logged step."""
         import pandas as pd
@@ -115,6 +120,9 @@ class LoadedRun:
         if not isinstance(names, Classes):
             raise ConfigError(f"predict goes with a network that classifies; this run learned {self.config.task.name}.")
         inputs, lengths = self.data.encode(_listed(examples))
+        if lengths is not None and (lengths == 0).any():
+            number = int((lengths == 0).nonzero()[0])
+            raise ConfigError(f"Example {number + 1} has no word that the network knows; give at least one.")
         segments = None if lengths is None else self.data.segments(inputs, lengths)
         logits = self.model(*model_inputs(Batch(inputs, inputs, 0, lengths, segments), self.model))
         return Predictions(logits.softmax(dim=1).numpy(), names.names)

@@ -27,7 +27,7 @@ from epochal.data import DataModule
 from epochal.data.tokenizers import reserves_others
 from epochal.tasks import Task
 from epochal.tasks.post_training.policy import UsesFrozen
-from epochal.training import features, published
+from epochal.training import features, judges, published
 from epochal.training.callbacks.checkpoints import Checkpoints
 from epochal.training.callbacks.progress import Progress
 from epochal.training.callbacks.record import Record
@@ -73,7 +73,7 @@ def build(
     validate(config)
     config = finalize(config)
     if checkpoint is None:  # else its config has the sizes
-        config = features.resolved(published.with_sizes(config, overrides))
+        config = judges.resolved(features.resolved(published.with_sizes(config, overrides)))
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
     data = make_data(config, remembered_data(config, checkpoint, parent))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +19,9 @@ from epochal.core.errors import ConfigError
 from epochal.data import DataModule
 from epochal.tasks import Task
 from epochal.training.callbacks.explain import Explain
+from epochal.training.callbacks.watch import FOLDER, Watch
 from epochal.training.features import feature_network
+from epochal.training.judges import text_judge
 from epochal.training.run_folder import Run
 
 
@@ -59,7 +63,7 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int, classes: i
         classes: Given to metrics of the config as `num_classes`.
 
     Raises:
-        ConfigError: If an option is wrong, a metric cannot be made, or there is no such network of features.
+        ConfigError: If an option is wrong, a metric cannot be made, or there is no such network of features or judge.
     """
     makers = {}
     for group in ("optimizer", "scheduler"):
@@ -71,6 +75,8 @@ def make_task(config: DictConfig, model: nn.Module, total_steps: int, classes: i
         options["metrics"] = {name: instantiate(node, **context) for name, node in metrics.items()}
     if isinstance(options.get("features"), str):
         options["features"] = feature_network(options["features"], config.get("allow", ()))
+    if isinstance(options.get("judge"), str):
+        options["judge"] = text_judge(options["judge"], config.get("allow", ()), new_data)
     try:
         return resolve(config.task._target_)(
             model=model, **makers, total_steps=total_steps, log_every=config.log_every, **options
@@ -108,4 +114,6 @@ def optional_callbacks(config: DictConfig, task: Task) -> list[pl.Callback]:
         callbacks.append(pl.callbacks.EMAWeightAveraging(decay=config.callbacks.ema))
     if config.callbacks.get("explain"):  # older runs have no such key
         callbacks.append(Explain(task))
+    if folder := os.environ.get(FOLDER):  # the lab's page watches it
+        callbacks.append(Watch(Path(folder)))
     return callbacks + [instantiate(child) for child in config.callbacks.values() if isinstance(child, DictConfig)]

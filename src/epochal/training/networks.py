@@ -22,7 +22,7 @@ from epochal.models.common.lora import merged
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, current_layout
-from epochal.training.warm_start import TRAINED, load_matching_weights, named_runs, parent_in
+from epochal.training.warm_start import TRAINED, find_run, load_matching_weights, named_runs, parent_in
 
 REFERENCE = "reference"  # a copy of the policy at the start, unless a run is named for it
 
@@ -87,7 +87,7 @@ def missing(config: DictConfig, needs: tuple[str, ...]) -> str:
 
 def _open(config: DictConfig, data: DataModule, name: str, path: str, *, resumed: bool) -> Frozen:
     try:
-        run = Run.open(path)
+        run = find_run(config, path)
         saved = run.config()
         checkpoint = read_checkpoint(run.best if run.best.exists() else run.last)
     except ConfigError as error:

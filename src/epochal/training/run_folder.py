@@ -249,7 +249,7 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     if (keys.get("finetune") or {}).get("lora", {}).get("rank") is None:  # a key that older runs do not have
         keys.pop("finetune", None)
     keys["init_from"] = absolute_if_there(keys.get("init_from"))  # version 0.1 kept relative paths
-    keys["task"] = {k: absolute_if_there(v) if k == "features" else v for k, v in keys["task"].items()}
+    keys["task"] = {k: absolute_if_there(v) if k in ("features", "judge") else v for k, v in keys["task"].items()}
     keys["dataset"] = {k: absolute_if_there(v) if k == "path" else v for k, v in keys["dataset"].items()}
     return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
 

@@ -77,21 +77,27 @@ def named_runs(init_from: Any) -> dict[str, Any]:
     return {TRAINED: init_from}
 
 
-def find_run(config: DictConfig) -> Run:
+def find_run(config: DictConfig, name: str | None = None) -> Run:
     """The run that `init_from` names: by its folder, or by the task that it learned.
 
-    Of a task it is the newest finished run in this run's folder with the same model and seed on the same data set.
+    Of a task it is the newest finished run in this run's folder with the same model and seed on the same data set, or on the
+    one that stands behind an @: `language_modeling@sst2_half`.
+
+    Args:
+        config: Of this run.
+        name: One of those in `init_from`; None: that of the network that is trained.
 
     Raises:
         ConfigError: If there is none.
     """
-    name = str(named_runs(config.init_from)[TRAINED])
+    name = str(named_runs(config.init_from)[TRAINED] if name is None else name)
     if not is_task(name):
         run = Run.open(name)
         run.config()
         return run
     parent = runs_folder(config)
-    wanted = (name, config.model.name, config.dataset.name, config.seed)
+    task, _, dataset = name.partition("@")
+    wanted = (task, config.model.name, dataset or config.dataset.name, config.seed)
     for file in sorted(parent.glob(f"*_s{config.seed}*/summary.json"), reverse=True):
         summary = Run(file.parent).summary()
         found = tuple(summary.get(key) for key in ("task", "model", "dataset", "seed"))
@@ -100,13 +106,13 @@ def find_run(config: DictConfig) -> Run:
             return run
     raise ConfigError(
         f"init_from={name}: there is no finished run of it with this model={config.model.name}, "
-        f"dataset={config.dataset.name} and seed={config.seed} in {parent}. Train it first with task={name}, or give a run's folder."
+        f"dataset={wanted[2]} and seed={config.seed} in {parent}. Train it first with task={task}, or give a run's folder."
     )
 
 
 def is_task(name: str) -> bool:
     """Whether `init_from` names a task instead of a folder."""
-    return option_file("task", name) is not None and not Path(name).is_dir()
+    return option_file("task", name.partition("@")[0]) is not None and not Path(name).is_dir()
 
 
 def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, outputs: Outputs) -> str:

@@ -202,7 +202,7 @@ def test_at_the_first_step_the_divergence_is_zero_and_the_ratio_one(algorithm):
     task, batch = rlhf(network("scalar", seed=2), algorithm=algorithm, beta=0.7), prompts("ab", "cdef")
     rollout = task.rollout(batch)
     assert torch.equal(rollout.old, rollout.reference)
-    scores, _ = task._scores(task.model, rollout.answers)
+    scores, _ = task.token_scores(task.model, rollout.answers)
     assert torch.equal(scores, rollout.old), "bit by bit, with and without a gradient"
     loss, metrics = task.policy_loss(rollout)
     assert metrics["clip_fraction"] == 0
@@ -235,12 +235,12 @@ def test_what_was_generated_is_read_up_to_its_end():
 def test_padding_and_the_rows_of_a_batch_change_no_log_probability():
     task = rlhf()
     made = task.rollout(prompts("ab", "cdefgh")).answers
-    together, _ = task._scores(task.model, made)
+    together, _ = task.token_scores(task.model, made)
     for row, length in enumerate(made.lengths.tolist()):
         alone = type(made)(
             made.tokens[row, None, :length], made.mask[row, None, :length], made.lengths[[row]], made.ended
         )
-        torch.testing.assert_close(task._scores(task.model, alone)[0][0], together[row, : length - 1])
+        torch.testing.assert_close(task.token_scores(task.model, alone)[0][0], together[row, : length - 1])
 
 
 def test_rewards_are_scaled_limited_and_below_what_has_no_end():

@@ -57,9 +57,6 @@ class DPO(UsesFrozen, Policy):
         metrics |= {"chosen_reward": better.mean(), "rejected_reward": worse.mean()}
         return loss, {**metrics, "tokens": batch.lengths.sum(1)}
 
-    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        return means
-
     def _scores(self, model: nn.Module, batch: Batch) -> Tensor:
         """Log-probabilities of the chosen and rejected answers (B, 2)."""
         inputs, targets = batch.inputs.flatten(0, 1)[:, :-1], batch.targets.flatten(0, 1)[:, 1:]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,15 @@ from epochal.core.errors import ConfigError
 from epochal.core.seeds import mix
 from epochal.core.specs import IGNORED
 from epochal.data.batching import Batch
+from epochal.models.common.layers import evaluating
+from epochal.models.common.sampling import without
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Task
+from epochal.tasks.base import Task, at_least_single
 from epochal.tasks.language_modeling import LanguageModeling
-from epochal.tasks.post_training.losses import distinct
+from epochal.tasks.post_training.losses import distinct, entropy, k3, log_probabilities
 from epochal.tasks.sequences import gather
 
+JUDGED = 256  # prompts of the test whose answers the judge reads
 TAG = 11  # mixed into a seed, so that answers do not repeat what else is drawn from it
 
 
@@ -52,20 +55,73 @@ class Answers:
         }
 
 
+class Judge(Protocol):
+    """Reads answers and says how good they are: another network than the reward model, that learned from other data."""
+
+    run: str
+    fingerprint: str
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> the probability that each is good (N,)."""
+        ...
+
+
 class Policy(LanguageModeling):
     """A language model that learns to answer; see `LanguageModeling` for how answers are drawn.
+
+    With a judge the test draws one answer to each of the first 256 prompts and logs how many of them it takes for good
+    (`judged`), how many of their pairs of neighbouring tokens differ, how long they are, and beside a reference the KL
+    divergence from it in nats an answer: the same numbers for every way to train a policy.
 
     Args:
         sample_length: Most tokens of an answer.
         samples: Prompts that are answered at each validation.
+        judge: Of answers; None: none.
         **rest: See `LanguageModeling`.
     """
 
     target: ClassVar = "answers"
     response_name: ClassVar = "answer"
 
-    def __init__(self, *, sample_length: int = 64, samples: int = 8, **rest: Any) -> None:
+    def __init__(self, *, sample_length: int = 64, samples: int = 8, judge: Any = None, **rest: Any) -> None:
         super().__init__(sample_length=sample_length, samples=samples, **rest)
+        self._judge: Judge | None = judge if callable(judge) else None  # a path where options are only checked
+
+    def known(self, data: Any) -> dict[str, Any]:
+        """Which judge it is, for the summary of the run."""
+        found = super().known(data)
+        return (
+            found
+            if self._judge is None
+            else found | {"judge": {"run": self._judge.run, "fingerprint": self._judge.fingerprint}}
+        )
+
+    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
+        return means | (self.judged() if split == "test" and self._judge is not None else {})
+
+    @torch.no_grad()
+    def judged(self) -> dict[str, float]:
+        """What the judge says of answers to the first prompts of the test, and what else is known of these."""
+        assert self._judge is not None
+        batch = gather(self, "test", torch.arange(min(JUDGED, self.data.rows("test")[1])))
+        answers = self._sampled(*self.prompts_of(batch))
+        told = answers.told()
+        found = {
+            "judged": (self._judge(self._texts(answers)) > 0.5).float().mean().item(),
+            "judged_distinct_2": told["distinct_2"].item(),
+            "judged_length": told["length"].item(),
+        }
+        if isinstance(self, UsesFrozen) and "reference" in self.needs:
+            policy, reference = (self.token_scores(each, answers)[0] for each in (self.model, self.frozen("reference")))
+            found["judged_kl"] = (k3(policy, reference) * answers.mask[:, 1:]).sum(1).mean().item()
+        return found
+
+    def token_scores(self, model: nn.Module, answers: Answers) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the answers' tokens, and the entropy at each, both (N, T - 1), as they are drawn."""
+        with evaluating(model):
+            logits = at_least_single(model(answers.tokens[:, :-1])) / (self.temperature or 1.0)
+        logits = without(logits, self.forbidden)
+        return log_probabilities(logits, answers.targets), entropy(logits.detach())
 
     @property
     def forbidden(self) -> list[int]:

@@ -14,7 +14,6 @@ from epochal.core.checks import check_choice, check_number, check_positive, chec
 from epochal.core.errors import ConfigError
 from epochal.data.batching import Batch
 from epochal.models.common.layers import evaluating
-from epochal.models.common.sampling import without
 from epochal.tasks.alternating import Alternating
 from epochal.tasks.base import Metrics, at_least_single
 from epochal.tasks.post_training import losses
@@ -147,13 +146,13 @@ class RLHF(Alternating, UsesFrozen, Policy):
         self.check_room(self.data)
 
     def known(self, data: Any) -> dict[str, Any]:
-        """Nothing; checks the data before a run begins.
+        """Also checks the data before a run begins.
 
         Raises:
             ConfigError: See `check_room`.
         """
         self.check_room(data)
-        return {}
+        return super().known(data)
 
     def check_room(self, data: Any) -> None:
         """Raises ConfigError if a prompt leaves no room for an answer in the context of one of the networks."""
@@ -180,9 +179,6 @@ class RLHF(Alternating, UsesFrozen, Policy):
     def weight(self, batch: Batch) -> int | Tensor:
         return len(batch.targets)
 
-    def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        return means
-
     # -- a step -----------------------------------------------------------------------------------------------------
 
     def train_parts(self, batch: Batch) -> Metrics:
@@ -203,7 +199,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         prompts, lengths = (each.repeat_interleave(self.group, 0) for each in (batch.inputs, batch.lengths))
         answers = self._drawn(prompts, lengths, seed=batch.seed)
         rewards, mask = self.rewards(answers), answers.mask[:, 1:]
-        old, reference = (self._scores(model, answers)[0] for model in (self.model, self.frozen("reference")))
+        old, reference = (self.token_scores(model, answers)[0] for model in (self.model, self.frozen("reference")))
         if self.value is None:
             advantages = losses.group_advantages(rewards, self.group, self.normalise)[:, None]
             return Rollout(answers, rewards, reference, old, advantages)
@@ -219,7 +215,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
     def policy_loss(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
         """The loss of the policy on answers that it or an earlier policy drew, and metrics."""
         mask = rollout.answers.mask[:, 1:]
-        scores, spread = self._scores(self.model, rollout.answers)
+        scores, spread = self.token_scores(self.model, rollout.answers)
         by_token, clipped = losses.clipped_policy_loss(scores, rollout.old, rollout.advantages, self.clip)
         if self.algorithm == "grpo" and self.beta:
             by_token = by_token + self.beta * losses.k3(scores, rollout.reference)
@@ -248,13 +244,6 @@ class RLHF(Alternating, UsesFrozen, Policy):
     def _drawn(self, prompts: Tensor, lengths: Tensor, *, seed: int) -> Answers:
         return self.answer(prompts, lengths, seed=seed, temperature=self.temperature, top_k=None, top_p=None)
 
-    def _scores(self, model: nn.Module, answers: Answers) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the answers' tokens, and the entropy at each, both (N, T - 1), as they are drawn."""
-        with evaluating(model):
-            logits = at_least_single(model(answers.tokens[:, :-1])) / self.temperature
-        logits = without(logits, self.forbidden)
-        return losses.log_probabilities(logits, answers.targets), losses.entropy(logits.detach())
-
     def _values(self, answers: Answers) -> Tensor:
         """The value of the state before each token but the first, (N, T - 1); 0 where that is no answer's."""
         value: Any = self.value
@@ -270,7 +259,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         answers = self._drawn(batch.inputs, batch.lengths, seed=self.data.seed + int(batch.targets[0]))
         mask, rewards = answers.mask[:, 1:], self.rewards(answers)
         (policy, spread), (reference, _) = (
-            self._scores(model, answers) for model in (self.model, self.frozen("reference"))
+            self.token_scores(model, answers) for model in (self.model, self.frozen("reference"))
         )
         kl = (losses.k3(policy, reference) * mask).sum(1).mean()
         objective = rewards.mean() - self.beta * kl

@@ -37,4 +37,4 @@ class SupervisedFinetuning(Policy):
         return loss, {"loss": loss.detach(), "accuracy": right, **token_counts(batch)}
 
     def derive(self, means: dict[str, float], split: str) -> dict[str, float]:
-        return {**means, "perplexity": math.exp(min(means["loss"], 700))}
+        return super().derive({**means, "perplexity": math.exp(min(means["loss"], 700))}, split)
