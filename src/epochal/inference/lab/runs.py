@@ -30,9 +30,11 @@ from epochal.core.files import Lock, relative
 from epochal.core.format import number_text
 from epochal.core.metrics import find
 from epochal.data import CaptionData, DigitCaptions, ImageData, SentenceData
+from epochal.training.callbacks.watch import FOLDER
 from epochal.training.run_folder import Run
 
 FRESH = 1.0  # seconds for which a list of the runs is good enough
+MAX_LOAD = 0.1  # fraction of the time spent on reading it, which slows trainings down
 POINTS = 300  # of a curve
 LOGS = ".lab"  # folder in the outputs folder with what the started trainings print
 TOLD = 4_000  # characters of it that the page shows
@@ -57,12 +59,14 @@ class Started:
         line: As it would be typed.
         log: File of what it prints.
         since: Seconds since 1970.
+        watched: Folder of the frames that the page shows of it, if it does; see `training.callbacks.watch`.
     """
 
     process: subprocess.Popen[bytes]
     line: str
     log: Path
     since: float
+    watched: Path | None = None
 
 
 class Runs:
@@ -76,19 +80,21 @@ class Runs:
     def __init__(self, output_dir: Path, allow: tuple[str, ...] = ()) -> None:
         self.output_dir, self._allow = output_dir, allow
         self._records: dict[str, Record] = {}
-        self._read_at = float("-inf")
+        self._due = float("-inf")  # when the folders are read again
         self._lock = threading.Lock()
         self._started: list[Started] = []
         self._rooms: dict[tuple[str, str], list[str]] = {}  # by the classes of task and data
 
     def records(self) -> dict[str, Record]:
-        """The runs by id, the newest first, at most FRESH seconds old; for any thread."""
+        """The runs by id, the newest first, at most FRESH seconds old, or older where reading takes long; for any thread."""
         with self._lock:
-            if time.monotonic() - self._read_at > FRESH:
+            started = time.monotonic()
+            if started >= self._due:
                 found, _ = read(self._folders(), self._records.values())
                 found.sort(key=lambda record: (record.touched, record.folder.name), reverse=True)
                 self._records = {run_id(record.folder): record for record in found}
-                self._read_at = time.monotonic()
+                took = time.monotonic() - started
+                self._due = started + took + max(FRESH, took / MAX_LOAD)
             return self._records
 
     def _folders(self) -> list[Path]:
@@ -108,7 +114,7 @@ class Runs:
         """
         found = self._records.get(run) or self.records().get(run)
         if found is None or not found.folder.is_dir():
-            self._read_at = float("-inf")
+            self._due = float("-inf")
             raise ConfigError("This run is no longer there; the list of runs has those that are.")
         return found
 
@@ -188,14 +194,29 @@ class Runs:
             return ["see"]
         return ["write"] if head == "classes" and issubclass(data, SentenceData) else []
 
-    def start(self, arguments: Sequence[str]) -> int:
+    def start(self, arguments: Sequence[str], watched: Path | None = None) -> int:
         """Starts `epochal train` in a process that outlives this one; returns its number for `started`.
+
+        Args:
+            arguments: Overrides.
+            watched: Folder for frames of the training, see `Started`.
 
         Raises:
             ConfigError: If an argument is none that the page may give.
         """
         arguments = checked(arguments)
-        return self._start(arguments, shlex.join(["epochal", "train", *arguments]))
+        return self._start(arguments, shlex.join(["epochal", "train", *arguments]), watched)
+
+    def watched(self, number: int) -> tuple[Path, int | None]:
+        """The folder with the frames of a started training, and its exit status, None while it goes on.
+
+        Raises:
+            ConfigError: If this server started none by that number, or it is not watched.
+        """
+        found = self._started[number] if 0 <= number < len(self._started) else None
+        if found is None or found.watched is None:
+            raise ConfigError("This server has started no such training.")
+        return found.watched, found.process.poll()
 
     def resume(self, run: str) -> int:
         """Goes on with a run that was stopped, failed or was killed; returns the number for `started`.
@@ -211,23 +232,26 @@ class Runs:
         argument = f"resume={relative(record.folder)}"
         return self._start([f"resume={record.folder}"], shlex.join(["epochal", "train", argument]))
 
-    def _start(self, arguments: Sequence[str], line: str) -> int:
+    def _start(self, arguments: Sequence[str], line: str, watched: Path | None = None) -> int:
         folder = self.output_dir / LOGS
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{len(self._started)}.txt"
         command = [sys.executable, "-m", "epochal", "train", *arguments]
         if not any(argument.startswith("resume=") for argument in arguments):
             command.append(f"output_dir={self.output_dir}")
+        environment = {**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
+        if watched is not None:
+            environment[FOLDER] = str(watched)
         with log.open("wb") as printed:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
+                env=environment,
                 start_new_session=True,  # Ctrl-C in the server's terminal does not reach it
             )
-        self._started.append(Started(process, line, log, time.time()))
+        self._started.append(Started(process, line, log, time.time(), watched))
         return len(self._started) - 1
 
     def started(self, number: int) -> dict[str, Any]:
