@@ -38,7 +38,7 @@ def test_an_option_that_no_base_takes_is_refused():
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DataModule])
 def test_every_data_set_says_what_its_rows_are(kind):
     assert (
-        kind.unit in ("images", "videos", "series", "texts", "windows", "conversations", "pairs")
+        kind.unit in ("images", "videos", "series", "points", "texts", "windows", "conversations", "pairs")
         and kind.yields
         and {*kind.targets} <= {*TARGETS}
     )

@@ -9,6 +9,7 @@ from epochal.data.images import ImageData
 from epochal.data.in_context import InContextLinear, InContextSymbols
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
+from epochal.data.points import Points
 from epochal.data.reviews import ReviewConversations, ReviewPreferences, SentenceHalf
 from epochal.data.sentences import SentenceData, SwappedWords
 from epochal.data.synthetic import Adding, Copy, Reverse
@@ -27,6 +28,7 @@ __all__ = [
     "InContextSymbols",
     "MovingDigits",
     "PairData",
+    "Points",
     "PreferenceData",
     "PythonStdlib",
     "Reverse",

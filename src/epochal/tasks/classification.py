@@ -13,11 +13,13 @@ from torch import Tensor
 from epochal.core.checks import check_number
 from epochal.core.specs import Images
 from epochal.data.batching import Batch
+from epochal.data.points import Points
 from epochal.plots.heatmaps import confusion_matrix
 from epochal.tasks.artifacts import Artifacts, Profile
 from epochal.tasks.base import Metrics, Task, at_least_single, model_inputs
 from epochal.tasks.robustness import measure_robustness
 from epochal.tasks.sequences import gather, length_bins, tested_rows, token_counts
+from epochal.tasks.visuals.boundary import boundary
 from epochal.tasks.visuals.classification import (
     IMAGES,
     add_mistakes,
@@ -100,6 +102,8 @@ class Classification(Task):
         artifacts = Artifacts()
         if self._reads_images:
             add_validation_images(self, artifacts)
+        elif isinstance(self.data, Points):
+            artifacts.pictures["boundary"] = boundary(self, "val")
         else:
             numbers = torch.arange(min(LISTED, self.data.rows("val")[1]))
             batch = gather(self, "val", numbers)
@@ -118,7 +122,7 @@ class Classification(Task):
         names = self.data.classes.names
         prediction, confidence, labels = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))  # (N,) each
         counts = multiclass_confusion_matrix(prediction, labels, len(names)).numpy()
-        artifacts = Artifacts(table=class_table(counts, names, "images" if self._reads_images else "texts"))
+        artifacts = Artifacts(table=class_table(counts, names, self._unit))
         artifacts.pictures["confusion"] = confusion_matrix(
             counts, names, title="Test set: truth by row, prediction by column"
         )
@@ -126,9 +130,16 @@ class Classification(Task):
         wrong = wrong[confidence[wrong].argsort(descending=True)]
         if self._reads_images:
             self._add_test_images(artifacts, prediction, confidence, labels, wrong)
+        elif isinstance(self.data, Points):
+            artifacts.pictures["boundary"] = boundary(self, "test")
         else:
             self._add_test_texts(artifacts, prediction, confidence, labels, wrong)
         return artifacts
+
+    @property
+    def _unit(self) -> str:
+        """What is classified, in the plural."""
+        return "points" if isinstance(self.data, Points) else "images" if self._reads_images else "texts"
 
     @property
     def _reads_images(self) -> bool:
