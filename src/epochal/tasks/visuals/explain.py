@@ -94,7 +94,7 @@ def explain(model: Any, data: Any, numbers: Sequence[int]) -> dict[str, Image.Im
         stages = feature_stages(model)
         features, logits = feature_maps(model, stages, inputs)
         confidence, prediction = logits.softmax(1).max(1)
-        heat, title = _heat(model, stages, features, inputs, prediction)
+        heat, title = heat_maps(model, stages, features, inputs, prediction)
     model.train(was_training)
 
     names = data.classes.names
@@ -215,7 +215,7 @@ def divided_by_largest(maps: Tensor) -> Tensor:
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
 
-def _heat(
+def heat_maps(
     model: Any, stages: dict[str, nn.Module], features: dict[str, Tensor], inputs: Tensor, prediction: Tensor
 ) -> tuple[Tensor | None, str]:
     """Heat maps (N, h, w) of the predicted classes (N,), and their title; None if the model has neither of the two."""
