@@ -58,6 +58,7 @@ def test_a_wheel_holds_the_modules_and_the_configs_and_nothing_else(wheel: zipfi
         ".yaml",
         ".html",
         ".css",
+        ".svg",
         ".js",
         ".npz",
         ".typed",
