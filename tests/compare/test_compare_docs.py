@@ -153,6 +153,17 @@ def test_a_wrong_record_ends_in_a_sentence(home, text, says):
         Request(paths=("record.csv",)).compare()
 
 
+def test_a_claim_whose_runs_go_on_is_not_written(place, capsys):
+    summary = next((place / "outputs" / "depth_degradation").glob("*/summary.json"))
+    summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    before = (place / "docs" / "claims.md").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main(["experiment=depth_degradation", "budget=cpu", "--docs"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2 and "1 run of experiment=depth_degradation has not ended" in said
+    assert (place / "docs" / "claims.md").read_text() == before and not (place / "docs" / "records").exists()
+
+
 def test_what_cannot_be_written_is_told(home):
     run_folder(home / "outputs" / "runs", "a")
     with pytest.raises(ConfigError, match="choose one with experiment="):

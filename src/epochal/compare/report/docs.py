@@ -42,7 +42,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         table of claims has a row that links to the section.
 
     Raises:
-        ConfigError: If the comparison is of no experiment, none of its runs counts, or the folder has no claims.md.
+        ConfigError: If the comparison is of no experiment, none of its runs counts or some have not ended, or the folder has
+            no claims.md.
     """
     import vl_convert
 
@@ -51,6 +52,11 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         raise ConfigError("--docs writes the section of a claim; choose one with experiment=<name>.")
     if not comparison.drawn:
         raise ConfigError(f"No run of experiment={name} is of its own design, so that its section would be empty.")
+    if going := sum(record.status == "running" for record in comparison.records):
+        raise ConfigError(
+            f"{count_text(going, 'run')} of experiment={name} {'has' if going == 1 else 'have'} not ended; the section would be of "
+            "the others alone. The same line of training typed again goes on with what was killed."
+        )
     if not claims.is_file():
         raise ConfigError(f"There is no {claims}; --docs is for a checkout of the repository, in its own folder.")
     stem = f"{name}_{comparison.budget}" if comparison.budget else name
