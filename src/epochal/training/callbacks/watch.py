@@ -68,8 +68,10 @@ class Watch(pl.Callback):
         self._obey(trainer)
         frame = self._frame(trainer, task)
         part = self.folder / ".frame.json"
-        part.write_text(json.dumps(frame, allow_nan=False))
-        with contextlib.suppress(PermissionError):  # on Windows, while the server reads the last one
+        with contextlib.suppress(
+            OSError
+        ):  # the folder may be gone; on Windows the server may be reading the last frame
+            part.write_text(json.dumps(frame, allow_nan=False))
             part.replace(self.folder / "frame.json")  # no fsync: the next frame replaces it anyway
 
     def _obey(self, trainer: pl.Trainer) -> None:
