@@ -234,8 +234,7 @@ def drawn_from(logits: Tensor, settings: Settings) -> Tensor:  # (V,) -> (V,)
     """The distribution that tokens are drawn from."""
     if settings.temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
-    options = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    return distribution(logits[None], **options)[0]
+    return distribution(logits[None], temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)[0]
 
 
 def entropy_bits(logits: Tensor) -> float:  # (V,)
