@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from epochal.inference.lab import generate, see, training, write
+from epochal.inference.lab import generate, playground, see, training, write
 
-ROOMS: tuple[ModuleType, ...] = (training, see, write, generate)
+ROOMS: tuple[ModuleType, ...] = (training, playground, see, write, generate)

@@ -2,12 +2,13 @@
 
 import { el, korean, mayAct, place, problem, t } from "./base.js";
 import { room as runs } from "./training.js";
+import { room as playground } from "./playground.js";
 import { room as see } from "./see.js";
 import { room as write } from "./write.js";
 import { room as generate } from "./generate.js";
 import { room as chat } from "./chat.js";
 
-const ROOMS = [runs, see, write, generate, chat];
+const ROOMS = [runs, playground, see, write, generate, chat];
 const main = document.getElementById("room");
 let open = null;
 
