@@ -145,7 +145,10 @@ def test_the_training_ends_where_the_schedule_ends(home):
             lambda task: trainer().fit(task, data.Adding(name="a", length=4, **SYNTHETIC)),
             "Classification learns classes, and Adding has numbers",
         ),
-        (lambda task: trainer().validate(task, sentences()), "MLP reads images and series, but SentenceData yields tokens"),
+        (
+            lambda task: trainer().validate(task, sentences()),
+            "MLP reads images and series, but SentenceData yields tokens",
+        ),
         (lambda task: trainer(max_epochs=-1).fit(task, digits()), "give pl.Trainer max_epochs or max_steps"),
         (lambda task: trainer(overfit_batches=1).fit(task, digits()), "orders its batches itself"),
         (lambda task: trainer().validate(task, torch.utils.data.DataLoader([1])), "to the trainer as a data module"),
