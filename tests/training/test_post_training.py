@@ -305,6 +305,17 @@ def test_a_policy_whose_judge_is_gone_answers(road, judge, home, command):
     assert done.status == 0 and "No answers are judged" in done.out + done.error
 
 
+def test_a_run_whose_judge_changed_is_not_resumed(road, judge, home):
+    copy = home / "judge"
+    shutil.copytree(judge, copy)
+    folder = stopped(*tuning(road), f"init_from={road['pretrained']}", f"task.judge={copy}")
+    content = torch.load(copy / "checkpoints" / "best.ckpt", weights_only=True)
+    next(iter(content["state_dict"].values())).add_(1)
+    torch.save(content, copy / "checkpoints" / "best.ckpt")
+    with pytest.raises(ConfigError, match="The weights of task.judge=.* changed since the run began"):
+        train(f"resume={folder}")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -14,21 +14,18 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.compose import option_file
-from epochal.config.instantiate import make_model, target_class
+from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
 from epochal.core.files import slug
-from epochal.core.specs import Classes, Images, from_plain
-from epochal.models.common.lora import merged
-from epochal.models.common.old_names import current_names
+from epochal.core.specs import Classes, Images
 from epochal.tasks import Classification
 from epochal.tasks.sample_quality import FeatureNetwork, Features
 from epochal.training.checkpoint_io import read_checkpoint
-from epochal.training.run_folder import Run, current_layout, runs_folder
+from epochal.training.networks import network_in
+from epochal.training.run_folder import Run, runs_folder
 
 INCEPTION = "inception"
-PREFIX = "model."  # of the network's parameters in a task's
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -39,22 +36,37 @@ def resolved(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If there is none.
     """
-    name = config.task.get("features")
+    return with_run_of_model(config, "features", dataset=config.dataset.name)
+
+
+def with_run_of_model(config: DictConfig, key: str, dataset: str | None = None) -> DictConfig:
+    """The config with the folder of a model's newest finished classifier in place of its name in an option of the task.
+
+    Args:
+        config: Of a run, whose folder is searched; it is returned as it is where the option names no model.
+        key: The option.
+        dataset: That it must have learned; None: any.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    name = config.task.get(key)
     if name is None or option_file("model", str(name)) is None or Path(str(name)).is_dir():
         return config
-    parent = runs_folder(config)
-    for file in sorted(parent.glob(f"*_{slug(name)}_{slug(config.dataset.name)}_s*/summary.json"), reverse=True):
+    parent, data = runs_folder(config), "*" if dataset is None else slug(dataset)
+    for file in sorted(parent.glob(f"*_{slug(name)}_{data}_s*/summary.json"), reverse=True):
         summary = Run(file.parent).summary()
-        found = tuple(summary.get(key) for key in ("status", "task", "model", "dataset"))
-        if found == ("finished", "classification", name, config.dataset.name):
+        learned = tuple(summary.get(each) for each in ("status", "task", "model"))
+        if learned == ("finished", "classification", name) and dataset in (None, summary.get("dataset")):
             config = copy.deepcopy(config)
             with open_dict(config):
                 config.requested.setdefault("task", copy.deepcopy(config.task))
-                config.task.features = str(file.parent)
+                config.task[key] = str(file.parent)
             return config
+    what = "" if dataset is None else f" dataset={dataset}"
     raise ConfigError(
-        f"task.features={name}: there is no finished run of model={name} that learned to classify dataset={config.dataset.name} "
-        f"in {parent}. Train it first, or give a run's folder."
+        f"task.{key}={name}: there is no finished run of model={name} that learned to classify{what} in {parent}. Train it "
+        "first, or give a run's folder."
     )
 
 
@@ -73,10 +85,7 @@ def feature_network(name: str, allow: Sequence[str] = ()) -> FeatureNetwork:
     run = Run.open(name)
     run.config()
     content = read_checkpoint(run.best if run.best.exists() else run.last)
-    config = current_layout(content["epochal"]["config"])
-    config.callbacks, config.logger = {}, {}
-    check_targets(config, (*ALLOWED, *allow))
-    inputs, outputs = (from_plain(spec) for spec in content["epochal"]["specs"])
+    config, (inputs, outputs), network = network_in(content, allow)
     if not (
         issubclass(target_class(config.task._target_), Classification)
         and isinstance(inputs, Images)
@@ -87,13 +96,6 @@ def feature_network(name: str, allow: Sequence[str] = ()) -> FeatureNetwork:
         )
     if config.dataset.get("permuted"):
         raise ConfigError(f"task.features={name} learned from images whose pixels are permuted; name another run.")
-    network = make_model(config, inputs, outputs)
-    state = merged(current_names(content["state_dict"], network, prefix=PREFIX))
-    state = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"task.features={name}: its weights do not fit its model.") from error
     return FeatureNetwork(
         network,
         mean=torch.tensor(content["epochal"]["data"]["mean"]),
@@ -114,21 +116,22 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def unchanged(known: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
-    """What a task tells of its networks, if that of a run that is resumed has the weights of before.
+    """What a task tells of the networks that it measures with, if they have the weights of before in a run that is resumed.
 
     Args:
-        known: With "features" as the task tells them now.
+        known: With "features" or "judge" as the task tells them now.
         summary: As the process before left it.
 
     Raises:
-        ConfigError: If it has others.
+        ConfigError: If one has others.
     """
-    now, then = known.get("features"), summary.get("features")
-    if isinstance(now, dict) and isinstance(then, dict) and now.get("fingerprint") != then.get("fingerprint"):
-        raise ConfigError(
-            f"The weights of task.features={now['run']} changed since the run began, so that its FID would be another "
-            "measure; start anew."
-        )
+    for key, measure in (("features", "FID"), ("judge", "share of good answers")):
+        now, then = known.get(key), summary.get(key)
+        if isinstance(now, dict) and isinstance(then, dict) and now.get("fingerprint") != then.get("fingerprint"):
+            raise ConfigError(
+                f"The weights of task.{key}={now['run']} changed since the run began, so that its {measure} would be another "
+                "measure; start anew."
+            )
     return known
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from epochal.config.allowlist import ALLOWED, check_targets
-from epochal.config.compose import option_file
-from epochal.config.instantiate import make_model, target_class
+from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
-from epochal.core.files import slug
-from epochal.core.specs import Classes, Inputs, Outputs, Tokens, describe, from_plain
+from epochal.core.specs import Classes, Tokens, describe
 from epochal.data.batching import Batch
 from epochal.models.common.layers import evaluating
-from epochal.models.common.lora import merged
-from epochal.models.common.old_names import current_names
 from epochal.tasks import Classification
 from epochal.tasks.base import model_inputs
 from epochal.training.checkpoint_io import read_checkpoint
-from epochal.training.networks import fingerprint_of
-from epochal.training.run_folder import Run, current_layout, runs_folder
+from epochal.training.features import with_run_of_model
+from epochal.training.networks import fingerprint_of, network_in
+from epochal.training.run_folder import Run
 
 GOOD = ("positive", "good", "yes", "1")  # names of the class that counts, in this order; else the last class does
 AT_ONCE = 64  # texts
@@ -39,25 +34,10 @@ def resolved(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If there is none, or the run that is named classifies nothing.
     """
-    name = config.task.get("judge")
-    if name is None:
-        return config
-    if option_file("model", str(name)) is None or Path(str(name)).is_dir():
-        check_classifies(str(name), Run.open(str(name)).config(), config.get("allow") or ())
-        return config
-    parent = runs_folder(config)
-    for file in sorted(parent.glob(f"*_{slug(name)}_*_s*/summary.json"), reverse=True):
-        summary = Run(file.parent).summary()
-        if tuple(summary.get(key) for key in ("status", "task", "model")) == ("finished", "classification", name):
-            config = copy.deepcopy(config)
-            with open_dict(config):
-                config.requested.setdefault("task", copy.deepcopy(config.task))
-                config.task.judge = str(file.parent)
-            return config
-    raise ConfigError(
-        f"task.judge={name}: there is no finished run of model={name} that learned to classify texts in {parent}. Train it "
-        "first, or give a run's folder."
-    )
+    config = with_run_of_model(config, "judge")
+    if (path := config.task.get("judge")) is not None:
+        check_classifies(str(path), Run.open(str(path)).config(), config.get("allow") or ())
+    return config
 
 
 def check_classifies(path: str, config: DictConfig, allow: Sequence[str]) -> None:
@@ -107,19 +87,12 @@ def text_judge(path: str, allow: Sequence[str], make_data: Any) -> TextJudge:
     """
     run = Run.open(path)
     content = read_checkpoint(run.best if run.best.exists() else run.last)
-    config = current_layout(content["epochal"]["config"])
-    config.callbacks, config.logger = {}, {}
+    config, (inputs, outputs), network = network_in(content, allow)
     check_classifies(path, config, allow)
-    inputs: Inputs
-    outputs: Outputs
-    inputs, outputs = (from_plain(spec) for spec in content["epochal"]["specs"])  # type: ignore[assignment]
     if not (isinstance(inputs, Tokens) and isinstance(outputs, Classes)):
         raise ConfigError(
             f"task.judge={path} must be a run that learned to classify texts, and it read {describe(inputs)}."
         )
-    network = make_model(config, inputs, outputs)
-    weights = merged(current_names(content["state_dict"], network, prefix="model."))
-    network.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
     data = make_data(config, content["epochal"]["data"])
     data.restore(inputs, outputs)
     good = next((outputs.names.index(name) for name in GOOD if name in outputs.names), outputs.count - 1)

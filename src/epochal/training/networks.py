@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.instantiate import make_model, target_class
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative
-from epochal.core.specs import from_plain
+from epochal.core.specs import Inputs, Outputs, from_plain
 from epochal.data import DataModule
 from epochal.data.tokenizers import vocabularies_of
 from epochal.models.common.lora import merged
@@ -24,6 +24,7 @@ from epochal.training.checkpoint_io import read_checkpoint
 from epochal.training.run_folder import Run, current_layout
 from epochal.training.warm_start import TRAINED, find_run, load_matching_weights, named_runs, parent_in
 
+PREFIX = "model."  # of a network's parameters in a task's
 REFERENCE = "reference"  # a copy of the policy at the start, unless a run is named for it
 
 
@@ -110,19 +111,38 @@ def _own(config: DictConfig, name: str, run: Run, saved: DictConfig, checkpoint:
     Raises:
         ConfigError: If the run learned no scores.
     """
-    trained = current_layout(checkpoint["epochal"]["config"])
-    trained.callbacks, trained.logger = {}, {}
-    check_targets(trained, (*ALLOWED, *(config.get("allow") or ())))
+    trained, _, network = network_in(checkpoint, config.get("allow") or ())
     if getattr(target_class(trained.task._target_), "head", None) != "scalar":
         raise ConfigError(
             f"init_from.{name}={relative(run.folder)} learned {saved.task.name}; a {name} model is a run of task=reward_modeling."
         )
-    inputs, outputs = (from_plain(spec) for spec in checkpoint["epochal"]["specs"])
-    network: nn.Module = make_model(trained, inputs, outputs)
-    weights = current_names(checkpoint["state_dict"], network, prefix="model.")
-    own = {key.removeprefix("model."): tensor for key, tensor in weights.items() if key.startswith("model.")}
-    network.load_state_dict(merged(own))
     return network
+
+
+def network_in(
+    checkpoint: Mapping[str, Any], allow: Sequence[str] = ()
+) -> tuple[DictConfig, tuple[Inputs, Outputs], nn.Module]:
+    """The config, the specs and the network of a checkpoint, with its weights, those of LoRA merged.
+
+    Args:
+        checkpoint: Of any run, as read.
+        allow: Packages of the user's whose classes its config may make.
+
+    Raises:
+        ConfigError: If its config would make what is not allowed, or the weights do not fit its model.
+    """
+    config = current_layout(checkpoint["epochal"]["config"])
+    config.callbacks, config.logger = {}, {}
+    check_targets(config, (*ALLOWED, *allow))
+    inputs, outputs = (from_plain(spec) for spec in checkpoint["epochal"]["specs"])
+    with torch.random.fork_rng(devices=[]):  # what the network began with must not change what a run beside it draws
+        network: nn.Module = make_model(config, inputs, outputs)
+    weights = merged(current_names(checkpoint["state_dict"], network, prefix=PREFIX))
+    try:
+        network.load_state_dict({k.removeprefix(PREFIX): v for k, v in weights.items() if k.startswith(PREFIX)})
+    except RuntimeError as error:
+        raise ConfigError(f"The weights of a run of model={config.model.name} do not fit its model.") from error
+    return config, (inputs, outputs), network  # type: ignore[return-value]
 
 
 def check_vocabulary(name: str, run: Run, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
