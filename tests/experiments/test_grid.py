@@ -92,12 +92,17 @@ WORDS = ("a", "man", "and", "two", "small", "dogs", "walk", "by", "the", "old", 
 
 @pytest.fixture
 def captions(tmp_path, monkeypatch):
-    """Texts in place of Multi30k, so that nothing is downloaded."""
-    folder = tmp_path / "copies" / "multi30k"
+    """Texts in place of Multi30k and of SST-2, so that nothing is downloaded."""
+    folder, reviews = tmp_path / "copies" / "multi30k", tmp_path / "copies" / "sst2"
     folder.mkdir(parents=True)
+    reviews.mkdir()
     for split, rows in (("train", 96), ("validation", 24), ("test", 24)):
         texts = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 8)) for i in range(1, rows + 1)]
         (folder / f"{split}.csv").write_text("\n".join(["en,de", *(f"{text},{text}" for text in texts), ""]))
+        if split != "test":
+            numbered = enumerate(texts * 5)
+            rows = [f"{'bad' if i % 2 else 'good'} {text} {text} n{i},{1 - i % 2}" for i, text in numbered]
+            (reviews / f"{split}.csv").write_text("\n".join(["sentence,label", *rows, ""]))
     monkeypatch.setenv("EPOCHAL_DATA", str(tmp_path / "copies"))
 
 

@@ -256,15 +256,16 @@ def test_rewards_are_scaled_limited_and_below_what_has_no_end():
     assert lengths.shape == made.lengths.shape
 
 
-def test_groups_of_equal_rewards_teach_nothing():
+@pytest.mark.parametrize(("algorithm", "beta"), [("grpo", 0.0), ("dpo", 0.1)])
+def test_groups_of_equal_rewards_teach_nothing(algorithm, beta):
     class Equal(nn.Module):
         def forward(self, tokens, lengths):
             return torch.ones(len(tokens))
 
-    task = rlhf(Equal(), beta=0.0, unended_reward=None)
+    task = rlhf(Equal(), algorithm=algorithm, beta=beta, unended_reward=None)
     loss, _ = task.policy_loss(task.rollout(prompts("ab", "cd")))
     loss.backward()
-    assert loss == 0 and all((p.grad == 0).all() for p in task.model.parameters() if p.grad is not None)
+    assert (loss == 0 or algorithm == "dpo") and all((p.grad == 0).all() for p in task.model.parameters() if p.grad is not None)
 
 
 def trained(task: RLHF, steps: int, lr: float = 0.01) -> torch.Tensor:
@@ -314,6 +315,33 @@ def test_ppo_reaches_the_optimum_of_the_bandit():
     assert trained(task, 40).mean() > 0.9
 
 
+def test_dpo_on_its_own_answers_reaches_the_optimum_of_the_bandit():
+    options: dict[str, Any] = {"sample_length": 1, "group": 8, "unended_reward": None, "reward_scale": 1.0}
+    assert trained(rlhf(Arms(), algorithm="dpo", beta=0.05, **options), 40).mean() > 0.9
+
+
+@pytest.mark.parametrize("reduction", ["token", "sequence"])
+def test_dpo_takes_the_best_and_the_worst_of_each_group(reduction):
+    task = rlhf(algorithm="dpo", beta=0.3, reduction=reduction, unended_reward=None)
+    rollout = task.rollout(prompts("ab", "cd"))
+    scores, _ = task.token_scores(task.model, rollout.answers)
+    loss, metrics = task.policy_loss(rollout)
+    torch.testing.assert_close(loss, torch.tensor(2.0).log())
+    rollout.reference = rollout.reference - torch.rand(scores.shape) * rollout.answers.mask[:, 1:]
+    loss, _ = task.policy_loss(rollout)
+    expected = []
+    for start in (0, task.group):
+        order = sorted(range(start, start + task.group), key=lambda row: rollout.rewards[row].item())
+        assert rollout.rewards[order[0]] < rollout.rewards[order[-1]]
+        best = max(order, key=lambda row: rollout.rewards[row].item())  # the first of equal ones
+        gains = (scores - rollout.reference).sum(1)
+        if reduction == "sequence":
+            gains = gains / rollout.answers.mask.sum(1)
+        expected.append(-torch.nn.functional.logsigmoid(0.3 * (gains[best] - gains[order[0]])))
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    assert "clip_fraction" not in metrics and metrics["accuracy"] == 0
+
+
 def test_ppo_needs_a_reward_model_that_reads_from_left_to_right():
     both_ways = BERT(head="scalar", variant="tiny", vocab_size=len(LETTERS), context_length=24)
     with pytest.raises(ConfigError, match=r"must read from left to right as gpt and llama do; BERT does not"):
@@ -341,6 +369,7 @@ def test_a_prompt_that_fills_the_context_is_refused():
     [
         ({"algorithm": "reinforce"}, "algorithm=reinforce is no choice"),
         ({"beta": -0.1}, "beta=-0.1"),
+        ({"beta": 0, "algorithm": "dpo"}, "beta=0 must be above 0"),
         ({"group": 1}, "group=1 must be a whole number of at least 2"),
         ({"clip": 0}, "clip=0 must be above 0"),
         ({"temperature": 0}, "temperature=0 must be above 0"),

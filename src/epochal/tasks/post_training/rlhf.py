@@ -1,4 +1,4 @@
-"""Reinforcement learning from the scores of a reward model: GRPO and PPO."""
+"""Learning from the scores of a reward model: GRPO, PPO, and DPO on answers of the policy's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from epochal.tasks.base import Metrics, at_least_single
 from epochal.tasks.post_training import losses
 from epochal.tasks.post_training.policy import Answers, Policy, UsesFrozen
 
-ALGORITHMS = ("grpo", "ppo")
+ALGORITHMS = ("grpo", "ppo", "dpo")
 REWARDS = ("score", "probability")
 
 
@@ -31,7 +31,7 @@ class Rollout:
         answers: Of N sequences.
         rewards: (N,).
         reference, old: Log-probabilities (N, T - 1) under the reference, and under the policy that drew the answers.
-        advantages: (N, T - 1) of PPO, or (N, 1).
+        advantages: (N, T - 1) of PPO, or (N, 1) of GRPO; of DPO none.
         values, returns: (N, T - 1) of PPO.
     """
 
@@ -39,7 +39,7 @@ class Rollout:
     rewards: Tensor
     reference: Tensor
     old: Tensor
-    advantages: Tensor
+    advantages: Tensor | None = None
     values: Tensor | None = None
     returns: Tensor | None = None
 
@@ -52,7 +52,9 @@ class RLHF(Alternating, UsesFrozen, Policy):
     times on these. GRPO (Shao et al. 2024, arXiv 2402.03300) compares each answer with its group; the KL divergence from the
     reference, estimated by k3, is a part of the loss. PPO (Schulman et al. 2017, arXiv 1707.06347) learns the value of each
     state too, by a network that begins as the reward model, and has the divergence, log(policy / reference), in the reward of
-    each token. Dropout is off. Answers are drawn at `temperature`, and log-probabilities are those of the same distribution,
+    each token. DPO here takes the best and the worst answer of each group as the pair to learn from, so that its pairs are
+    the policy's own of this step (online DPO, Guo et al. 2024, arXiv 2402.04792); the task `DPO` learns from pairs of a file.
+    Dropout is off. Answers are drawn at `temperature`, and log-probabilities are those of the same distribution,
     in which reserved ids other than END do not occur.
 
     Logs reward, KL divergence in nats a sequence, entropy in nats a token, length of answers, the fraction that is clipped or
@@ -63,16 +65,17 @@ class RLHF(Alternating, UsesFrozen, Policy):
     which is reduction="token" here.
 
     Args:
-        algorithm: "grpo" or "ppo".
-        beta: Strength of the leash, at least 0; 0: none.
-        group: Answers to each prompt; of GRPO at least 2.
-        updates: Of the policy with each step's answers; None: 1 of GRPO, 4 of PPO.
+        algorithm: "grpo", "ppo" or "dpo".
+        beta: Strength of the leash, at least 0; 0: none, which DPO has not.
+        group: Answers to each prompt; of GRPO and DPO at least 2.
+        updates: Of the policy with each step's answers; None: 4 of PPO, else 1.
         clip: The ratio of new to old probabilities counts up to 1 + clip and down to 1 - clip.
         reward: "score": reward_scale times the reward model's score, within +-reward_limit. "probability": its sigmoid.
         reward_scale: Factor on scores.
         reward_limit: Largest absolute reward by score.
         unended_reward: The reward of answers without END; None: as the reward model says.
-        reduction: How GRPO's losses of tokens are averaged, see `epochal.tasks.post_training.losses.reduced`.
+        reduction: How GRPO's losses of tokens are averaged, see `epochal.tasks.post_training.losses.reduced`. Of DPO,
+            "sequence" takes the mean of an answer's log-probabilities instead of the sum, which favours short answers.
         normalise: Divide advantages by the standard deviation of the group, of PPO of the batch.
         gamma: Discount of PPO's rewards.
         gae_lambda: Lambda of PPO's advantages.
@@ -114,7 +117,9 @@ class RLHF(Alternating, UsesFrozen, Policy):
         check_choice("reward", reward, REWARDS)
         check_choice("reduction", reduction, losses.REDUCTIONS)
         check_number("beta", beta, 0)
-        check_whole("group", group, 2 if algorithm == "grpo" else 1)
+        if algorithm == "dpo":
+            check_positive("beta", beta)
+        check_whole("group", group, 1 if algorithm == "ppo" else 2)
         if updates is not None:
             check_whole("updates", updates, 1)
         for name, value in (("clip", clip), ("value_clip", value_clip), ("reward_limit", reward_limit)):
@@ -124,7 +129,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         check_number("gamma", gamma, 0, most=1)
         check_number("gae_lambda", gae_lambda, 0, most=1)
         self.algorithm, self.beta, self.group = algorithm, beta, group
-        self.updates = updates or (1 if algorithm == "grpo" else 4)
+        self.updates = updates or (4 if algorithm == "ppo" else 1)
         self.clip, self.value_clip, self.gamma, self.gae_lambda = clip, value_clip, gamma, gae_lambda
         self.reward, self.reward_scale, self.reward_limit = reward, reward_scale, reward_limit
         self.unended_reward, self.reduction, self.normalise = unended_reward, reduction, normalise
@@ -200,6 +205,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         answers = self._drawn(prompts, lengths, seed=batch.seed)
         rewards, mask = self.rewards(answers), answers.mask[:, 1:]
         old, reference = (self.token_scores(model, answers)[0] for model in (self.model, self.frozen("reference")))
+        if self.algorithm == "dpo":
+            return Rollout(answers, rewards, reference, old)
         if self.value is None:
             advantages = losses.group_advantages(rewards, self.group, self.normalise)[:, None]
             return Rollout(answers, rewards, reference, old, advantages)
@@ -216,13 +223,27 @@ class RLHF(Alternating, UsesFrozen, Policy):
         """The loss of the policy on answers that it or an earlier policy drew, and metrics."""
         mask = rollout.answers.mask[:, 1:]
         scores, spread = self.token_scores(self.model, rollout.answers)
+        told = {"entropy": losses.reduced(spread, mask, "token", 1).detach()}
+        if rollout.advantages is None:
+            loss, margins = self._preference_loss(scores, rollout)
+            return loss, told | {"accuracy": (margins > 0).float().mean(), "margin": margins.mean()}
         by_token, clipped = losses.clipped_policy_loss(scores, rollout.old, rollout.advantages, self.clip)
         if self.algorithm == "grpo" and self.beta:
             by_token = by_token + self.beta * losses.k3(scores, rollout.reference)
         reduction = self.reduction if self.algorithm == "grpo" else "token"
         loss = losses.reduced(by_token, mask, reduction, self.sample_length)
-        told = {"clip_fraction": clipped.float(), "entropy": spread}
-        return loss, {name: losses.reduced(values, mask, "token", 1).detach() for name, values in told.items()}
+        return loss, told | {"clip_fraction": losses.reduced(clipped.float(), mask, "token", 1)}
+
+    def _preference_loss(self, scores: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """DPO's loss on the best and the worst answer of each group, and by how much their implicit rewards differ; a group of
+        equal rewards teaches nothing."""
+        groups = rollout.rewards.view(-1, self.group)
+        first = torch.arange(len(groups), device=groups.device) * self.group
+        best, worst = first + groups.argmax(1), first + groups.argmin(1)  # of equal rewards the same answer
+        counts = rollout.answers.mask.sum(1) if self.reduction == "sequence" else torch.ones_like(rollout.answers.lengths)
+        policy, reference = (each.sum(1) / counts for each in (scores, rollout.reference))
+        loss, better, worse = losses.dpo(policy[best], policy[worst], reference[best], reference[worst], self.beta)
+        return loss.mean(), better - worse
 
     def _value_loss(self, rollout: Rollout) -> Tensor:
         assert rollout.values is not None and rollout.returns is not None
