@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from epochal.core.errors import ConfigError, EpochalError
 from epochal.data import ImageData
 from epochal.training.build import build
 from epochal.training.callbacks.record import code_by_steps
+from epochal.training.checkpoint_io import AtomicCheckpointIO
 from epochal.training.resume import trained_config
 from epochal.training.run_folder import Run
 from helpers.training import composed, train
@@ -198,3 +200,33 @@ def test_a_stopped_run_says_whether_it_has_a_checkpoint(every, said, tmp_path, c
         job.fit()
     assert said in console.file.getvalue()
     assert ("goes on" in _ended("Stopped.", error.value, "train")) == (every == "1")
+
+
+def test_ctrl_c_in_the_middle_of_writing_a_checkpoint_is_ctrl_c_and_keeps_the_last_one(tmp_path):
+    """torch then complains of positions in the file, which must not count as a failed run of a grid."""
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"the last one")
+    part = (tmp_path / ".last.ckpt.part").open("wb")
+    written, write = [], part.write
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(part, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *rest):
+            part.close()
+
+        def write(self, data):
+            written.append(len(data))
+            if sum(written) > 10_000:
+                raise KeyboardInterrupt
+            return write(data)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "open", lambda *_: Interrupted())
+        AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100, 100)}, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert file.read_bytes() == b"the last one"

@@ -26,10 +26,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with part.open("wb") as stream:  # Lightning's own way is a copy in memory and another in $TMPDIR
                 try:
                     torch.save(checkpoint, stream)
-                except RuntimeError as error:  # torch's, about positions in the file, after the disk's
-                    if isinstance(error.__context__, OSError):
-                        raise error.__context__ from None
-                    raise
+                except RuntimeError as error:  # torch's, about positions in the file, after the disk's or after Ctrl-C
+                    if error.__context__ is None or isinstance(error.__context__, RuntimeError):
+                        raise
+                    raise error.__context__ from None
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, path)

@@ -265,7 +265,9 @@ def test_groups_of_equal_rewards_teach_nothing(algorithm, beta):
     task = rlhf(Equal(), algorithm=algorithm, beta=beta, unended_reward=None)
     loss, _ = task.policy_loss(task.rollout(prompts("ab", "cd")))
     loss.backward()
-    assert (loss == 0 or algorithm == "dpo") and all((p.grad == 0).all() for p in task.model.parameters() if p.grad is not None)
+    assert (loss == 0 or algorithm == "dpo") and all(
+        (p.grad == 0).all() for p in task.model.parameters() if p.grad is not None
+    )
 
 
 def trained(task: RLHF, steps: int, lr: float = 0.01) -> torch.Tensor:
