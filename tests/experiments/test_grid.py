@@ -86,7 +86,7 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
 
 
 # The others take eight seconds and more each, and carry the marker slow; their configs are composed in test_configs
-QUICK = ("depth_vs_overfitting", "imagenet_decade", "in_context", "unreasonable_effectiveness")
+QUICK = ("depth_vs_overfitting", "in_context")
 WORDS = ("a", "man", "and", "two", "small", "dogs", "walk", "by", "the", "old", "red", "house")
 
 
@@ -163,7 +163,16 @@ def in_stages():
     ],
 )
 def test_what_is_typed_changes_earlier_grids_only_where_it_concerns_them(in_stages, typed, earlier):
-    assert in_stages.earlier(typed) == earlier
+    assert in_stages.earlier(typed) == [earlier]
+
+
+def test_lists_of_earlier_grids_are_stages(in_stages):
+    first, second = in_stages.before
+    in_stages.before = [[first, second], [{**second, "seed": "1,2"}]]
+    both = [["model=vit", "task=masked_patch", "seed=1", "model.depth=2"], ["model=cnn", "seed=1"]]
+    assert in_stages.earlier([]) == [both, [["model=cnn", "seed=1"], ["model=cnn", "seed=2"]]]
+    assert in_stages.earlier(["model=vit"]) == [both[:1]]
+    assert in_stages.earlier(["model=cnn"]) == [both[1:], [["model=cnn", "seed=1"], ["model=cnn", "seed=2"]]]
 
 
 def test_what_a_choice_brings_along_gives_way_to_what_is_typed(in_stages):

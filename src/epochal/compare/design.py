@@ -117,7 +117,8 @@ def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point,
     found = OmegaConf.to_container(config.sweeper, resolve=True)
     assert isinstance(found, dict)
     tuning, points = Tuning.of(found.get("tune")), dict[Point, None]()
-    for grid in (found.get("params") or {}, *(found.get("before") or [])):
+    before = [grid for entry in found.get("before") or [] for grid in (entry if isinstance(entry, list) else [entry])]
+    for grid in (found.get("params") or {}, *before):
         overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
         for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0] if overrides else [()]:
             along = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]

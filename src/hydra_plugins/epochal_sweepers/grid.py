@@ -19,7 +19,8 @@ class GridSweeper(BasicSweeper):
 
     Args:
         max_batch_size, params: As of Hydra's own sweeper.
-        before: Further grids, whose runs end before the others start, which may start from their weights.
+        before: Further grids, whose runs end before the others start, which may start from their weights; or lists of such
+            grids, each of which ends before the next.
         along: Overrides that a choice adds, e.g. `{model=vgg: [model.width=0.25]}`.
         tune: `space`, `seed` and `metric`: each combination is first tried with each setting of the space, and takes the best;
             those of a grid in `before` too, unless it sets such a key itself.
@@ -29,7 +30,7 @@ class GridSweeper(BasicSweeper):
         self,
         max_batch_size: int | None,
         params: dict[str, str] | None = None,
-        before: list[dict[str, str]] | None = None,
+        before: list[Any] | None = None,
         along: dict[str, list[str]] | None = None,
         tune: dict[str, Any] | None = None,
     ) -> None:
@@ -41,7 +42,7 @@ class GridSweeper(BasicSweeper):
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         launchers.check(self.config)
-        deciding = [self.earlier(arguments), self.jobs(self.choices(arguments))]
+        deciding = [*self.earlier(arguments), self.jobs(self.choices(arguments))]
         stages = [stage for runs in deciding for stage in (self.trials(arguments, runs), runs) if stage]
         jobs = [job for stage in stages for job in stage]
         configs = [self.compose(job) for job in jobs]
@@ -67,17 +68,18 @@ class GridSweeper(BasicSweeper):
             for job in self.split_arguments(choices, max_batch_size=None)[0]
         ]
 
-    def earlier(self, arguments: list[str]) -> list[list[str]]:
-        """The runs of the grids in `before`.
+    def earlier(self, arguments: list[str]) -> list[list[list[str]]]:
+        """The runs of the grids in `before`, stage by stage.
 
         Of what is typed, data set and seed concern them all; other keys only where no grid gives them a value. A grid of
         another model than the one that is typed is left out; where none of the later runs starts from weights, so is one
         that has another value of any key that is typed.
         """
-        found = []
+        found: list[list[list[str]]] = []
         given = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
         peers = "init_from" not in (self.params or {})
-        for grid in self.before:
+        stages = self.before if self.before and isinstance(self.before[0], Sequence) else [self.before]
+        for number, grid in ((number, grid) for number, stage in enumerate(stages) for grid in stage):
             typed = {key: value for key, value in given.items() if key in grid and key not in ("dataset", "seed")}
             others = {key for key, value in typed.items() if value not in str(grid[key]).split(",")}
             if "model" in others or (peers and others):
@@ -86,7 +88,9 @@ class GridSweeper(BasicSweeper):
                 "init_from"
             }
             kept = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in fixed]
-            found += self.jobs(self.choices(kept, [f"{key}={value}" for key, value in grid.items()]))
+            jobs = self.jobs(self.choices(kept, [f"{key}={value}" for key, value in grid.items()]))
+            found += [[] for _ in range(number + 1 - len(found))]
+            found[number] += jobs
         return found
 
     def trials(self, arguments: list[str], deciding: list[list[str]]) -> list[list[str]]:

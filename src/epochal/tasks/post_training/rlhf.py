@@ -240,7 +240,9 @@ class RLHF(Alternating, UsesFrozen, Policy):
         groups = rollout.rewards.view(-1, self.group)
         first = torch.arange(len(groups), device=groups.device) * self.group
         best, worst = first + groups.argmax(1), first + groups.argmin(1)  # of equal rewards the same answer
-        counts = rollout.answers.mask.sum(1) if self.reduction == "sequence" else torch.ones_like(rollout.answers.lengths)
+        counts = (
+            rollout.answers.mask.sum(1) if self.reduction == "sequence" else torch.ones_like(rollout.answers.lengths)
+        )
         policy, reference = (each.sum(1) / counts for each in (scores, rollout.reference))
         loss, better, worse = losses.dpo(policy[best], policy[worst], reference[best], reference[worst], self.beta)
         return loss.mean(), better - worse
