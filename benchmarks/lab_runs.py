@@ -84,7 +84,9 @@ def main() -> None:
         make_runs(Path(folder), options.runs, environment)
         line = [sys.executable, "-m", "epochal", "lab", f"output_dir={folder}", "port=0", "open=false"]
         for visit in ("list", "page"):
-            with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as server:
+            with subprocess.Popen(
+                line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as server:
                 assert server.stdout is not None
                 address = next(filter(None, map(ADDRESS.search, server.stdout)))
                 try:
