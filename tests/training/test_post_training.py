@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from epochal.core.errors import ConfigError
 from epochal.training.networks import fingerprint_of
 from epochal.training.run_folder import Run
-from helpers.training import composed, train
+from helpers.training import composed, in_new_process, train, train_until_killed
 
 SIZES = ("model=gpt", "model.depth=1", "model.embed_dim=8", "model.num_heads=2", "logger=none", "trainer=cpu")
 DATA = ("dataset.max_length=24", "dataset.batch_size=4", "log_every=1", "dataset.tokenizer=byte")
@@ -120,6 +121,35 @@ def test_the_reward_model_draws_its_calibration(road):
     assert list((road["reward"] / "pictures").glob("*calibration*.png"))
     metrics = Run(road["reward"]).summary()["metrics"]
     assert {"test/accuracy", "test/margin", "test/loss"} <= metrics.keys()
+
+
+STEPS_OF_THE_ROAD = {
+    "supervised_finetuning": lambda road: (*tuning(road), f"init_from={road['pretrained']}"),
+    "reward_modeling": lambda road: (*rewarding(road), f"init_from={road['tuned']}"),
+    "dpo": preferring,
+    **{name: lambda road, name=name: reinforcing(road, name) for name in ("grpo", "ppo")},
+    "dpo of its own answers": lambda road: reinforcing(road, "dpo"),
+}
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(name, marks=[] if name == "grpo" else pytest.mark.slow) for name in STEPS_OF_THE_ROAD]
+)
+def test_a_killed_step_of_the_road_goes_on_to_the_same_bits(road, step, home):
+    overrides = STEPS_OF_THE_ROAD[step](road)
+    whole = train(*overrides, f"output_dir={home / 'whole'}")
+    killed = (*overrides, f"output_dir={home / 'killed'}", "resume=auto")
+    assert in_new_process(train_until_killed, killed, 4, "on_train_batch_end") == -signal.SIGKILL
+    (folder,) = (home / "killed" / "runs").iterdir()
+    assert (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < whole.trainer.global_step
+    )
+    train(*killed)
+    for name in ("last", "best"):
+        one, other = weights(whole.run.folder, name), weights(folder, name)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+    for text in whole.run.pictures.glob("*.txt"):
+        assert text.read_text() == (folder / "pictures" / text.name).read_text(), text.name
 
 
 @pytest.mark.parametrize("kind", [pytest.param("grpo", marks=pytest.mark.slow), "ppo", "dpo"])
