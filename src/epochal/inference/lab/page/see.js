@@ -230,7 +230,7 @@ function drawAll(view, picture, took, layers) {
 
 function saysCard(view) {
   view.bars = el("div", { class: "bars classes" });
-  view.told = el("p", { class: "told", role: "status" });
+  view.told = el("p", { class: "told", role: "status", text: t("Draw, or choose a picture.", "그림을 그리거나 고르세요.") });
   view.time = el("p", { class: "soft" });
   view.chart = el("div");
   const follow = el("input", { type: "checkbox" });
@@ -297,18 +297,19 @@ function drawHistory(view) {
 // -- what it sees -----------------------------------------------------------------------------------------------------
 
 function seenCard(view) {
-  view.canvas = el("canvas", { class: "seen", role: "img" });
+  view.canvas = el("canvas", { class: "seen", role: "img", hidden: true });
   view.over = el("input", { type: "checkbox", checked: true });
   view.over.addEventListener("change", () => drawSeen(view));
   view.title = el("span");
   view.heatLabel = el("label", { class: "row tick", hidden: true }, view.over, view.title);
-  view.outlined = el("p", { class: "soft" });
+  view.outlined = el("p", { class: "soft", text: t("Your picture in the pixels of the network, and where it looks.", "신경망의 픽셀로 본 그림과, 신경망이 주목하는 곳이 나타납니다.") });
   return el("section", { class: "card", "aria-label": t("What it sees", "입력") }, el("h2", { text: t("What it sees", "신경망이 보는 그림") }), view.canvas, view.heatLabel, view.outlined);
 }
 
 function drawSeen(view) {
   const { shape } = view.about, { heat } = view.found, [, height, width] = shape;
   const scale = Math.max(1, Math.round(SIDE / Math.max(height, width)));
+  view.canvas.hidden = false;
   paintEnlarged(view.canvas, view, scale);
   view.canvas.setAttribute("aria-label", t(`The picture in ${width} x ${height} pixels, as the network reads it`, `신경망이 읽는 ${width} x ${height} 픽셀의 그림`));
   view.heatLabel.hidden = !heat;

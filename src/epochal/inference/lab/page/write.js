@@ -119,6 +119,9 @@ function languageModel(space, run, about, text) {
   ask();
 }
 
+/** As many tokens of equal probability have this entropy (bits). */
+const equallyLikely = (entropy) => (2 ** entropy).toLocaleString(undefined, { maximumFractionDigits: entropy < 3 ? 1 : 0 });
+
 function drawBars(place, answered, take) {
   const most = Math.max(...answered.next.map((token) => Math.max(token.probability, token.drawn)), 1e-9);
   place.replaceChildren(...answered.next.slice(0, 14).map((token) => {
@@ -128,7 +131,7 @@ function drawBars(place, answered, take) {
     outline.style.width = `${(100 * token.probability) / most}%`;
     return el("button", { type: "button", class: "bar", onclick: () => take(token), "aria-label": `${token.shown} ${percent} %` },
       el("code", { text: token.shown }), el("span", { class: "track" }, filled, outline), el("span", { class: "percent", text: `${percent} %` }));
-  }), el("p", { class: "soft", text: t(`Undecided by ${answered.entropy.toFixed(2)} bits: as if ${Math.round(2 ** answered.entropy).toLocaleString()} tokens were equally likely.`, `불확실성 ${answered.entropy.toFixed(2)}비트: 토큰 ${Math.round(2 ** answered.entropy).toLocaleString()}개가 똑같이 그럴듯한 것과 같습니다.`) }));
+  }), el("p", { class: "soft", text: t(`Undecided by ${answered.entropy.toFixed(2)} bits: as if ${equallyLikely(answered.entropy)} tokens were equally likely.`, `불확실성 ${answered.entropy.toFixed(2)}비트: 토큰 ${equallyLikely(answered.entropy)}개가 똑같이 그럴듯한 것과 같습니다.`) }));
 }
 
 /** While it writes: the alternatives of the token that came. */
