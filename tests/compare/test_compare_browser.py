@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from epochal.compare.report import live, page
 from epochal.compare.request import Request
 from helpers.browser import chromium_browser
 from helpers.run_folders import grid, run_folder
+from helpers.web import served_app
 
 pytestmark = pytest.mark.browser
 
@@ -86,14 +87,13 @@ def compare(runs: Path, known: Comparison | None = None) -> Comparison:
 @pytest.fixture(params=["report", "live"])
 def window(request, chromium, runs, tmp_path, monkeypatch) -> Iterator[Window]:
     """The page as a file and as it is served; at the end nothing was complained of and no other host was asked."""
-    server = None
+    served = ExitStack()
     if request.param == "report":
         url = page.write(compare(runs), tmp_path / "report.html").as_uri()
     else:
         monkeypatch.setattr(live, "MIN_INTERVAL", 0.0)
-        server = live.open_server(lambda: compare(runs), 0)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
+        app = served_app(lambda: live.application(live.LiveData(lambda: compare(runs))))
+        url = f"http://127.0.0.1:{served.enter_context(app)}/"
     context = chromium.new_context(**getattr(request.function, "browser", {}))
     opened = context.new_page()
     shown = Window(opened, runs)
@@ -105,9 +105,7 @@ def window(request, chromium, runs, tmp_path, monkeypatch) -> Iterator[Window]:
     opened.locator("#plots canvas").first.wait_for()
     yield shown
     context.close()
-    if server is not None:
-        server.shutdown()
-        server.server_close()
+    served.close()
     assert shown.complaints == []
     elsewhere = [asked for asked in shown.requests if not asked.startswith((url, "data:", "blob:"))]
     assert elsewhere == []

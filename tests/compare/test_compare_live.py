@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import runpy
+import re
+import signal
 import socket
-import threading
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +17,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from conftest import ROOT
 from epochal.compare.comparison import Comparison
 from epochal.compare.report import live, page
 from epochal.compare.request import Request
 from epochal.core.errors import ConfigError
 from helpers.run_folders import run_folder
+from helpers.web import served_app
 
 
 class Runs:
@@ -44,19 +49,17 @@ def runs(tmp_path, monkeypatch) -> Runs:
 
 
 @pytest.fixture
-def server(runs, monkeypatch) -> Iterator[live.Server]:
+def server(runs, monkeypatch) -> Iterator[int]:
     monkeypatch.setattr(live, "MIN_INTERVAL", 0.0)
     monkeypatch.setattr(live, "MAX_LOAD", 1e9)
-    with live.open_server(runs, 0) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
+    with served_app(lambda: live.application(live.LiveData(runs))) as port:
+        yield port
 
 
-def get(server: live.Server, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest("GET", path, skip_host=True)
-    connection.putheader("Host", f"{host}:{server.server_port}")
+    connection.putheader("Host", f"{host}:{port}")
     connection.endheaders()
     answer = connection.getresponse()
     content = answer.read()
@@ -146,30 +149,16 @@ def test_a_name_that_was_rebound_to_this_machine_is_refused(server):
     assert get(server, "/data.json", host="localhost")[0] == 200
 
 
-def test_it_listens_on_this_machine_alone(server):
-    assert server.server_address[0] == "127.0.0.1"
-
-
-def test_a_port_in_use_ends_in_a_sentence_that_names_another(runs):
+def test_a_port_in_use_and_a_number_that_is_none_end_in_a_sentence(runs):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"Port {port} is in use; choose another, such as port=\d+\.") as problem:
+        with pytest.raises(ConfigError, match=rf"port={port} of 127.0.0.1 cannot be opened .*port=0 for a free one"):
             live.serve(runs, port, Console())
-    offered = int(str(problem.value).rpartition("=")[2].rstrip("."))
-    assert offered != port
-    assert runs.reads == 0
-
-
-def test_on_windows_no_second_server_gets_its_port(monkeypatch):
-    monkeypatch.setattr("epochal.core.files.WINDOWS", True)
-    assert runpy.run_path(live.__file__)["Server"].allow_reuse_address is False
-
-
-def test_a_number_that_is_no_port_ends_in_a_sentence(runs):
-    with pytest.raises(ConfigError, match="port=70000 is no port"):
+    with pytest.raises(ConfigError, match="port=70000 must be a whole number from 0 to 65535"):
         live.serve(runs, 70000, Console())
+    assert runs.reads == 0
 
 
 def test_deleted_folders_are_reported_and_do_not_stop_the_server(server, runs):
@@ -181,16 +170,13 @@ def test_deleted_folders_are_reported_and_do_not_stop_the_server(server, runs):
     assert get(server, "/data.json")[0] == 200
 
 
-def test_ctrl_c_ends_it_and_frees_the_port(runs, monkeypatch, capsys):
-    def interrupt(self: live.Server) -> None:
-        ports.append(self.server_port)
-        raise KeyboardInterrupt
+def test_ctrl_c_ends_it(runs):
+    def hear_interrupts() -> None:  # which a shell has told its background jobs to ignore
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    ports: list[int] = []
-    monkeypatch.setattr(live.Server, "serve_forever", interrupt)
-    live.serve(runs, 0, Console())
-    out = capsys.readouterr().out
-    assert f"http://127.0.0.1:{ports[0]}" in out
-    assert out.endswith("Ended.\n")
-    with socket.socket() as again:
-        again.bind(("127.0.0.1", ports[0]))
+    line = [sys.executable, str(ROOT / "compare.py"), str(runs.folder), "--live", "port=0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert b'"live":true' in urllib.request.urlopen(address[0]).read()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "Ended.\n" and process.wait(20) == 0

@@ -15,7 +15,7 @@ from epochal.inference.lab.runs import Runs, run_id
 from epochal.inference.lab.server import TOKEN, Lab, application
 from epochal.inference.load import open_run
 from epochal.inference.notebook import LoadedRun
-from helpers.writers import served_app
+from helpers.web import served_app
 
 
 @dataclass

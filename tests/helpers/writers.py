@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from aiohttp import web
 from torch import Tensor, nn
 
 from epochal.core.specs import END
 from epochal.data.tokenizers import Bytes, Tokenizer
-from epochal.inference.server import Model, application, run_server
+from epochal.inference.server import Model, application
 from epochal.inference.writing import Writer
 from epochal.models.common.sampling import AutoregressiveModel
+from helpers.web import served_app
 
 
 class Scripted(AutoregressiveModel):
@@ -86,25 +84,3 @@ def served(writer: Writer, name: str = "tiny") -> Iterator[int]:
     """A server in a thread of this process, with a model made at the second 7; yields its port."""
     with served_app(lambda: application(Model(writer, name, 7))) as port:
         yield port
-
-
-@contextmanager
-def served_app(make: Callable[[], web.Application]) -> Iterator[int]:
-    """An application, made in the thread that serves it; yields its port."""
-    ready, ports = threading.Event(), list[int]()
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-
-    def tell(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run_server(make(), 0, tell, stop)))
-    thread.start()
-    try:
-        assert ready.wait(20)
-        yield ports[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        assert not thread.is_alive()
-        loop.close()

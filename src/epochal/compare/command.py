@@ -44,7 +44,7 @@ Choose (key=value); what is left out is chosen to fit the runs:
   experiment=NAME budget=NAME
   output_dir=FOLDER  where runs are (outputs)
   to=FOLDER    where the report goes (outputs/comparisons/<what was given>)
-  port=NUMBER  of --live (8000)
+  port=NUMBER  of --live (8000); 0 takes a free one
 
 How a verdict is found: docs/verdicts.md
 """
@@ -229,8 +229,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
         else:
             options[key] = value
     port = options.pop("port", str(PORT))
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"port={port} is no port; give a number from 1024 to 65535.")
+    if not port.isdecimal() or not int(port) < 65536:
+        raise ConfigError(f"port={port} is no port; give a number from 1024 to 65535, or 0 for a free one.")
     group = options.pop("group", None)
     names = None if group is None else tuple(name for name in group.split(",") if name)
     request = Request(paths=tuple(paths), group=names, **options)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import sys
 import time
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,13 @@ from typing import Any
 from aiohttp import web
 from omegaconf import DictConfig
 
-from epochal.core.errors import ConfigError
 from epochal.core.files import relative
 from epochal.core.format import say
+from epochal.core.web import HOST, checked_port, run_server
 from epochal.inference.requests import ApiError, Request, chat_request, completion_request
 from epochal.inference.writing import ContextFullError, Piece, Scored, Settings, Writer, opened_writer
 
-HOST = "127.0.0.1"
 LARGEST = 1_000_000  # bytes of a request
-MOST_PORT = 65_535
 END = object()  # of an iterator
 
 
@@ -372,48 +368,3 @@ def created(folder: Path) -> int:
     """When a run's last file was written, in seconds since 1970."""
     files = [file for file in folder.glob("*") if file.is_file()]
     return int(max((file.stat().st_mtime for file in files), default=0))
-
-
-def checked_port(port: Any) -> int:
-    """A port as it stands in a config.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= MOST_PORT:
-        raise ConfigError(f"port={port} must be a whole number from 0 to {MOST_PORT}; 0 takes a free one.")
-    return port
-
-
-async def run_server(
-    app: web.Application, port: int, tell: Callable[[int], None], stop: asyncio.Event | None = None
-) -> None:
-    """Serves until SIGINT, SIGTERM, or an event.
-
-    Args:
-        app: To be served.
-        port: 0 takes a free one.
-        tell: Called with the port when requests are taken.
-        stop: Ends it.
-
-    Raises:
-        ConfigError: If the port cannot be opened.
-    """
-    stop = stop or asyncio.Event()
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-    async with AsyncExitStack() as stack:
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, HOST, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(
-                f"port={port} of {HOST} cannot be opened ({error.strerror or error}); give another, or port=0 for a free one."
-            ) from error
-        if sys.platform != "win32":
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with suppress(RuntimeError, ValueError):  # of another thread than the main one
-                    asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        tell(runner.addresses[0][1])
-        await stop.wait()

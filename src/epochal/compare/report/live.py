@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import hashlib
 import json
 import os
 import secrets
-import socket
 import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+
+from aiohttp import web
 
 from epochal.compare.report.page import contents, document, linked, ranked
-from epochal.core.errors import ConfigError, EpochalError
-from epochal.core.files import WINDOWS
+from epochal.core.errors import EpochalError
+from epochal.core.web import HOST, check_host, checked_port, run_server
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from epochal.compare.comparison import Comparison
 
-ADDRESS = "127.0.0.1"
-HOSTS = (ADDRESS, "localhost", "[::1]")  # accepted Host headers; any other one means DNS rebinding
 MIN_INTERVAL = 2.0  # seconds between two reads of the folders
 MAX_LOAD = 0.1  # fraction of the time spent on reading, which slows the training down
-NEARBY = 20  # ports tried to suggest a free one
 TYPES = {".png": "image/png", ".txt": "text/plain; charset=utf-8"}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class LiveData:
@@ -117,92 +119,54 @@ class LiveData:
         self._stamp, self._data, self.files = stamp, data, files
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves the page, its data and its pictures, and nothing else."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-
-    def do_GET(self) -> None:
-        name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if name not in HOSTS:
-            self._answer(403, "text/plain", b"This page can be opened only on its own machine.")
-            return
-        live = self.server.live
-        try:
-            url = urlsplit(self.path)
-        except ValueError:  # http://[
-            self._answer(400, "text/plain", b"This is no address.")
-            return
-        try:
-            if url.path == "/":
-                self._answer(200, "text/html; charset=utf-8", document(live.data()).encode())
-            elif url.path == "/data.json":
-                data = live.update(parse_qs(url.query).get("known", [""])[0])
-                if data is None:
-                    self._answer(204, "application/json", b"")
-                else:
-                    self._answer(200, "application/json", json.dumps(data, allow_nan=False).encode())
-            elif file := live.files.get(url.path):
-                self._answer(200, TYPES[file.suffix], file.read_bytes())
-            else:
-                self._answer(404, "text/plain", b"There is nothing here.")
-        except EpochalError as error:  # the folders were deleted while the page is open
-            self._answer(503, "text/plain; charset=utf-8", str(error).encode())
-        except FileNotFoundError:
-            self._answer(404, "text/plain", b"The file has been deleted.")
-
-    def _answer(self, status: int, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Prints nothing: the page polls every three seconds."""
+LIVE = web.AppKey("live", LiveData)
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = not WINDOWS  # on Windows it would let two servers share a port
-
-    def __init__(self, port: int, live: LiveData) -> None:
-        self.live = live
-        super().__init__((ADDRESS, port), Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores browsers that closed the connection; other errors keep their traceback."""
-        import sys
-
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+def application(live: LiveData) -> web.Application:
+    """The page, its data and its pictures, and nothing else; it answers its own machine alone."""
+    app = web.Application(middlewares=[guarded])
+    app[LIVE] = live
+    app.add_routes([web.get("/", page), web.get("/data.json", news), web.get("/shown/{name}", shown)])
+    return app
 
 
-def open_server(refresh: Callable[[], Comparison], port: int) -> Server:
-    """Reads the runs once and binds the port of 127.0.0.1.
-
-    Raises:
-        ConfigError: If the port is not available, or there are no runs.
-    """
-    live = LiveData(refresh)
+@web.middleware
+async def guarded(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     try:
-        server = Server(port, live)
-    except OverflowError as error:
-        raise ConfigError(f"port={port} is no port; choose one from 1024 to 65535.") from error
-    except OSError as error:
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
-        raise ConfigError(f"Port {port} {why}; choose another, such as port={_free_port(port)}.") from error
-    try:
-        live.data()
-    except BaseException:
-        server.server_close()
-        raise
-    return server
+        check_host(request)
+        response = await handler(request)
+    except web.HTTPException as error:
+        response = web.Response(
+            text=error.text if error.status == 403 else "There is nothing here.", status=error.status
+        )
+    except EpochalError as error:  # the folders were deleted while the page is open
+        response = web.Response(text=str(error), status=503)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+async def page(request: web.Request) -> web.Response:
+    text = await asyncio.to_thread(lambda: document(request.app[LIVE].data()))
+    return web.Response(text=text, content_type="text/html")
+
+
+async def news(request: web.Request) -> web.Response:
+    """What has changed since the version that the page knows; 204 if nothing has."""
+    data = await asyncio.to_thread(request.app[LIVE].update, request.query.get("known", ""))
+    if data is None:
+        return web.Response(status=204)
+    return web.Response(text=json.dumps(data, allow_nan=False), content_type="application/json")
+
+
+async def shown(request: web.Request) -> web.StreamResponse:
+    """A picture or text of a run, of those that the page shows."""
+    file = request.app[LIVE].files.get(request.path)
+    if file is None or not file.is_file():
+        raise web.HTTPNotFound
+    return web.Response(body=await asyncio.to_thread(file.read_bytes), headers={"Content-Type": TYPES[file.suffix]})
 
 
 def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> None:
@@ -210,28 +174,18 @@ def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> Non
 
     Args:
         refresh: Reads the runs; cheap for unchanged ones. It is called only while a page is open.
-        port: Of 127.0.0.1.
+        port: Of 127.0.0.1; 0 takes a free one.
         console: Where the address is printed.
 
     Raises:
-        ConfigError: If the port is not available, or there are no runs.
+        ConfigError: If the port is none or taken, or there are no runs.
     """
-    with open_server(refresh, port) as server:
-        console.print(f"Open http://{ADDRESS}:{server.server_port} in a browser; Ctrl-C ends it.", highlight=False)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            console.print("Ended.")
+    live, port = LiveData(refresh), checked_port(port)
 
+    def tell(port: int) -> None:
+        live.data()
+        console.print(f"Open http://{HOST}:{port} in a browser; Ctrl-C ends it.", highlight=False)
 
-def _free_port(taken: int) -> int:
-    """The next free port, for a suggestion."""
-    start = min(max(taken + 1, 1024), 65535 - NEARBY)
-    for port in range(start, start + NEARBY):
-        with socket.socket() as probe:
-            try:
-                probe.bind((ADDRESS, port))
-            except OSError:
-                continue
-            return port
-    return start
+    with suppress(KeyboardInterrupt):  # where signals have no handlers of ours, on Windows
+        asyncio.run(run_server(application(live), port, tell))
+    console.print("Ended.")

@@ -24,13 +24,12 @@ from epochal.compare.report.live import LiveData
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import expanded, relative
 from epochal.core.format import say
+from epochal.core.web import HOST, check_host, checked_port, run_server
 from epochal.inference.lab.networks import Networks
 from epochal.inference.lab.runs import Runs
 from epochal.inference.load import open_run
 from epochal.inference.notebook import LoadedRun
-from epochal.inference.server import HOST, checked_port, run_server
 
-NAMES = (HOST, "localhost")  # of this machine, in the Host header
 LARGEST = 10_000_000  # bytes of a request
 TOKEN = "X-Lab-Token"  # the header's name
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -94,9 +93,7 @@ def application(lab: Lab) -> web.Application:
 @web.middleware
 async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuses what other pages of the browser may have sent, and without the token all but reading."""
-    name, _, port = request.host.rpartition(":")
-    if name not in NAMES or not port.isdecimal():
-        raise web.HTTPForbidden(text="This page can be opened only on its own machine.")
+    check_host(request)
     if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
         raise web.HTTPForbidden(text="Another page may ask nothing of this one.")
     acts = (
