@@ -17,7 +17,7 @@ from epochal.compare.comparison import Comparison
 from epochal.compare.design import Design
 from epochal.compare.figures import figure
 from epochal.compare.fits import fits
-from epochal.compare.groups import varying
+from epochal.compare.groups import kinds, varying
 from epochal.compare.labels import key_text, value_text
 from epochal.compare.records import Record, usable_number
 from epochal.compare.statistics import Tested
@@ -165,8 +165,21 @@ def _evidence(comparison: Comparison) -> str:
 
 
 def _groups(comparison: Comparison) -> list[str]:
-    comparison = replace(comparison, records=comparison.drawn, keys=varying(comparison.drawn))
-    names, keys, listed = columns(comparison), comparison.keys, rows(comparison)
+    """The runs that are drawn as a table; of several tasks or data sets one for each that has any of the values."""
+    found: list[str] = []
+    several = len(listed := kinds(comparison.drawn)) > 1
+    for kind in listed:
+        part = replace(comparison, records=kind.records, keys=varying(kind.records))
+        names = columns(part)
+        if several and not any(record.value(name) is not None for record in kind.records for name in names):
+            continue
+        heading = [f"{kind.values['task.name']}, {kind.values['dataset.name']}:", ""] if several else []
+        found += [*([""] if found else []), *heading, *_group_table(part, names)]
+    return found
+
+
+def _group_table(comparison: Comparison, names: Sequence[str]) -> list[str]:
+    keys, listed = comparison.keys, rows(comparison)
     costs = [cost for cost in COST_COLUMNS[:2] if any(cost in row.spreads for row in listed)]
     body = [
         [
