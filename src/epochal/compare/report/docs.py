@@ -169,7 +169,7 @@ def _groups(comparison: Comparison) -> list[str]:
     found: list[str] = []
     several = len(listed := kinds(comparison.drawn)) > 1
     for kind in listed:
-        part = replace(comparison, records=kind.records, keys=varying(kind.records))
+        part = replace(comparison, records=list(kind.records), keys=varying(kind.records))
         names = columns(part)
         if several and not any(record.value(name) is not None for record in kind.records for name in names):
             continue
