@@ -67,7 +67,7 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
     return answer.status, content
 
 
-def test_the_page_its_data_and_its_pictures_are_served(server):
+def test_the_page_its_data_and_its_pictures_are_served(server, runs):
     status, text = get(server, "/")
     assert status == 200
     assert b'"live":true' in text
@@ -75,6 +75,8 @@ def test_the_page_its_data_and_its_pictures_are_served(server):
     (entry,) = data["shown"]
     status, content = get(server, f"/{entry['src']}")
     assert (status, content[:4]) == (200, b"\x89PNG")
+    (runs.folder / "run" / "pictures" / "predictions_000040.png").unlink()
+    assert get(server, f"/{entry['src']}") == (404, b"There is nothing here.")
 
 
 def test_there_is_an_update_only_when_a_run_has_written(server, runs):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import sys
 
 import pytest
 from aiohttp import web
@@ -33,6 +35,14 @@ def test_only_names_of_this_machine_are_answered(host, status):
         connection.request("GET", "/", headers={"Host": host.format(port=port)})
         assert connection.getresponse().status == status
         connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_it_listens_on_this_machine_alone():
+    with served_app(application) as port:
+        socket.create_connection((HOST, port), timeout=10).close()
+        with pytest.raises(ConnectionRefusedError):  # which a server of all addresses would answer
+            socket.create_connection(("127.0.0.2", port), timeout=10)
 
 
 @pytest.mark.parametrize("port", [-1, 65_536, True, "8000", None])

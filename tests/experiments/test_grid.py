@@ -86,7 +86,7 @@ def test_wrong_words_about_grids_are_told(arguments, says, refuse):
 
 
 # The others take eight seconds and more each, and carry the marker slow; their configs are composed in test_configs
-QUICK = ("depth_vs_overfitting", "in_context")
+QUICK = ("depth_vs_overfitting", "imagenet_decade", "in_context", "unreasonable_effectiveness")
 WORDS = ("a", "man", "and", "two", "small", "dogs", "walk", "by", "the", "old", "red", "house")
 
 

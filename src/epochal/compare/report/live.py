@@ -164,9 +164,13 @@ async def news(request: web.Request) -> web.Response:
 async def shown(request: web.Request) -> web.StreamResponse:
     """A picture or text of a run, of those that the page shows."""
     file = request.app[LIVE].files.get(request.path)
-    if file is None or not file.is_file():
+    if file is None:
         raise web.HTTPNotFound
-    return web.Response(body=await asyncio.to_thread(file.read_bytes), headers={"Content-Type": TYPES[file.suffix]})
+    try:
+        content = await asyncio.to_thread(file.read_bytes)
+    except FileNotFoundError as error:
+        raise web.HTTPNotFound from error
+    return web.Response(body=content, headers={"Content-Type": TYPES[file.suffix]})
 
 
 def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> None:
