@@ -119,14 +119,46 @@ class LiveData:
         self._stamp, self._data, self.files = stamp, data, files
 
 
-LIVE = web.AppKey("live", LiveData)
+def routes(live: Callable[[web.Request], LiveData], place: str = "/") -> list[web.RouteDef]:
+    """The page of a comparison, its data and its pictures, and nothing else.
+
+    Args:
+        live: What the page shows, for a request.
+        place: Where the page is; all else is below it.
+    """
+
+    async def page(request: web.Request) -> web.Response:
+        """The page has its scripts in it and brings a policy that allows those alone, by their hashes."""
+        text = await asyncio.to_thread(lambda: document(live(request).data()))
+        return web.Response(
+            text=text, content_type="text/html", headers={"Content-Security-Policy": "frame-ancestors 'none'"}
+        )
+
+    async def news(request: web.Request) -> web.Response:
+        """What has changed since the version that the page knows; 204 if nothing has."""
+        data = await asyncio.to_thread(live(request).update, request.query.get("known", ""))
+        if data is None:
+            return web.Response(status=204)
+        return web.Response(text=json.dumps(data, allow_nan=False), content_type="application/json")
+
+    async def shown(request: web.Request) -> web.Response:
+        """A picture or text of a run, of those that the page names."""
+        file = live(request).files.get(f"/{request.match_info['file']}")
+        if file is None:
+            raise web.HTTPNotFound
+        try:
+            content = await asyncio.to_thread(file.read_bytes)
+        except FileNotFoundError as error:
+            raise web.HTTPNotFound from error
+        return web.Response(body=content, headers={"Content-Type": TYPES[file.suffix]})
+
+    return [web.get(place, page), web.get(f"{place}data.json", news), web.get(f"{place}{{file:shown/.+}}", shown)]
 
 
 def application(live: LiveData) -> web.Application:
-    """The page, its data and its pictures, and nothing else; it answers its own machine alone."""
+    """The page of a comparison, for its own machine alone."""
     app = web.Application(middlewares=[guarded])
-    app[LIVE] = live
-    app.add_routes([web.get("/", page), web.get("/data.json", news), web.get("/shown/{name}", shown)])
+    app.add_routes(routes(lambda request: live))
     return app
 
 
@@ -146,31 +178,6 @@ async def guarded(
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
-
-
-async def page(request: web.Request) -> web.Response:
-    text = await asyncio.to_thread(lambda: document(request.app[LIVE].data()))
-    return web.Response(text=text, content_type="text/html")
-
-
-async def news(request: web.Request) -> web.Response:
-    """What has changed since the version that the page knows; 204 if nothing has."""
-    data = await asyncio.to_thread(request.app[LIVE].update, request.query.get("known", ""))
-    if data is None:
-        return web.Response(status=204)
-    return web.Response(text=json.dumps(data, allow_nan=False), content_type="application/json")
-
-
-async def shown(request: web.Request) -> web.StreamResponse:
-    """A picture or text of a run, of those that the page shows."""
-    file = request.app[LIVE].files.get(request.path)
-    if file is None:
-        raise web.HTTPNotFound
-    try:
-        content = await asyncio.to_thread(file.read_bytes)
-    except FileNotFoundError as error:
-        raise web.HTTPNotFound from error
-    return web.Response(body=content, headers={"Content-Type": TYPES[file.suffix]})
 
 
 def serve(refresh: Callable[[], Comparison], port: int, console: Console) -> None:

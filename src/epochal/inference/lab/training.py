@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from epochal.compare.comparison import Comparison
-from epochal.compare.report.live import TYPES, LiveData
-from epochal.compare.report.page import document
+from epochal.compare.report.live import LiveData
+from epochal.compare.report.live import routes as report_routes
 from epochal.compare.request import Request
 from epochal.config.compose import choices
 from epochal.core.errors import ConfigError
@@ -31,9 +29,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/choices", form),
         web.post("/api/start", start),
         web.get("/api/started/{number:[0-9]{1,6}}", started),
-        web.get("/report/", report),
-        web.get("/report/data.json", report_data),
-        web.get("/report/{file:shown/.+}", report_file),
+        *report_routes(live, "/report/"),
     ]
 
 
@@ -92,29 +88,3 @@ def live(request: web.Request) -> LiveData:
 
         lab.live = LiveData(refresh)
     return lab.live
-
-
-async def report(request: web.Request) -> web.Response:
-    """The page has its scripts in it and brings a policy that allows those alone, by their hashes."""
-    page = await asyncio.to_thread(_document, live(request))
-    headers = {"Content-Security-Policy": "frame-ancestors 'none'"}
-    return web.Response(text=page, content_type="text/html", headers=headers)
-
-
-def _document(data: LiveData) -> str:
-    return document(data.data())
-
-
-async def report_data(request: web.Request) -> web.Response:
-    found = await asyncio.to_thread(live(request).update, request.query.get("known", ""))
-    if found is None:
-        return web.Response(status=204)
-    return web.Response(text=json.dumps(found, allow_nan=False), content_type="application/json")
-
-
-async def report_file(request: web.Request) -> web.Response:
-    """A picture or text of a run, of those that the page names."""
-    path: Path | None = live(request).files.get(f"/{request.match_info['file']}")
-    if path is None or not path.is_file():
-        raise web.HTTPNotFound
-    return web.Response(body=path.read_bytes(), headers={"Content-Type": TYPES[path.suffix]})
