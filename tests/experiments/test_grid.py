@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
+from epochal.core.errors import ConfigError
 from epochal.core.files import Lock
 from epochal.experiments.outcome import line
 from helpers.training import CONF
@@ -172,6 +173,12 @@ def test_lists_of_earlier_grids_are_stages(in_stages):
     both = [["model=vit", "task=masked_patch", "seed=1", "model.depth=2"], ["model=cnn", "seed=1"]]
     assert in_stages.earlier([]) == [both, [["model=cnn", "seed=1"], ["model=cnn", "seed=2"]]]
     assert in_stages.earlier(["model=vit"]) == [both[:1]]
+    in_stages.before = [first, [second]]
+    with pytest.raises(
+        ConfigError, match=r"hydra.sweeper.before must be a list of grids, or of lists of grids, not both"
+    ):
+        in_stages.earlier([])
+    in_stages.before = [[first, second], [{**second, "seed": "1,2"}]]
     assert in_stages.earlier(["model=cnn"]) == [both[1:], [["model=cnn", "seed=1"], ["model=cnn", "seed=2"]]]
 
 

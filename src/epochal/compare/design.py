@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from epochal.compare.records import Record, Value
 from epochal.compare.scan import plain_value
 from epochal.compare.tuning import Point, Tuning
 from epochal.config.compose import compose, flat, load_option, option_file, plain
+from epochal.core.multirun import stages
 
 # Keys that may differ: they say where and how a run is executed, not what is trained
 FREE = {
@@ -117,8 +119,7 @@ def _grid(experiment: str, budget: str | None, stamp: int) -> tuple[tuple[Point,
     found = OmegaConf.to_container(config.sweeper, resolve=True)
     assert isinstance(found, dict)
     tuning, points = Tuning.of(found.get("tune")), dict[Point, None]()
-    before = [grid for entry in found.get("before") or [] for grid in (entry if isinstance(entry, list) else [entry])]
-    for grid in (found.get("params") or {}, *before):
+    for grid in (found.get("params") or {}, *chain(*stages(found.get("before") or []))):
         overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
         for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0] if overrides else [()]:
             along = [o for choice in job for o in (found.get("along") or {}).get(choice, ())]

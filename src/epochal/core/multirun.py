@@ -6,10 +6,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from omegaconf import DictConfig
+
+from epochal.core.errors import ConfigError
 
 # environment variable of the runs of a grid: the grid's process and the keys in which the runs differ, as JSON
 GRID = "EPOCHAL_GRID"
@@ -25,6 +28,18 @@ def family(config: DictConfig, varying: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         overrides.pop()
+
+
+def stages(before: Sequence[Any]) -> list[list[Any]]:
+    """The grids of `hydra.sweeper.before` by stage: each list in it is one, or all of it, where it lists grids.
+
+    Raises:
+        ConfigError: If lists stand beside grids.
+    """
+    lists = [not isinstance(entry, Mapping | DictConfig) for entry in before]
+    if any(lists) and not all(lists):
+        raise ConfigError("hydra.sweeper.before must be a list of grids, or of lists of grids, not both.")
+    return [list(stage) for stage in before] if any(lists) else [list(before)]
 
 
 def in_grid() -> bool:

@@ -75,11 +75,12 @@ class GridSweeper(BasicSweeper):
         another model than the one that is typed is left out; where none of the later runs starts from weights, so is one
         that has another value of any key that is typed.
         """
+        from epochal.core.multirun import stages
+
         found: list[list[list[str]]] = []
         given = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
         peers = "init_from" not in (self.params or {})
-        stages = self.before if self.before and isinstance(self.before[0], Sequence) else [self.before]
-        for number, grid in ((number, grid) for number, stage in enumerate(stages) for grid in stage):
+        for number, grid in ((number, grid) for number, stage in enumerate(stages(self.before)) for grid in stage):
             typed = {key: value for key, value in given.items() if key in grid and key not in ("dataset", "seed")}
             others = {key for key, value in typed.items() if value not in str(grid[key]).split(",")}
             if "model" in others or (peers and others):
