@@ -170,8 +170,8 @@ def _groups(comparison: Comparison) -> list[str]:
     several = len(listed := kinds(comparison.drawn)) > 1
     for kind in listed:
         part = replace(comparison, records=list(kind.records), keys=varying(kind.records))
-        names = columns(part)
-        if several and not any(record.value(name) is not None for record in kind.records for name in names):
+        names = [name for name in columns(part) if any(record.value(name) is not None for record in kind.records)]
+        if several and not names:
             continue
         heading = [f"{kind.values['task.name']}, {kind.values['dataset.name']}:", ""] if several else []
         found += [*([""] if found else []), *heading, *_group_table(part, names)]
