@@ -11,24 +11,22 @@ Playwright and Chromium are installed (extra `browser`) until the page shows it.
 import argparse
 import http.client
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-ADDRESS = re.compile(r":(\d+)/\?token=(\S+)")
+from lab_see import ENVIRONMENT, EPOCHAL, lab_of
+
 TARGET = 2.0  # seconds
 LINE = ["train", "model=mlp", "dataset=digits", "duration=20steps", "log_every=1", "logger=none"]
 
 
-def make_runs(folder: Path, count: int, environment: dict[str, str]) -> None:
+def make_runs(folder: Path, count: int) -> None:
     """As many run folders below `folder`/runs."""
-    line = [sys.executable, "-m", "epochal", *LINE, f"output_dir={folder}"]
-    subprocess.run(line, check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([*EPOCHAL, *LINE, f"output_dir={folder}"], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     first = next((folder / "runs").iterdir())
     shutil.rmtree(first / "checkpoints")
     for seed in range(2, count + 1):
@@ -78,26 +76,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--json", help="a file for the numbers")
     options = parser.parse_args()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make_runs(Path(folder), options.runs, environment)
-        line = [sys.executable, "-m", "epochal", "lab", f"output_dir={folder}", "port=0", "open=false"]
-        for visit in ("list", "page"):
-            with subprocess.Popen(
-                line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            ) as server:
-                assert server.stdout is not None
-                address = next(filter(None, map(ADDRESS.search, server.stdout)))
-                try:
-                    if visit == "list":
-                        found |= {
-                            f"{name} list": list_seconds(int(address[1]), options.runs) for name in ("first", "second")
-                        }
-                    elif pages := page_seconds(f"http://127.0.0.1{address[0]}"):
-                        found |= dict(zip(("first page", "second page"), pages))
-                finally:
-                    server.terminate()
+        make_runs(Path(folder), options.runs)
+        with lab_of(folder) as (port, _):  # a lab of its own for each, as the second would find the runs read
+            found |= {f"{name} list": list_seconds(port, options.runs) for name in ("first", "second")}
+        with lab_of(folder) as (port, token):
+            if pages := page_seconds(f"http://127.0.0.1:{port}/?token={token}"):
+                found |= dict(zip(("first page", "second page"), pages))
     for name, seconds in found.items():
         print(f"{options.runs:,} runs, {name:11} {seconds:5.2f} s")
     if "first page" not in found:

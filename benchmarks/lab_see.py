@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any
 
@@ -33,6 +34,21 @@ DATA = ["dataset=digits", "dataset.image_size=28", "duration=1steps", "logger=no
 SIDE, PEN = 112, 9.5  # pixels
 ADDRESS = re.compile(r":(\d+)/\?token=(\S+)")
 TARGET = 50.0  # milliseconds
+EPOCHAL = [sys.executable, "-m", "epochal"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
+
+
+@contextmanager
+def lab_of(folder: str) -> Iterator[tuple[int, str]]:
+    """The lab of an outputs folder in a process of its own; yields its port and token."""
+    line = [*EPOCHAL, "lab", f"output_dir={folder}", "port=0", "open=false"]
+    with subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        address = next(filter(None, map(ADDRESS.search, server.stdout)))
+        try:
+            yield int(address[1]), address[2]
+        finally:
+            server.terminate()
 
 
 def drawings(count: int) -> Iterator[bytes]:
@@ -76,32 +92,22 @@ def main() -> None:
     parser.add_argument("--strokes", type=int, default=200)
     parser.add_argument("--json", help="a file for the numbers")
     options = parser.parse_args()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
-    epochal, pictures, found = [sys.executable, "-m", "epochal"], list(drawings(options.strokes + 5)), {}
+    pictures, found = list(drawings(options.strokes + 5)), {}
     with tempfile.TemporaryDirectory() as folder:
         for model in NETWORKS.values():
-            line = [*epochal, "train", *model, *DATA, f"output_dir={folder}"]
-            subprocess.run(line, check=True, env=environment, stdout=subprocess.DEVNULL)
-        line = [*epochal, "lab", f"output_dir={folder}", "port=0", "open=false"]
-        with subprocess.Popen(
-            line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as server:
-            assert server.stdout is not None
-            address = next(filter(None, map(ADDRESS.search, server.stdout)))
-            port, token = int(address[1]), address[2]
-            try:
-                for run in reversed(listed(port)):
-                    for layers in (False, True):
-                        took = measure(port, token, run["id"], pictures, layers)
-                        what = "all" if layers else "probabilities"
-                        middle, slow = median(took), quantiles(took, n=100)[98]
-                        found[f"{run['model']}, {what}"] = {"median_ms": middle, "p99_ms": slow}
-                        print(
-                            f"{run['model']:8} {what:14} median {middle:6.1f} ms, 99th percentile {slow:6.1f} ms",
-                            flush=True,
-                        )
-            finally:
-                server.terminate()
+            line = [*EPOCHAL, "train", *model, *DATA, f"output_dir={folder}"]
+            subprocess.run(line, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        with lab_of(folder) as (port, token):
+            for run in reversed(listed(port)):
+                for layers in (False, True):
+                    took = measure(port, token, run["id"], pictures, layers)
+                    what = "all" if layers else "probabilities"
+                    middle, slow = median(took), quantiles(took, n=100)[98]
+                    found[f"{run['model']}, {what}"] = {"median_ms": middle, "p99_ms": slow}
+                    print(
+                        f"{run['model']:8} {what:14} median {middle:6.1f} ms, 99th percentile {slow:6.1f} ms",
+                        flush=True,
+                    )
     slowest = max(one["median_ms"] for key, one in found.items() if "probabilities" in key)
     print(f"Slowest median of the probabilities: {slowest:.1f} ms; under {TARGET:.0f} ms is what drawing needs.")
     if options.json:

@@ -63,6 +63,17 @@ def test_the_section_is_made_from_the_runs_and_made_again(place, capsys):
     assert (place / "docs" / "claims.md").read_text() == text
 
 
+def test_runs_of_several_tasks_have_a_table_each_with_their_own_keys_and_values(home):
+    for judge in ("first", "second"):
+        read = {"task.name": "classification", "task.judge": f"/elsewhere/{judge}"}
+        run_folder(home / "runs", judge, metrics={"test/error": 0.25}, config=read)
+    run_folder(home / "runs", "before", model="vit", metrics={"val/loss": 1.0}, config={"task.name": "masked_patch"})
+    comparison = Request(paths=(str(home / "runs"),), x="seed", y="test/error").compare()
+    lines = docs._groups(comparison)
+    assert lines[0] == "classification, digits:" and lines[2].startswith("| judge | test error | n |")
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| first", "| second"], "no folder of a machine"
+
+
 def test_the_row_of_the_readme_gets_verdict_cost_and_evidence(place):
     row = "| Deeper is worse | [depth_degradation](docs/claims.md#depth_degradation) |"
     (place / "README.md").write_text(

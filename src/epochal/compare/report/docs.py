@@ -19,7 +19,7 @@ from epochal.compare.figures import figure
 from epochal.compare.fits import fits
 from epochal.compare.groups import kinds, varying
 from epochal.compare.labels import key_text, value_text
-from epochal.compare.records import Record, usable_number
+from epochal.compare.records import Record, Value, usable_number
 from epochal.compare.statistics import Tested
 from epochal.compare.table import COST_COLUMNS, columns, rows, spread_cell
 from epochal.core.errors import ConfigError
@@ -183,7 +183,7 @@ def _group_table(comparison: Comparison, names: Sequence[str]) -> list[str]:
     costs = [cost for cost in COST_COLUMNS[:2] if any(cost in row.spreads for row in listed)]
     body = [
         [
-            *(value_text(row.values[key]) or "–" for key in keys),
+            *(value_text(_without_folder(row.values[key])) or "–" for key in keys),
             *(spread_cell(name, row.spreads.get(name)) for name in names),
             str(row.n),
             *(number_text(cost, row.spreads[cost].mean) if cost in row.spreads else "" for cost in costs),
@@ -191,6 +191,11 @@ def _group_table(comparison: Comparison, names: Sequence[str]) -> list[str]:
         for row in listed
     ]
     return _table([*map(key_text, (*keys, *names)), "n", *map(key_text, costs)], body)
+
+
+def _without_folder(value: Value) -> Value:
+    """A run that is named by its folder on this machine by its name alone."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _tests(comparison: Comparison) -> list[str]:
