@@ -37,7 +37,7 @@ def commands() -> list[str]:
     found = []
     for page in PAGES:
         text = page.read_text()
-        blocks = re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
@@ -103,8 +103,9 @@ def test_every_command_composes(command: str, with_example: None) -> None:
         if script == "train":
             try:
                 validate(config)
-            except ConfigError as error:  # a page may name a GPU that this machine does not have
-                assert all("wants a GPU" in line for line in str(error).splitlines()), error
+            except ConfigError as error:  # a GPU that this machine does not have, or a run that the user fills in
+                excused = ("wants a GPU", "some is no run's folder") if "<" in command else ("wants a GPU",)
+                assert all(any(said in line for said in excused) for line in str(error).splitlines()), error
 
 
 def grid(script: str, overrides: list[str]) -> list[list[str]]:
