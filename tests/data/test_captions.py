@@ -5,30 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, PAD, UNKNOWN, Images, Tokens
 from epochal.data import CaptionData
 from epochal.data.batching import BatchIndices
 from epochal.data.captions import read_list
-
-
-def album(folder: Path, *, count: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
-    """Images whose brightness is their number, with two captions each."""
-    (folder / below).mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(folder / below / f"{number}.png")
-    if listed == "metadata.csv":
-        lines = [f'{n}.png,"A Dog, number {n}.",dog {n}\n' for n in range(count)]
-        (folder / listed).write_text("file_name,caption_0,caption_1\n" + "".join(lines))
-    else:
-        lines = [f'{n}.png,"A Dog, number {n}."\n{n}.png,dog {n}\n' for n in range(count)]
-        (folder / listed).write_text("image,caption\n" + "".join(lines))
-    return folder
+from helpers.samples import album
 
 
 def prepared(folder: Path, **options: Any) -> CaptionData:

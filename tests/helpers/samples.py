@@ -56,3 +56,17 @@ def text_parquet(file: Path, rows: int = 50) -> Path:
 def text_file(file: Path, lines: int = 200) -> Path:
     file.write_text("".join(f"{i}: the quick brown fox jumps over the lazy dog.\n" for i in range(lines)))
     return file
+
+
+def album(folder: Path, *, count: int = 20, listed: str = "captions.csv", below: str = ".") -> Path:
+    """Images whose brightness is their number, with two captions each."""
+    (folder / below).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(folder / below / f"{number}.png")
+    if listed == "metadata.csv":
+        lines = [f'{n}.png,"A Dog, number {n}.",dog {n}\n' for n in range(count)]
+        (folder / listed).write_text("file_name,caption_0,caption_1\n" + "".join(lines))
+    else:
+        lines = [f'{n}.png,"A Dog, number {n}."\n{n}.png,dog {n}\n' for n in range(count)]
+        (folder / listed).write_text("image,caption\n" + "".join(lines))
+    return folder

@@ -9,15 +9,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from epochal.core.specs import Images
 from epochal.inference.lab import see_compute
 from epochal.inference.notebook import load
 from epochal.tasks.visuals.explain import feature_maps
@@ -153,29 +150,6 @@ def test_filters_and_test_pictures(lab, runs):
     assert look["truth"] == shelf["labels"][1]
     assert (decoded(shelf["pixels"])[64:128] == decoded(look["pixels"])).all()
     assert lab.post(path(runs, "cnn", "shelf"), {"start": 10**6})["numbers"] == []
-
-
-def test_a_drawing_is_scaled_and_centred_by_its_mass():
-    ink = np.zeros((112, 112), np.uint8)
-    ink[5:65, 80:100] = 255
-    ink[55:65, 60:100] = 255  # an L turned round: its mass is right of the middle of its box
-    picture = see_compute.centred(ink, 28, 28).astype(float)
-    rows = np.flatnonzero((picture > 100).any(1))
-    assert np.ptp(rows) + 1 == 20  # as MNIST's makers did
-    centre = [float((picture.sum(1 - axis) * (np.arange(28) + 0.5)).sum() / picture.sum()) for axis in (0, 1)]
-    assert centre == pytest.approx([14, 14], abs=0.6)
-    small = see_compute.centred(ink, 8, 8)
-    assert (small.max(1) > 100).all()  # a digit of dataset=digits fills the height
-    assert not see_compute.centred(np.zeros((9, 9), np.uint8), 28, 28).any()
-
-
-@pytest.mark.parametrize(("mean", "corner"), [(0.2, 0), (0.8, 255)])
-def test_a_drawing_has_the_polarity_and_channels_of_the_data(mean, corner):
-    data: Any = SimpleNamespace(inputs=Images(3, 32, 32), mean=torch.full((3,), mean))
-    ink = np.zeros((64, 64), np.uint8)
-    ink[20:40, 20:40] = 255
-    picture = see_compute.drawn(data, ink)
-    assert picture.shape == (3, 32, 32) and picture[0, 0, 0] == corner and picture[0, 15, 15] == 255 - corner
 
 
 def test_a_file_is_the_picture_that_is_in_it(lab, runs):

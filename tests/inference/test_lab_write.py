@@ -133,7 +133,8 @@ def test_a_translation_shows_where_it_looks(lab, outputs):
         ("gpt", "go", {"text": "a", "length": 10**9}, "length must be a number from 1 to 500"),
         ("gpt", "translate", {"text": "a"}, "translates nothing"),
         ("gpt", "classify", {"text": "a"}, "classifies no text"),
-        ("digits", "next", {"text": "a"}, "reads no text"),
+        ("gpt", "caption", {"picture": {"test": 0}}, "does not write captions"),
+        ("digits", "next", {"text": "a"}, "neither reads text"),
     ],
 )
 def test_what_cannot_be_read_is_a_sentence(lab, outputs, kind, path, sent, says):

@@ -29,7 +29,7 @@ from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import Lock, relative
 from epochal.core.format import number_text
 from epochal.core.metrics import find
-from epochal.data import CaptionData, DigitCaptions, ImageData, SentenceData
+from epochal.data import ImageData, SentenceData
 from epochal.training.callbacks.watch import FOLDER
 from epochal.training.run_folder import Run
 
@@ -186,7 +186,7 @@ class Runs:
         except EpochalError:
             return []
         head = getattr(task, "head", None)
-        if head == "next_token" or (head == "target_text" and not issubclass(data, CaptionData | DigitCaptions)):
+        if head in ("next_token", "target_text"):
             return ["write"]
         if head == "adversarial":
             return ["generate"]

@@ -6,12 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
-from epochal.core.errors import ConfigError
 from epochal.inference.lab import see_compute as compute
 from epochal.inference.lab.networks import checkpoint_stamp
+from epochal.inference.lab.picture import MOST_NUMBER, opened, packed, picture_of
 from epochal.inference.lab.server import LAB, answer, body, whole
-
-MOST_NUMBER = 10**9  # of a test picture
 
 
 def routes() -> list[web.RouteDef]:
@@ -42,7 +40,8 @@ async def file(request: web.Request) -> web.Response:
 
 
 def file_pixels(loaded: Any, content: bytes) -> dict[str, Any]:
-    return {"pixels": compute.packed(compute.opened(loaded, content))}
+    data = compute.images_of(loaded)
+    return {"pixels": packed(opened(data, data.inputs, content))}
 
 
 async def look(request: web.Request) -> web.Response:
@@ -62,18 +61,6 @@ async def stamp(request: web.Request) -> web.Response:
     lab = request.app[LAB]
     record = lab.runs.record(request.match_info["run"])
     return answer({"stamp": str(checkpoint_stamp(record.folder)), "status": record.shown_status})
-
-
-def picture_of(data: dict[str, Any]) -> dict[str, Any]:
-    """The picture of a request.
-
-    Raises:
-        ConfigError: If it is no object; what is in it is checked where it is read.
-    """
-    picture = data.get("picture")
-    if not isinstance(picture, dict):
-        raise ConfigError("picture must be an object with test, pixels, or drawn and width.")
-    return picture
 
 
 async def used(request: web.Request, function: Any, *arguments: Any) -> web.Response:

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import Classes
-from epochal.data import ImageData, pictures
-from epochal.data.image_decoding import to_pixels
+from epochal.data import ImageData
+from epochal.inference.lab.picture import SHELF, is_bright, packed, sent, thumbnails, with_rows
 from epochal.inference.lab.server import text, whole
 from epochal.inference.notebook import LoadedRun
 from epochal.models.vit import ViT, attention_rollout
 from epochal.tasks.visuals.explain import divided_by_largest, feature_maps, feature_stages, filter_images, heat_maps
-from epochal.training.factories import new_data
 
-MOST_PIXELS = 40_000_000  # of a file; its header is asked before it is decoded
-MOST_SIDE = 512  # of a drawing
-MOST_CHARACTERS = 8_000_000  # of a picture in a request, in base64
 MAPS, MOST_MAPS = 24, 512  # of a layer, if nothing is said, and at most
 KERNELS = 64  # slices of a kernel, and filters of the first layer, at most
-THUMBNAIL, SHELF = 64, 30  # pixels of a side, and how many test pictures are shown at once
-CENTRED = 64  # pixels of the side up to which grey data are taken for digits and the like
-DIGIT = 20 / 28  # of the picture's side that MNIST's makers gave to a digit's longer side
-SMALL = 16  # pixels of the side up to which a digit fills the picture, as in dataset=digits
 REACTS = 0.1  # of the largest gradient: what has less is left out of a unit's patch
 SCALE = 0.995  # the quantile of a layer's values that is drawn with the strongest colour
 UNITS = nn.ReLU | nn.GELU | nn.SiLU | nn.Tanh | nn.Sigmoid
-
-_prepared: weakref.WeakKeyDictionary[LoadedRun, ImageData] = weakref.WeakKeyDictionary()  # with their rows
 
 
 class Unit(NamedTuple):
@@ -92,104 +77,7 @@ def pixels_of(loaded: LoadedRun, picture: Mapping[str, Any]) -> Tensor:
         chosen = whole(picture, "test", 0, count - 1)
         return rows.images[rows.rows[chosen]]
     data = images_of(loaded)
-    spec = data.inputs
-    if "pixels" in picture:
-        return torch.from_numpy(unpacked(picture, "pixels", (spec.channels, spec.height, spec.width)))
-    width = whole(picture, "width", 1, MOST_SIDE)
-    return drawn(data, unpacked(picture, "drawn", (-1, width)))
-
-
-def unpacked(data: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Bytes of a request in base64 as uint8 of a shape, of which one side may be -1; raises ConfigError if they are none."""
-    try:
-        content = base64.b64decode(text(data, key, MOST_CHARACTERS), validate=True)
-        return np.frombuffer(content, np.uint8).reshape(shape).copy()
-    except ValueError as error:
-        raise ConfigError(f"{key} must be the bytes of a picture in base64, of {shape} pixels.") from error
-
-
-def packed(values: Tensor) -> str:
-    """Values in [0, 255] as bytes in base64."""
-    return base64.b64encode(values.round().clamp(0, 255).byte().contiguous().numpy().tobytes()).decode()
-
-
-def opened(loaded: LoadedRun, content: bytes) -> Tensor:
-    """An encoded picture as pixels of the size that the network reads, uint8 (C, H, W).
-
-    Raises:
-        ConfigError: If it is no picture that can be read, or has too many pixels.
-    """
-    data = images_of(loaded)
-    try:
-        image = pictures.open_picture(content)  # reads the header alone
-    except pictures.errors() as error:
-        raise ConfigError(f"This file is no picture that can be read: it {pictures.fault(error)}.") from error
-    if image.width * image.height > MOST_PIXELS:
-        raise ConfigError(
-            f"This picture has {image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read."
-        )
-    try:
-        image.load()
-    except pictures.errors() as error:
-        raise ConfigError(f"This file is no picture that can be read: it {pictures.fault(error)}.") from error
-    return torch.from_numpy(to_pixels(image, data.inputs, data.span, data.background).copy())
-
-
-def drawn(data: ImageData, ink: np.ndarray) -> Tensor:
-    """A drawing as a picture of the data, uint8 (C, H, W).
-
-    Grey pictures of few pixels are made as MNIST's were: the ink is scaled into a box that leaves a margin, keeping its shape,
-    and moved so that its centre of mass is the centre of the picture (LeCun et al., The MNIST Database). Where the data are
-    dark on bright, so is the picture.
-
-    Args:
-        data: Whose `inputs` and mean are known.
-        ink: uint8 (h, w), 255 where there is ink.
-    """
-    spec = data.inputs
-    small = spec.channels == 1 and max(spec.height, spec.width) <= CENTRED
-    fitted = centred(ink, spec.height, spec.width) if small else resized(ink, spec.height, spec.width)
-    if float(data.mean.mean()) > 0.5:
-        fitted = 255 - fitted
-    return torch.from_numpy(fitted)[None].expand(spec.channels, -1, -1).contiguous()
-
-
-def resized(ink: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.array(Image.fromarray(ink).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def centred(ink: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The ink (h, w) in a picture (height, width) by its centre of mass, see `drawn`; black if there is none."""
-    picture = np.zeros((height, width), np.uint8)
-    rows, columns = (np.flatnonzero((ink > 32).any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return picture
-    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    longest = min(height, width) * (1.0 if min(height, width) <= SMALL else DIGIT)
-    scale = longest / max(cut.shape)
-    small = resized(cut, max(1, round(cut.shape[0] * scale)), max(1, round(cut.shape[1] * scale)))
-    mass = small.astype(float) / max(small.sum(), 1)
-    centre = [float((mass.sum(1 - axis) * (np.arange(small.shape[axis]) + 0.5)).sum()) for axis in (0, 1)]
-    top, left = (
-        min(max(round(side / 2 - middle), 0), side - part)  # the box stays inside
-        for side, middle, part in zip(picture.shape, centre, small.shape)
-    )
-    picture[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return picture
-
-
-def with_rows(loaded: LoadedRun) -> ImageData:
-    """The run's data with their rows, read as in an evaluation.
-
-    Raises:
-        ConfigError: If they are no longer there.
-    """
-    if loaded not in _prepared:
-        data = new_data(loaded.config, loaded.data_state)
-        data.prepare()
-        assert isinstance(data, ImageData)
-        _prepared[loaded] = data
-    return _prepared[loaded]
+    return sent(picture, data.inputs, centre=True, bright=is_bright(data))
 
 
 def shelf(loaded: LoadedRun, start: int) -> dict[str, Any]:
@@ -198,16 +86,8 @@ def shelf(loaded: LoadedRun, start: int) -> dict[str, Any]:
     rows, count = with_rows(loaded).rows("test")
     numbers = range(min(start, count), min(start + SHELF, count))
     index = rows.rows[list(numbers)]
-    images = rows.images[index].float()
-    if max(images.shape[2:]) > THUMBNAIL:
-        images = F.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
-    return {
-        "count": count,
-        "numbers": list(numbers),
-        "labels": [int(label) for label in rows.labels[index]],
-        "shape": list(images.shape[1:]),
-        "pixels": packed(images),
-    }
+    labels = [int(label) for label in rows.labels[index]]
+    return {"count": count, "numbers": list(numbers), "labels": labels, **thumbnails(rows.images[index])}
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -242,7 +122,7 @@ def about(loaded: LoadedRun) -> dict[str, Any]:
     names, spec = classes_of(loaded), loaded.data.inputs
     filters = filter_images(loaded.model, (spec.channels, spec.height, spec.width))
     found: dict[str, Any] = {"classes": list(names), "shape": [spec.channels, spec.height, spec.width]}
-    found["bright"] = float(loaded.data.mean.mean()) > 0.5
+    found["bright"] = is_bright(images_of(loaded))
     if filters is not None:
         shown = filters[:KERNELS] / filters[:KERNELS].abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
         found["filters"] = {"count": len(filters), "shape": list(shown.shape), "values": packed(127.5 * (shown + 1))}

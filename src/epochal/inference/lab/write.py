@@ -1,5 +1,5 @@
-"""The room of text: a language model chooses its next token in view, a translation shows what it attends to, a classifier
-which words decided.
+"""The room of text: a language model chooses its next token in view, a translation and a caption show what they attend to, a
+classifier which words decided.
 
 Logit lens: nostalgebraist 2020, "interpreting GPT". Gradient x input: Shrikumar et al. 2016 (arXiv 1605.01713).
 """
@@ -21,6 +21,8 @@ from epochal.core.specs import END, Classes, Tokens
 from epochal.data.batching import Batch
 from epochal.data.chat_template import Message
 from epochal.data.tokenizers import Tokenizer
+from epochal.inference.lab import caption
+from epochal.inference.lab.picture import MOST_NUMBER, picture_of
 from epochal.inference.lab.server import HEADERS, LAB, answer, body, number, text, whole
 from epochal.inference.notebook import LoadedRun
 from epochal.inference.writing import Settings, Writer
@@ -47,6 +49,9 @@ def routes() -> list[web.RouteDef]:
         web.post("/api/write/{run}/go", go_on),
         web.post("/api/write/{run}/translate", translation),
         web.post("/api/write/{run}/classify", classification),
+        web.post("/api/write/{run}/shelf", shelf),
+        web.post("/api/write/{run}/file", file),
+        web.post("/api/write/{run}/caption", captioning),
         web.post("/api/chat/{run}", chat),
     ]
 
@@ -72,6 +77,23 @@ async def translation(request: web.Request) -> web.Response:
 async def classification(request: web.Request) -> web.Response:
     given = text(await body(request), "text", MOST_CHARACTERS)
     return answer(await request.app[LAB].networks.use(request.match_info["run"], classified, given))
+
+
+async def shelf(request: web.Request) -> web.Response:
+    """Small versions of a captioner's test pictures, from the number `start` on."""
+    start = whole(await body(request), "start", 0, MOST_NUMBER, 0)
+    return answer(await request.app[LAB].networks.use(request.match_info["run"], caption.shelf, start))
+
+
+async def file(request: web.Request) -> web.Response:
+    """The bytes of a picture's file as the pixels that a captioner reads."""
+    content = await request.read()
+    return answer(await request.app[LAB].networks.use(request.match_info["run"], caption.file_pixels, content))
+
+
+async def captioning(request: web.Request) -> web.Response:
+    picture = picture_of(await body(request))
+    return answer(await request.app[LAB].networks.use(request.match_info["run"], caption.captioned, picture))
 
 
 async def go_on(request: web.Request) -> web.StreamResponse:
@@ -139,18 +161,20 @@ def messages_of(data: Mapping[str, Any]) -> list[Message]:
 
 
 def kind_of(loaded: LoadedRun) -> str:
-    """What the network does with a text: continue, translate or classify.
+    """What the network does with a text: continue, translate or classify it, or write a caption.
 
     Raises:
-        ConfigError: If it reads no text that one types.
+        ConfigError: If it does none of these.
     """
     if isinstance(loaded.model, StreamsTokens) and isinstance(loaded.tokenizer, Tokenizer):
         return "continue"
     if hasattr(loaded.data, "source_tokenizer") and hasattr(loaded.data, "target_tokenizer"):
         return "translate"
+    if caption.captions_images(loaded):
+        return "caption"
     if isinstance(loaded.specs[1], Classes) and loaded.tokenizer is not None:
         return "classify"
-    raise ConfigError(f"The network of {loaded.folder.name} reads no text that one could type.")
+    raise ConfigError(f"The network of {loaded.folder.name} neither reads text that one could type nor writes any.")
 
 
 def described(loaded: LoadedRun) -> dict[str, Any]:
@@ -160,6 +184,8 @@ def described(loaded: LoadedRun) -> dict[str, Any]:
     found = {"kind": kind, "parameters": sum(parameter.numel() for parameter in model.parameters())}
     if kind == "continue":
         found |= {"context": model.context_length, "layers": len(attends), "converses": loaded.data.conversational}
+    if kind == "caption":
+        found |= caption.about(loaded)
     return found | {"looks": isinstance(model, CausalTransformer)}
 
 

@@ -1,15 +1,13 @@
 // The room of networks that classify images: draw, choose or drop a picture, and see what each layer makes of it.
 
 import { choose, el, fill, get, mayAct, offer, post, problem, runPicker, short, t } from "./base.js";
+import { bytes, pad, paintMap, paintPicture, picturePlace, shelf } from "./pictures.js";
 
 const SIDE = 280; // pixels of the drawing, and about those of the picture that the network sees
 const SENT = 112; // pixels of its side as it is sent
-const LARGEST = 10_000_000; // bytes of a file, as the server's bound
 const QUICK = 45; // milliseconds: where all takes longer, only the probabilities follow the pen
 const EVERY = 2000; // milliseconds between two looks for new weights
 const BARS = 10; // classes that are shown
-const HEAT = [[0, 0, 0], [88, 20, 110], [190, 50, 85], [245, 140, 20], [255, 250, 160]];
-const SIGNED = [[8, 56, 112], [49, 130, 189], [158, 202, 225], [255, 255, 255], [253, 212, 158], [239, 101, 72], [153, 0, 13]];
 
 let shownRun = 0; // grows with each network that is opened: answers to an earlier one are dropped
 let timer = null;
@@ -54,122 +52,22 @@ async function open(space, run, query) {
 // -- the picture ------------------------------------------------------------------------------------------------------
 
 function pictureCard(view) {
-  view.pad = el("canvas", { class: view.about.bright ? "pad bright" : "pad", width: SIDE, height: SIDE, role: "img",
-    "aria-label": t("Draw here with the mouse or a finger; without them, choose a test picture or a file", "마우스나 손가락으로 그리는 곳; 대신 시험 그림이나 파일을 고를 수 있습니다") });
-  view.hint = el("span", { class: "hint", "aria-hidden": "true", text: t("draw here", "여기에 그리세요") });
-  view.ink = view.pad.getContext("2d", { willReadFrequently: true });
-  view.ink.fillRect(0, 0, SIDE, SIDE);
-  view.small = el("canvas", { width: SENT, height: SENT }).getContext("2d", { willReadFrequently: true });
-  draws(view);
-  const file = el("input", { type: "file", accept: "image/*", class: "file" });
-  file.addEventListener("change", () => { if (file.files[0]) dropped(view, file.files[0]); file.value = ""; });
-  const card = el("section", { class: "card", "aria-label": t("Draw", "그리기") },
-    el("h2", { text: t("Draw", "그리기") }),
-    el("div", { class: "padbox" }, view.pad, view.hint),
-    el("div", { class: "row" },
-      el("button", { type: "button", text: t("Clear", "지우기"), onclick: () => { wipe(view); show(view, drawing(view)); } })),
-    el("label", { class: "field" }, t("or a file: choose it, or drop it here", "또는 파일: 고르거나 여기에 놓으세요"), file));
-  card.addEventListener("dragover", (event) => { event.preventDefault(); card.classList.add("over"); });
-  card.addEventListener("dragleave", () => card.classList.remove("over"));
-  card.addEventListener("drop", (event) => {
-    event.preventDefault();
-    card.classList.remove("over");
-    if (event.dataTransfer.files[0]) dropped(view, event.dataTransfer.files[0]);
-  });
-  return card;
-}
-
-/** Ink where the pointer goes; the network is asked as it moves. */
-function draws(view) {
-  const { pad, ink } = view;
-  const pen = Math.max(0.085, 0.9 / Math.max(...view.about.shape.slice(1))) * SIDE; // one pixel of a small picture
-  let last = null;
-  const place = (event) => {
-    const box = pad.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
-  };
-  const to = (point) => {
-    Object.assign(ink, { strokeStyle: "#fff", lineWidth: pen, lineCap: "round", lineJoin: "round" });
-    ink.beginPath();
-    ink.moveTo(...last);
-    ink.lineTo(...point);
-    ink.stroke();
-    last = point;
-    show(view, drawing(view), false);
-  };
-  pad.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    if (!view.hint.hidden) wipe(view);
-    view.hint.hidden = true;
-    pad.setPointerCapture(event.pointerId);
-    last = place(event);
-    to([last[0] + 0.1, last[1]]);
-  });
-  pad.addEventListener("pointermove", (event) => {
-    if (last) for (const one of event.getCoalescedEvents?.() || [event]) to(place(one));
-  });
-  const end = () => { if (last) { last = null; show(view, drawing(view)); } };
-  pad.addEventListener("pointerup", end);
-  pad.addEventListener("pointercancel", end);
-}
-
-function wipe(view) {
-  view.ink.fillStyle = "#000";
-  view.ink.fillRect(0, 0, SIDE, SIDE);
-  view.hint.hidden = false;
-}
-
-/** The drawing as a picture of a request, read when it is sent. */
-const drawing = (view) => () => {
-  view.small.drawImage(view.pad, 0, 0, SENT, SENT);
-  const { data } = view.small.getImageData(0, 0, SENT, SENT);
-  let text = "";
-  for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i]);
-  return { drawn: btoa(text), width: SENT };
-};
-
-async function dropped(view, file) {
-  try {
-    if (file.size > LARGEST) throw new Error(t("That is more than 10 MB, the most that is read.", "10 MB가 넘는 파일은 읽지 않습니다."));
-    const { pixels } = await post(`api/see/${view.run.id}/file`, file);
-    wipe(view);
-    show(view, () => ({ pixels }));
-  } catch (error) {
-    problem(view.note, error);
-  }
+  view.pad = pad({
+    width: SIDE, height: SIDE, pen: Math.max(0.085, 0.9 / Math.max(...view.about.shape.slice(1))) * SIDE, // one pixel of a small picture
+    sent: SENT, bright: view.about.bright, changed: (full) => show(view, view.pad.read, full) });
+  return picturePlace(view.pad, t("Draw", "그리기"), `api/see/${view.run.id}/file`, view.note, (pixels) => show(view, () => ({ pixels })));
 }
 
 /** The run's own test pictures. */
 function shelfCard(view, query) {
-  const row = el("div", { class: "shelf" });
-  const told = el("p", { class: "soft", hidden: true });
-  let start = 0;
-  const turn = async (to) => {
-    try {
-      const found = await post(`api/see/${view.run.id}/shelf`, { start: to });
-      start = to;
-      earlier.disabled = start === 0;
-      later.disabled = start + found.numbers.length >= found.count;
-      const pixels = bytes(found.pixels);
-      row.replaceChildren(...found.numbers.map((number, n) => {
-        const canvas = el("canvas", { class: "pixels" });
-        paintPicture(canvas, pixels, found.shape, n);
-        return el("button", { type: "button", class: "plain", "data-number": number, "aria-label": `${t("Test picture", "시험 그림")} ${number}: ${view.about.classes[found.labels[n]]}`,
-          title: view.about.classes[found.labels[n]], onclick: () => { wipe(view); show(view, () => ({ test: number })); } }, canvas);
-      }));
-    } catch (error) { // the data are no longer there: one can still draw
-      told.textContent = error.message;
-      told.hidden = false;
-    }
-  };
-  const earlier = el("button", { type: "button", disabled: true, text: t("Earlier", "이전"), onclick: () => turn(Math.max(0, start - 30)) });
-  const later = el("button", { type: "button", disabled: true, text: t("Later", "다음"), onclick: () => turn(start + 30) });
-  const first = Number(query.get("picture")) || 0;
+  const name = (found, n) => view.about.classes[found.labels[n]];
+  const { card, row } = shelf(`api/see/${view.run.id}/shelf`, Number(query.get("picture")) || 0, name, (number, first) => {
+    if (first && view.picture) return;
+    view.pad.wipe();
+    show(view, () => ({ test: number }));
+  });
   view.shelf = row;
-  turn(Math.floor(first / 30) * 30).then(() => { if (row.childElementCount && !view.picture) show(view, () => ({ test: first })); });
-  return el("section", { class: "card", "aria-label": t("Test pictures", "시험 그림") },
-    el("div", { class: "row" }, el("h2", { text: t("Or choose a test picture", "또는 시험 그림 고르기") }), earlier, later), told, row);
+  return card;
 }
 
 // -- what the network says --------------------------------------------------------------------------------------------
@@ -541,44 +439,4 @@ function filtersCard({ filters }) {
   const legend = channels === 3 ? t("Grey is a weight of zero, a colour what the filter responds to.", "회색은 가중치 0, 색은 필터가 반응하는 것입니다.") : t("White is a weight of zero; red responds to bright pixels, blue to dark ones.", "하양은 가중치 0, 빨강은 밝은 픽셀에, 파랑은 어두운 픽셀에 반응합니다.");
   return el("section", { class: "card", "aria-label": t("Filters of the first layer", "첫 층의 필터") }, el("h2", { text: t("Filters of the first layer", "첫 층의 필터") }),
     el("p", { class: "soft", text: `${which}${height} x ${width}${t(" pixels, each on a scale of its own, the strongest first. ", " 픽셀, 각자의 척도로, 강한 것부터. ")}${legend}` }), el("div", { class: "maps" }, drawn));
-}
-
-// -- pixels -----------------------------------------------------------------------------------------------------------
-
-const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-
-/** 256 colours between stops. */
-function ramp(stops) {
-  return Array.from({ length: 256 }, (_, i) => {
-    const at = (i / 255) * (stops.length - 1), from = Math.min(Math.floor(at), stops.length - 2);
-    return stops[from].map((value, c) => Math.round(value + (at - from) * (stops[from + 1][c] - value)));
-  });
-}
-const HEATS = ramp(HEAT), SIGNS = ramp(SIGNED);
-
-/** Map number n of bytes: 0 to 255, or with sign where 127.5 is zero. */
-function paintMap(canvas, values, n, [height, width], signed) {
-  if (canvas.width !== width) canvas.width = width;
-  if (canvas.height !== height) canvas.height = height;
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height), colours = signed ? SIGNS : HEATS, size = height * width;
-  for (let i = 0; i < size; i++) {
-    const [red, green, blue] = colours[values[n * size + i]];
-    image.data[4 * i] = red;
-    image.data[4 * i + 1] = green;
-    image.data[4 * i + 2] = blue;
-    image.data[4 * i + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
-}
-
-/** Picture number n of bytes (N, C, H, W), grey or in colour. */
-function paintPicture(canvas, values, [channels, height, width], n) {
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height), size = height * width;
-  for (let i = 0; i < size; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = values[(n * channels + (channels === 3 ? c : 0)) * size + i];
-    image.data[4 * i + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
 }

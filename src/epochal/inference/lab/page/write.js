@@ -1,23 +1,34 @@
-// The room of text: a language model chooses its next token in view; a translation, and a classifier of texts.
+// The room of text: a language model chooses its next token in view; a translation, a classifier of texts, a captioner.
 
-import { choose, colour, el, fill, get, lines, mayAct, offer, place, post, problem, runPicker, t } from "./base.js";
+import { choose, colour, el, fill, get, lines, mayAct, offer, post, problem, runPicker, t } from "./base.js";
+import { captioner } from "./caption.js";
 
+const INTRODUCTIONS = {
+  continue: t(
+    "A language model reads what stands in the box and gives every token a probability to be the next. You choose, or it draws.",
+    "언어 모델은 상자 안의 글을 읽고 모든 토큰에 다음에 올 확률을 매깁니다. 직접 고르거나 모델이 뽑게 하세요."),
+  translate: t("A translator reads the whole sentence, then writes another, token by token.", "번역기는 문장 전체를 읽은 뒤 다른 문장을 토큰 단위로 씁니다."),
+  classify: t("A classifier says of a text which class it belongs to.", "분류기는 글이 어느 클래스에 속하는지 말합니다."),
+  caption: t("A captioner looks at a picture and writes what is in it, word by word.", "캡션 모델은 그림을 보고 그 안에 있는 것을 단어 단위로 씁니다."),
+};
 const PAUSE = 150; // milliseconds after the last key before the network is asked
 let stopping = null; // of what is being written
 let asking = null;
+let introduction = null; // of what the network does
 let kind = 0; // grows with each network that is shown, so that late answers to the last one are dropped
 
 export const room = {
   name: "write",
   title: t("Write", "글쓰기"),
   async show(main, query) {
-    main.append(el("p", { class: "soft", text: t(
-      "A language model reads what stands in the box and gives every token a probability to be the next. You choose, or it draws.",
-      "언어 모델은 상자 안의 글을 읽고 모든 토큰에 다음에 올 확률을 매깁니다. 직접 고르거나 모델이 뽑게 하세요.") }));
     const space = el("div");
-    const picker = await runPicker("write", query.get("run"), (run) => (run ? open(space, run, query.get("text")) : null));
+    introduction = el("p", { class: "soft" });
+    main.append(introduction);
+    const picker = await runPicker("write", query.get("run"), (run) => (run ? open(space, run, query) : null));
     main.append(picker, space);
-    if (picker.hidden) main.append(offer("model=gpt dataset=python_stdlib duration=300steps", t("No run here writes text yet. This one learns from Python's own source in a few minutes:", "아직 글을 쓰는 실행이 없습니다. 몇 분 만에 파이썬 소스 코드를 배우는 실행입니다:")));
+    if (!picker.hidden) return;
+    introduction.textContent = INTRODUCTIONS.continue;
+    main.append(offer("model=gpt dataset=python_stdlib duration=300steps", t("No run here writes text yet. This one learns from Python's own source in a few minutes:", "아직 글을 쓰는 실행이 없습니다. 몇 분 만에 파이썬 소스 코드를 배우는 실행입니다:")));
   },
   hide() {
     stopping?.abort();
@@ -26,16 +37,20 @@ export const room = {
   },
 };
 
-async function open(space, run, text) {
+async function open(space, run, query) {
+  const text = query.get("text");
   stopping?.abort();
+  introduction.textContent = "";
   const mine = ++kind;
   space.replaceChildren(el("p", { class: "soft", text: t("Opening the network …", "신경망을 여는 중 …") }));
   try {
     const about = await get(`api/write/${run.id}`);
     if (mine !== kind) return;
     space.replaceChildren();
+    introduction.textContent = INTRODUCTIONS[about.kind];
     if (about.kind === "continue") languageModel(space, run, about, text);
     else if (about.kind === "translate") translator(space, run, text);
+    else if (about.kind === "caption") captioner(space, run, about, Number(query.get("picture")) || 0, () => mine === kind);
     else classifier(space, run, text);
   } catch (error) {
     const note = el("p", { class: "card problem", role: "alert" });
