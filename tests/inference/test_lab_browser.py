@@ -31,7 +31,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A GPT that has read ROMEO: and a GAN of digits, in one outputs folder."""
+    """A GPT that has read ROMEO:, a GAN of digits and a captioner of strips of digits, in one outputs folder."""
     folder = tmp_path_factory.mktemp("trained")
     text = text_file(folder / "text.txt")
     text.write_text("ROMEO: the quick brown fox jumps over the lazy dog.\n" * 200)
@@ -45,14 +45,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "optimizer.lr=0.01",
     )
     gan = ("model=gan", "model.width=4", "dataset=digits", "duration=2epochs", "dataset.train_size=64")
+    captioner = (
+        "model=captioner",
+        "model.stages=2",
+        "dataset=digit_captions",
+        "dataset.source=digits",
+        "duration=30steps",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPOCHAL_CACHE", str(folder / "cache"))
-        return {"gpt": train(*gpt, *data, *where).run.folder, "gan": train(*gan, *where).run.folder}
+        return {
+            "captioner": train(*captioner, "dataset.train_size=640", "dataset.test=40", *where).run.folder,
+            "gpt": train(*gpt, *data, *where).run.folder,
+            "gan": train(*gan, *where).run.folder,
+        }
 
 
 @pytest.fixture
 def lab(trained: dict[str, Path], tmp_path: Path) -> Iterator[Client]:
-    """The lab of these two, and of a run that failed with markup in its error and its name."""
+    """The lab of these, and of a run that failed with markup in its error and its name."""
     outputs = tmp_path / "outputs"
     shutil.copytree(trained["gpt"].parents[1], outputs)
     run_folder(outputs / "runs", "broke", status="failed", error=EVIL, model="mlp", config={"dataset.name": EVIL})
@@ -134,6 +145,31 @@ def test_a_language_model_shows_what_comes_next(window, lab, trained):
     assert window.locator(".headmap").count() == 4
     assert window.locator("section table tbody tr").count() == 2  # what each layer would have said
     assert "text=ROMEO" in window.url
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_a_captioner_shows_where_each_word_of_a_drawing_comes_from(chromium, lab, trained, size):
+    place = f"#write?run={id_of(lab.lab.runs.output_dir / 'runs' / trained['captioner'].name)}&picture=3"
+    with watched_page(chromium, f"http://127.0.0.1:{lab.port}/", viewport=size) as page:
+        page.goto(lab.url + place)
+        page.locator(".words button").first.wait_for()
+        assert page.locator(".shelf button[aria-pressed=true]").get_attribute("data-number") == "3"
+        large = page.locator("canvas.captioned")
+        page.mouse.move(1, 1)
+        plain = large.screenshot()
+        page.locator(".words button").first.hover()
+        assert large.screenshot() != plain, "the word that is pointed at lights up the picture"
+        page.locator("canvas.pad").scroll_into_view_if_needed()
+        box = page.locator("canvas.pad").bounding_box()
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+        page.mouse.up()
+        page.locator(".shelf:not(:has(button[aria-pressed=true]))").wait_for()
+        page.mouse.move(1, 1)
+        assert large.screenshot() != plain, "the drawing is what it reads"
+        assert "picture=" not in page.url
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
 
 
 def test_sliders_turn_a_generated_picture_and_its_film_plays(window, lab, trained):
