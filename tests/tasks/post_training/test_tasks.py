@@ -256,6 +256,24 @@ def test_rewards_are_scaled_limited_and_below_what_has_no_end():
     assert lengths.shape == made.lengths.shape
 
 
+def test_of_several_answers_the_one_with_the_highest_reward_is_judged():
+    batch = prompts("ab", "cdefgh", "ba")
+    each = rlhf(Likes("c"), best_of=8, unended_reward=None)
+    made = each._sampled(*each.prompts_of(batch))
+    alone = rlhf(Likes("c"), unended_reward=None)
+    assert all(map(torch.equal, alone.model.parameters(), each.model.parameters()))
+    several = alone._sampled(*(part.repeat_interleave(8, 0) for part in alone.prompts_of(batch)))
+    best = alone.rewards(several).view(3, 8).max(1).values
+    assert torch.equal(each.rewards(made), best) and (best > 0).any()
+    scores = each.token_scores(each.model, made)[0]
+    assert each.divergence(scores, scores, made.mask[:, 1:]) == pytest.approx(math.log(8) - 7 / 8)
+    assert alone.divergence(scores, scores, made.mask[:, 1:]) == 0
+    further = each.divergence(scores + 0.5, scores, torch.ones_like(made.mask[:, 1:]))
+    assert further == pytest.approx(math.log(8) - 7 / 8 + 0.5 * (made.mask.shape[1] - 1), rel=1e-5)
+    each._frozen = {}  # as of a finished run, which has no reward model
+    assert torch.equal(each._sampled(*each.prompts_of(batch)).tokens, alone._sampled(*alone.prompts_of(batch)).tokens)
+
+
 @pytest.mark.parametrize(("algorithm", "beta"), [("grpo", 0.0), ("dpo", 0.1)])
 def test_groups_of_equal_rewards_teach_nothing(algorithm, beta):
     class Equal(nn.Module):

@@ -46,6 +46,10 @@ class Answers:
         """The token after each but the last (N, T - 1), IGNORED where that is no answer's."""
         return self.tokens[:, 1:].masked_fill(~self.mask[:, 1:], IGNORED)
 
+    def rows(self, chosen: Tensor) -> Answers:
+        """The answers of some rows."""
+        return Answers(self.tokens[chosen], self.mask[chosen], self.lengths[chosen], self.ended[chosen])
+
     def told(self) -> dict[str, Tensor]:
         """Metrics: tokens of an answer, the share without an END, and how many of the word pairs differ."""
         return {
@@ -113,8 +117,12 @@ class Policy(LanguageModeling):
         }
         if isinstance(self, UsesFrozen) and "reference" in self.needs:
             policy, reference = (self.token_scores(each, answers)[0] for each in (self.model, self.frozen("reference")))
-            found["judged_kl"] = (k3(policy, reference) * answers.mask[:, 1:]).sum(1).mean().item()
+            found["judged_kl"] = self.divergence(policy, reference, answers.mask[:, 1:])
         return found
+
+    def divergence(self, policy: Tensor, reference: Tensor, mask: Tensor) -> float:
+        """KL divergence from the reference in nats an answer, of log-probabilities (N, T - 1) of drawn answers."""
+        return (k3(policy, reference) * mask).sum(1).mean().item()
 
     def token_scores(self, model: nn.Module, answers: Answers) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the answers' tokens, and the entropy at each, both (N, T - 1), as they are drawn."""

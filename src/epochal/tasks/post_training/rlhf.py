@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,6 +82,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: Lambda of PPO's advantages.
         value_clip: Clip of PPO's values.
         temperature: At which answers are drawn, above 0.
+        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; 1: the first.
+            A policy that is not trained (duration=1steps with a rate of nearly 0) is so the usual baseline, best-of-n.
         **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
 
     Raises:
@@ -110,6 +113,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: float = 0.95,
         value_clip: float = 0.2,
         temperature: float = 1.0,
+        best_of: int = 1,
         **rest: Any,
     ) -> None:
         super().__init__(temperature=temperature, **rest)
@@ -124,6 +128,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
             check_whole("updates", updates, 1)
         for name, value in (("clip", clip), ("value_clip", value_clip), ("reward_limit", reward_limit)):
             check_positive(name, value)
+        check_whole("best_of", best_of, 1)
         check_positive("reward_scale", reward_scale)
         check_positive("temperature", temperature)
         check_number("gamma", gamma, 0, most=1)
@@ -133,6 +138,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         self.clip, self.value_clip, self.gamma, self.gae_lambda = clip, value_clip, gamma, gae_lambda
         self.reward, self.reward_scale, self.reward_limit = reward, reward_scale, reward_limit
         self.unended_reward, self.reduction, self.normalise = unended_reward, reduction, normalise
+        self.best_of = best_of
         self.value: nn.Module | None = None  # of PPO
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
@@ -288,6 +294,21 @@ class RLHF(Alternating, UsesFrozen, Policy):
         objective = rewards.mean() - self.beta * kl
         metrics = {"loss": -objective, "objective": objective, "reward": rewards.mean(), "kl": kl}
         return -objective, {**metrics, "entropy": losses.reduced(spread, mask, "token", 1), **answers.told()}
+
+    def _sampled(self, prompts: Tensor, lengths: Tensor) -> Answers:
+        if self.best_of == 1 or not self._frozen:  # a finished run that answers a prompt has no reward model
+            return super()._sampled(prompts, lengths)
+        answers = super()._sampled(*(each.repeat_interleave(self.best_of, 0) for each in (prompts, lengths)))
+        best = self.rewards(answers).view(-1, self.best_of).argmax(1)
+        return answers.rows(torch.arange(len(prompts), device=best.device) * self.best_of + best)
+
+    def divergence(self, policy: Tensor, reference: Tensor, mask: Tensor) -> float:
+        """As of `Policy`; of the best of n answers at most this, log n - (n - 1) / n nats more than the policy has on them
+        (Beirami et al. 2024, arXiv 2401.01879)."""
+        if self.best_of == 1:
+            return super().divergence(policy, reference, mask)
+        chosen = ((policy - reference) * mask).sum(1).mean().item()
+        return chosen + math.log(self.best_of) - (self.best_of - 1) / self.best_of
 
     def prompts_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.lengths is not None
