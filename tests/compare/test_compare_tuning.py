@@ -41,6 +41,25 @@ def test_each_side_takes_the_best_of_its_own_trials(tmp_path):
     )
 
 
+def test_a_side_is_named_by_the_labels_of_its_choices(tmp_path):
+    points = (
+        ("model=vgg", "model.depth=19", "model.batch_norm=false"),
+        ("model=vgg", "model.depth=11", "model.batch_norm=true"),
+    )
+    for point, rate in zip(points, (0.1, 0.01)):
+        run_folder(
+            tmp_path,
+            f"{rate}",
+            model="vgg",
+            seed=100,
+            typed=[*point, f"optimizer.lr={rate}"],
+            metrics={"val/loss": 1.0},
+        )
+    assert "depth 19, not batch norm takes 0.1; depth 11, batch norm takes 0.01" in TUNING.described(
+        points, read([tmp_path])[0]
+    )
+
+
 def test_a_larger_accuracy_is_better_and_the_best_checkpoint_counts(tmp_path):
     tuning = Tuning({"optimizer.lr": "0.1,0.01"}, seed=100, metric="val/accuracy")
     for rate, best in ((0.1, 0.9), (0.01, 0.8)):

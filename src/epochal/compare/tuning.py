@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.compare.records import Record, usable_number
+import yaml
+
+from epochal.compare.labels import label
+from epochal.compare.records import Record, Value, usable_number
 from epochal.core.errors import ConfigError
 from epochal.core.format import count_text, duration_text
 from epochal.core.metrics import find
@@ -89,7 +92,9 @@ class Tuning:
             return ""
         told = {key for point in points for key in point if not all(key in other for other in points)}
         chosen = "; ".join(
-            " ".join([*map(_value, (o for o in point if o in told)), "takes", *map(_value, values)])
+            " ".join(
+                [label(_choices(o for o in point if o in told)) if told else "each run", "takes", *map(_value, values)]
+            )
             for point, values in self.chosen(points, records).items()
         )
         space = ", ".join(f"{key} of {values}" for key, values in self.space.items())
@@ -111,3 +116,9 @@ def _key(override: str) -> str:
 
 def _value(override: str) -> str:
     return override.partition("=")[2]
+
+
+def _choices(overrides: Iterable[str]) -> dict[str, Value]:
+    """Keys and values of overrides as of a record: the choice of a group is its name."""
+    pairs = ((_key(override), yaml.safe_load(_value(override))) for override in overrides)
+    return {f"{key}.name" if key in ("model", "dataset", "task") else key: value for key, value in pairs}
