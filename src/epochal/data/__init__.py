@@ -7,6 +7,7 @@ from epochal.data.datamodule import DataModule
 from epochal.data.digit_captions import DigitCaptions
 from epochal.data.images import ImageData
 from epochal.data.in_context import InContextLinear, InContextSymbols
+from epochal.data.letter_tasks import LetterTasks
 from epochal.data.moving_digits import MovingDigits
 from epochal.data.pairs import PairData
 from epochal.data.points import Points
@@ -14,6 +15,7 @@ from epochal.data.reviews import ReviewConversations, ReviewPreferences, Sentenc
 from epochal.data.sentences import SentenceData, SwappedWords
 from epochal.data.synthetic import Adding, Copy, Reverse
 from epochal.data.text import PythonStdlib, TextData
+from epochal.data.text_mix import TextMix
 
 __all__ = [
     "Adding",
@@ -26,6 +28,7 @@ __all__ = [
     "ImageData",
     "InContextLinear",
     "InContextSymbols",
+    "LetterTasks",
     "MovingDigits",
     "PairData",
     "Points",
@@ -38,4 +41,5 @@ __all__ = [
     "SentenceHalf",
     "SwappedWords",
     "TextData",
+    "TextMix",
 ]

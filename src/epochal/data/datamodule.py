@@ -57,6 +57,7 @@ class DataModule(pl.LightningDataModule):
     unit: ClassVar[str]  # what its rows are, in the plural, for messages
     name: str
     asks_some_tokens: bool = False  # whether there are targets IGNORED where inputs are no padding
+    asks_questions: ClassVar[bool] = False  # whether a language model's targets are answers, of which accuracy tells
     prompt: str | None = None  # the beginning of the samples of a language model; None: a text's own
     conversational: bool = (
         False  # whether its texts are conversations, from which a network learns to answer as the assistant

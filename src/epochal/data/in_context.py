@@ -69,6 +69,7 @@ class InContextSymbols(Synthetic):
     yields: ClassVar = Tokens
     unit: ClassVar = "texts"
     asks_some_tokens = True
+    asks_questions: ClassVar = True
 
     def __init__(self, *, length: int = 12, kinds: int = 4, values: int = 4, **options: Any) -> None:
         super().__init__(length=length, **options)

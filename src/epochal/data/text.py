@@ -208,24 +208,29 @@ class TextData(StoredData):
         train = texts["train"]
         if not any(part.strip() for document in train for part in document):
             raise ConfigError(f"dataset={self.name} is empty: there is nothing to learn from.")
-        held = {}
-        for split, role, part in (("test", "test", self.test), ("val", "validation", self.validation)):
-            if role in texts:
-                held[split] = texts[role]
-            else:
-                length = _length(train)
-                train, held[split] = _cut(train, length - count_of(part, length - 1, f"dataset.{role}"))
-        tokenizer = loaded or self._learned(train)
+        texts = self.held_out(texts)
+        tokenizer = loaded or self._learned(texts["train"])
         meta: dict[str, Any] = {"tokenizer": tokenizer.state(), "characters_per_token": {}, "bytes_per_token": {}}
-        for split, documents in {"train": train, **held}.items():
+        for split, role in zip(SPLITS, ("train", "validation", "test")):
+            documents = texts[role]
             file, ids = building / f"{split}_tokens.npy", _ids(tokenizer, documents)
             count = cache.write_parts(file, ids, smallest(len(tokenizer)))
-            length = _length(documents)
+            length = length_of(documents)
             if self.kind == "character" and not tokenizer.reserved:
                 count = length  # an older run may leave unknown characters out: they are not predicted, so do not count
             meta["characters_per_token"][split] = length / max(count, 1)
-            meta["bytes_per_token"][split] = _length(documents, bytes_in) / max(count, 1)
+            meta["bytes_per_token"][split] = length_of(documents, bytes_in) / max(count, 1)
         return meta
+
+    def held_out(self, texts: dict[str, list[Document]]) -> dict[str, list[Document]]:
+        """The documents of all roles: what there is no validation or test of is cut off the end of train."""
+        texts = dict(texts)
+        for role, part in (("test", self.test), ("validation", self.validation)):
+            if role not in texts:
+                length = length_of(texts["train"])
+                end = length - count_of(part, length - 1, f"dataset.{role}")
+                texts["train"], texts[role] = cut(texts["train"], end)
+        return texts
 
     def _learned(self, documents: list[Document]) -> Tokenizer:
         if self.kind == "bpe":
@@ -292,7 +297,7 @@ def bytes_in(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _length(documents: list[Document], size: Callable[[str], int] = len) -> int:
+def length_of(documents: list[Document], size: Callable[[str], int] = len) -> int:
     return sum(size(part) for document in documents for part in document)
 
 
@@ -301,11 +306,11 @@ def _on_lines(documents: list[Document]) -> Document:
     return [part for number, document in enumerate(documents) for part in ([NEWLINE] if number else []) + document]
 
 
-def _cut(documents: list[Document], end: int) -> tuple[list[Document], list[Document]]:
+def cut(documents: list[Document], end: int) -> tuple[list[Document], list[Document]]:
     """Documents before and from a character on."""
     before: list[Document] = []
     for number, document in enumerate(documents):
-        if (length := _length([document])) >= end:
+        if (length := length_of([document])) >= end:
             first, rest = _cut_parts(document, end)
             return [d for d in (*before, first) if d], [d for d in (rest, *documents[number + 1 :]) if d]
         before.append(document)

@@ -29,7 +29,7 @@ class LanguageModeling(Task):
 
     Logs loss, perplexity, bits per character and per byte, and tokens per second, and generates samples; for a recurrent
     network also by how many powers of ten the gradient of the last step's loss shrinks from the last state to the first.
-    Of questions that come after examples it logs the accuracy instead of samples, at the test by the number of examples.
+    Of questions it logs the accuracy, at the test also by the number of examples before them, where there are such.
 
     Args:
         sample_length: Tokens in a sample, without the prompt.
@@ -113,7 +113,7 @@ class LanguageModeling(Task):
         logits = at_least_single(self._logits(inputs))  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         metrics = {"loss": loss.detach(), **token_counts(batch)}
-        if hasattr(self.data, "shots"):
+        if self.data.asks_questions:
             metrics |= self._answers(logits.detach(), batch)
         return loss, metrics
 
@@ -125,10 +125,10 @@ class LanguageModeling(Task):
         return logits.view(*inputs.shape, -1)
 
     def _answers(self, logits: Tensor, batch: Batch) -> Metrics:
-        """The accuracy of what is asked for, and at validation and test by the number of examples before it."""
+        """The accuracy of what is asked for, at the test also by the number of examples before it."""
         right, asked = logits.argmax(-1) == batch.targets, batch.targets != IGNORED
         metrics = {"accuracy": (right & asked).sum() / asked.sum()}
-        if self.trainer.testing:
+        if self.trainer.testing and hasattr(self.data, "shots"):
             shots = self.data.shots(batch)
             for count in range(int(shots.max()) + 1):
                 metrics[f"shots_{count}/accuracy"] = right[shots == count].float().mean()

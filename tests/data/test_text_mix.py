@@ -1,0 +1,81 @@
+"""Texts of several kinds as one: how much is taken of each, and what is held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epochal.core.errors import ConfigError
+from epochal.data import TextMix
+
+
+def mixed(folder: Path, *characters: int, **options: Any) -> TextMix:
+    """A mix of a text of a's, one of b's and so on, of 1,000 characters each."""
+    parts = []
+    for letter, count in zip("abc", characters):
+        (folder / f"{letter}.txt").write_text(letter * 1000)
+        parts.append({"path": str(folder / f"{letter}.txt"), "characters": count})
+    sizes = {"tokenizer": "byte", "context_length": 8, "batch_size": 2, "validation": 100, "test": 50}
+    data = TextMix(name="text_mix", path=None, parts=parts, **{**sizes, **options})
+    data.learns = "text"
+    data.prepare()
+    return data
+
+
+def words(data: TextMix, split: str) -> str:
+    return data.tokenizer.decode(data._tokens[split].tolist())
+
+
+def test_each_text_gives_as_many_characters_as_are_asked_for(tmp_path):
+    data = mixed(tmp_path, 300, 200, 100)
+    assert words(data, "train") == "a" * 300 + "b" * 200 + "c" * 100
+    assert len(data._tokens["train"]) == 600 + 2, "END stands between two texts"
+
+
+def test_validation_and_test_are_of_the_first_text_alone_and_never_learned(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    whole = mixed(tmp_path, 850, 10)
+    assert words(whole, "val") == "a" * 100 and words(whole, "test") == "a" * 50
+    assert words(mixed(tmp_path, 300, 200), "val") == "a" * 100, "however much is taken"
+    with pytest.raises(
+        ConfigError, match=r"a\.txt of dataset\.parts has 850 characters to train on, fewer than the 851"
+    ):
+        mixed(tmp_path, 851, 10)
+
+
+def test_code_needs_no_file(tmp_path):
+    data = TextMix(
+        name="prose_and_code",
+        path=None,
+        parts=[
+            {"path": "python_stdlib", "characters": 500},
+            {"path": "python_stdlib", "characters": 700},
+        ],
+        tokenizer="byte",
+        context_length=8,
+        batch_size=2,
+    )
+    data.learns = "text"
+    data.prepare()
+    text = words(data, "train")
+    assert len(text) >= 1200 and text[:500] == text[500:1000], "each is the beginning of the same files"
+
+
+def test_a_change_of_the_parts_is_other_data(tmp_path):
+    assert mixed(tmp_path, 300, 200).fingerprint != mixed(tmp_path, 200, 300).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([], "dataset.parts is empty"),
+        ([{"path": "a.txt"}], "has path and characters"),
+        ([{"path": "a.txt", "characters": 5, "colour": "red"}], "this one has path, characters, colour"),
+        ([{"path": "a.txt", "characters": 0}], "parts.characters"),
+    ],
+)
+def test_wrong_parts_are_a_sentence(parts, says):
+    with pytest.raises(ConfigError, match=says):
+        TextMix(name="text_mix", path=None, parts=parts)
