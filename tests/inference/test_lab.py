@@ -144,7 +144,7 @@ def test_runs_are_listed_the_newest_first_with_their_results(lab, outputs):
     os.utime(outputs / "runs" / "old" / "config.yaml", (1, 1))
     runs = {run["name"]: run for run in lab.get("/api/runs")["runs"]}
     assert set(runs) == {"old", "broke", "of a claim"}
-    assert runs["old"]["result"] == "accuracy 75.00 %" and runs["old"]["rooms"] == []
+    assert runs["old"]["result"] == "test accuracy 75.00 %" and runs["old"]["rooms"] == []
     assert runs["broke"]["error"] == EVIL and runs["broke"]["status"] == "failed"
     assert runs["of a claim"]["experiment"] == "mine"
     assert runs["old"]["id"] == id_of(outputs / "runs" / "old")

@@ -28,7 +28,7 @@ from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.files import Lock, relative
 from epochal.core.format import number_text
-from epochal.core.metrics import find
+from epochal.core.metrics import metric_label
 from epochal.data import ImageData, SentenceData
 from epochal.training.callbacks.watch import FOLDER
 from epochal.training.run_folder import Run
@@ -159,10 +159,10 @@ class Runs:
 
     @staticmethod
     def _result(record: Record) -> str | None:
-        """The number that tells best how good it is, with its name."""
+        """The number that tells best how good it is, with the name of its split and its own."""
         metrics = record.metrics
         name = next((name for name in TEST_FIRST if name in metrics), None)
-        return None if name is None else f"{find(name).label} {number_text(name, metrics[name])}"
+        return None if name is None else f"{metric_label(name)} {number_text(name, metrics[name])}"
 
     def rooms(self, record: Record) -> list[str]:
         """The rooms of the page that can show a run's network; none before it has a checkpoint."""

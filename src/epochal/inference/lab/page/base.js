@@ -101,6 +101,17 @@ export function place() {
   return { room, query: new URLSearchParams(query) };
 }
 
+const left = new Map(); // by room the choices that it was left with
+
+/** The address of a room, with the choices that it was left with. */
+export const roomAddress = (room) => `#${room}${left.get(room) ? `?${left.get(room)}` : ""}`;
+
+/** Keeps the choices of the address, so that a room is found again as it was left. */
+export function keepPlace() {
+  const { room, query } = place();
+  left.set(room, query.toString());
+}
+
 /** Puts choices into the address, without a new entry in the history; null takes one out. */
 export function choose(changes) {
   const { room, query } = place();
@@ -110,6 +121,7 @@ export function choose(changes) {
   }
   const text = query.toString();
   history.replaceState(null, "", `#${room}${text ? `?${text}` : ""}`);
+  keepPlace();
 }
 
 let listed = { version: "", runs: [] };

@@ -1,6 +1,6 @@
 // The frame around the rooms: navigation, and which room the address names.
 
-import { el, korean, mayAct, place, problem, t } from "./base.js";
+import { el, keepPlace, korean, mayAct, place, problem, roomAddress, t } from "./base.js";
 import { room as runs } from "./training.js";
 import { room as playground } from "./playground.js";
 import { room as see } from "./see.js";
@@ -14,12 +14,13 @@ let open = null;
 
 async function show() {
   const { room, query } = place();
+  keepPlace();
   const found = ROOMS.find((one) => one.name === room) || ROOMS[0];
   if (open && open.hide) open.hide();
   open = found;
   document.title = `${found.title} · Epochal`;
   for (const link of document.querySelectorAll("#rooms a")) {
-    if (link.hash === `#${found.name}`) link.setAttribute("aria-current", "page");
+    if (link.dataset.room === found.name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   const section = el("section", { "aria-label": found.title });
@@ -37,7 +38,8 @@ document.documentElement.lang = korean ? "ko" : "en";
 document.getElementById("lab-word").textContent = t("lab", "연구실");
 document.getElementById("skip").textContent = t("To the content", "본문으로");
 document.getElementById("rooms").setAttribute("aria-label", t("Rooms", "방"));
-document.getElementById("rooms").append(...ROOMS.map((room) => el("a", { href: `#${room.name}`, text: room.title })));
+document.getElementById("rooms").append(...ROOMS.map((room) => el("a", { href: `#${room.name}`, "data-room": room.name, text: room.title,
+  onclick: (event) => { event.currentTarget.href = roomAddress(room.name); } })));
 if (!mayAct) {
   const note = document.getElementById("keyless");
   note.hidden = false;

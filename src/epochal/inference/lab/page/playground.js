@@ -81,7 +81,12 @@ function settings(state, view) {
   view.brushes = el("div", { class: "row", role: "group", "aria-label": t("Class of the next point", "다음 점의 클래스") });
   view.clear = el("button", { type: "button", text: t("Remove all points", "모든 점 지우기"), onclick: () => { state.own = []; forget(state, view); } });
   view.start = el("button", { type: "button", class: "main", disabled: !mayAct, text: t("Train", "학습"), onclick: () => start(state, view) });
-  view.stop = el("button", { type: "button", disabled: true, text: t("Stop", "중지"), onclick: () => turn(state, view, true) });
+  view.stop = el("button", { type: "button", disabled: true, text: t("Stop", "중지"), onclick: () => {
+    view.stop.disabled = true;
+    view.stopped = true;
+    view.status.textContent = t("Stopping …", "중지하는 중 …");
+    turn(state, view, true);
+  } });
   return el("section", { class: "card", "aria-label": t("Settings", "설정") },
     chooser(t("points", "점"), Object.keys(KINDS), state.kind, set("kind"), (kind) => KINDS[kind]()),
     view.classes, view.noise, view.brushes, view.clear,
@@ -215,6 +220,7 @@ function watch(state, view, number) {
   state.number = number;
   state.frame = null;
   view.stop.disabled = false;
+  view.stopped = false;
   view.status.textContent = t("Starting: it takes a few seconds until the framework is loaded.", "시작하는 중입니다. 몇 초 걸립니다.");
   let waiting = null;
   const current = () => connection === watching && state.mine === shown;
@@ -242,7 +248,7 @@ function watch(state, view, number) {
 function ended(view, told) {
   view.stop.disabled = true;
   if (told.ended === 0) view.status.textContent = t("Finished and tested; it is the first in the list of runs.", "학습과 시험이 끝났습니다. 실행 목록의 맨 위에 있습니다.");
-  else if (view.numbers.textContent) view.status.textContent = t("Stopped; it can be resumed in the list of runs.", "중지되었습니다. 실행 목록에서 다시 시작할 수 있습니다.");
+  else if (view.numbers.textContent || view.stopped) view.status.textContent = t("Stopped; it can be resumed in the list of runs.", "중지되었습니다. 실행 목록에서 다시 시작할 수 있습니다.");
   else {
     view.status.textContent = "";
     problem(view.note, new Error(told.said.split("\n").slice(-6).join("\n")));
@@ -255,7 +261,7 @@ const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeA
 function tell(state, view) {
   const { frame } = state;
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
-  view.status.textContent = t("Training…", "학습 중…");
+  view.status.textContent = view.stopped ? t("Stopping …", "중지하는 중 …") : t("Training …", "학습 중 …");
   view.numbers.textContent = t(
     `Step ${frame.step.toLocaleString()}: ${percent(frame.val[1])} of the validation points are right, ${percent(frame.train[1])} of the training points`,
     `${frame.step.toLocaleString()} 스텝: 검증 점의 ${percent(frame.val[1])}, 학습 점의 ${percent(frame.train[1])}가 맞습니다`);

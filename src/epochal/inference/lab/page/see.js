@@ -75,6 +75,7 @@ function shelfCard(view, query) {
 /** Asks about another picture. `full` is false while the pen moves. */
 function show(view, picture, full = true) {
   view.picture = picture;
+  for (const part of [view.says, view.seenBox]) part.classList.add("stale"); // what stands there is of the picture before
   view.examined = null;
   view.history = [];
   look(view, full);
@@ -95,6 +96,7 @@ async function look(view, full = true) {
     if (layers) view.took = took;
     view.found = layers ? found : { ...view.found, ...found, truth: found.truth, heat: null };
     drawAll(view, picture, took, layers);
+    if (view.next === null) for (const part of [view.says, view.seenBox]) part.classList.remove("stale");
     problem(view.note, null);
     if (full && view.unit) examine(view, view.unit);
   } catch (error) {
@@ -148,7 +150,8 @@ function saysCard(view) {
     timer = setInterval(ask, EVERY);
     ask();
   });
-  return el("section", { class: "card", "aria-label": t("What it says", "예측") }, el("h2", { text: t("What it says", "예측") }), view.told, view.bars, view.time,
+  view.says = el("div", {}, view.told, view.bars, view.time);
+  return el("section", { class: "card", "aria-label": t("What it says", "예측") }, el("h2", { text: t("What it says", "예측") }), view.says,
     el("label", { class: "row tick" }, follow, t("Follow the training: ask again whenever it has better weights", "학습 따라가기: 더 나은 가중치가 저장될 때마다 다시 묻기")), view.chart);
 }
 
@@ -201,7 +204,8 @@ function seenCard(view) {
   view.title = el("span");
   view.heatLabel = el("label", { class: "row tick", hidden: true }, view.over, view.title);
   view.outlined = el("p", { class: "soft", text: t("Your picture in the pixels of the network, and where it looks.", "신경망의 픽셀로 본 그림과, 신경망이 주목하는 곳이 나타납니다.") });
-  return el("section", { class: "card", "aria-label": t("What it sees", "입력") }, el("h2", { text: t("What it sees", "신경망이 보는 그림") }), view.canvas, view.heatLabel, view.outlined);
+  view.seenBox = el("div", {}, view.canvas, view.heatLabel, view.outlined);
+  return el("section", { class: "card", "aria-label": t("What it sees", "입력") }, el("h2", { text: t("What it sees", "신경망이 보는 그림") }), view.seenBox);
 }
 
 function drawSeen(view) {
@@ -218,7 +222,7 @@ function drawSeen(view) {
     if (view.over.checked) {
       const context = view.canvas.getContext("2d"), map = el("canvas");
       paintMap(map, bytes(heat.values), 0, heat.shape, false);
-      context.globalAlpha = 0.6;
+      context.globalAlpha = 0.45;
       context.imageSmoothingEnabled = true;
       context.drawImage(map, 0, 0, width * scale, height * scale);
       context.globalAlpha = 1;

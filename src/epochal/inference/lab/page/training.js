@@ -22,6 +22,7 @@ const STARTERS = [
   { text: () => t("LeNet reads digits (15 s)", "LeNet이 숫자를 읽습니다 (15초)"), line: "model=lenet dataset=digits" },
   { text: () => t("A ViT reads digits", "ViT가 숫자를 읽습니다"), line: "model=vit dataset=digits" },
   { text: () => t("A GPT learns Python", "GPT가 파이썬을 배웁니다"), line: "model=gpt dataset=python_stdlib duration=300steps" },
+  { text: () => t("A captioner names digits", "캡션 모델이 숫자를 읽습니다"), line: "model=captioner dataset=digit_captions dataset.source=digits" },
   { text: () => t("A GAN draws digits", "GAN이 숫자를 그립니다"), line: "model=gan dataset=digits" },
   { text: () => t("A claim, quickly", "주장 하나를 빠르게"), line: "experiment=mlp_vs_cnn budget=smoke" },
 ];
@@ -72,7 +73,7 @@ function form(view) {
   const fields = { seed: "1", duration: "5epochs" };
   get("api/choices").then((choices) => {
     for (const [group, options] of Object.entries(choices)) {
-      const select = el("select", { "aria-label": group }, el("option", { value: "", text: t("as it is", "기본값") }), options.map((option) => el("option", { value: option, text: option })));
+      const select = el("select", { "aria-label": group }, el("option", { value: "", text: t("default", "기본값") }), options.map((option) => el("option", { value: option, text: option })));
       select.addEventListener("change", () => put(group, select.value));
       parts.append(el("label", { class: "field" }, group, select));
     }
@@ -81,7 +82,7 @@ function form(view) {
       input.addEventListener("change", () => put(key, input.value.trim()));
       parts.append(el("label", { class: "field" }, key, input));
     }
-    const budget = el("select", { "aria-label": "budget" }, ["", "smoke", "cpu", "paper"].map((size) => el("option", { value: size, text: size || t("as it is", "기본값") })));
+    const budget = el("select", { "aria-label": "budget" }, ["", "smoke", "cpu", "paper"].map((size) => el("option", { value: size, text: size || t("default", "기본값") })));
     budget.addEventListener("change", () => put("budget", budget.value));
     parts.append(el("label", { class: "field" }, t("budget of an experiment", "실험의 예산 (budget)"), budget));
   }).catch((error) => problem(note, error));
@@ -166,7 +167,13 @@ function drawTable(view, runs) {
 }
 
 function tableRow(view, run) {
-  const open = el("button", { type: "button", "data-key": `open ${run.id}`, text: `${run.model} · ${run.dataset}`, "aria-pressed": String(run.id === wanted), onclick: async () => { wanted = run.id; choose({ run: run.id }); drawTable(view, await allRuns()); await drawDetail(view); } });
+  const open = el("button", { type: "button", "data-key": `open ${run.id}`, text: `${run.model} · ${run.dataset}`, "aria-pressed": String(run.id === wanted), onclick: async () => {
+    wanted = run.id;
+    choose({ run: run.id });
+    drawTable(view, await allRuns());
+    await drawDetail(view);
+    view.detail.scrollIntoView({ block: "nearest" }); // it stands above the list
+  } });
   const rooms = run.rooms.map((room) => el("a", { href: `#${room}?run=${run.id}`, "data-key": `${room} ${run.id}`, text: ROOM_NAMES[room]() }));
   return el("tr", {},
     el("td", {}, open, el("div", { class: "soft", text: `${run.task.replaceAll("_", " ")} · ${run.name}` })),
@@ -177,7 +184,8 @@ function tableRow(view, run) {
 
 function badge(status) {
   const [kind, text] = STATUS[status] || ["open", () => status];
-  return el("span", { class: `badge ${kind}`, text: text() });
+  const why = status === "silent" ? t("Its process tells nothing any more: it was killed, or the machine was started anew.", "프로세스가 더 이상 응답하지 않습니다. 강제 종료되었거나 컴퓨터가 다시 시작되었습니다.") : null;
+  return el("span", { class: `badge ${kind}`, text: text(), title: why });
 }
 
 /** A run's curves, and what can be done with it. */
@@ -250,12 +258,14 @@ function plot(name, splits) {
       last ? el("circle", { cx: px(last[0]), cy: py(last[1]), r: 3, fill: stroke }) : null);
   });
   const axis = { stroke: colour("--line") }, ink = { fill: colour("--soft"), "font-size": 11 };
-  const told = Object.entries(splits).map(([split, values]) => `${split === "val" ? t("validation", "검증") : t("training", "학습")} ${short(values.at(-1)?.[1])}`).join(", ");
+  const number = (value) => (["accuracy", "error"].includes(name) && value !== undefined ? `${(100 * value).toFixed(1)} %` : short(value));
+  const keys = Object.entries(splits).map(([split, values]) => [split, `${split === "val" ? t("validation", "검증") : t("training", "학습")} ${number(values.at(-1)?.[1])}`]);
+  const told = keys.map(([, text]) => text).join(", ");
   return el("figure", { class: "plot" },
     el("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${name}: ${told}` },
       el("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM, ...axis }), el("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: HEIGHT - BOTTOM, ...axis }),
-      el("text", { x: LEFT - 4, y: TOP + 9, "text-anchor": "end", ...ink, text: short(y1) }), el("text", { x: LEFT - 4, y: HEIGHT - BOTTOM, "text-anchor": "end", ...ink, text: short(y0) }),
+      el("text", { x: LEFT - 4, y: TOP + 9, "text-anchor": "end", ...ink, text: number(y1) }), el("text", { x: LEFT - 4, y: HEIGHT - BOTTOM, "text-anchor": "end", ...ink, text: number(y0) }),
       el("text", { x: LEFT, y: HEIGHT - 6, ...ink, text: short(x0) }), el("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end", ...ink, text: `${x1.toLocaleString(korean ? "ko" : "en")} ${t("steps", "스텝")}` }),
       drawn),
-    el("figcaption", { class: "soft", text: `${name}: ${told}` }));
+    el("figcaption", { class: "row soft" }, el("strong", { text: name }), keys.map(([split, text]) => el("span", { class: `split ${split}`, text }))));
 }

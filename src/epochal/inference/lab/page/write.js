@@ -79,8 +79,9 @@ function languageModel(space, run, about, text) {
   const box = el("textarea", { rows: 7, spellcheck: "false", "aria-label": t("Text", "글") });
   box.value = text || (run.dataset === "shakespeare" ? "ROMEO:" : run.dataset === "python_stdlib" ? "def main(" : "The ");
   const note = el("p", { class: "problem", role: "status", hidden: true });
-  const bars = el("div", { class: "bars" });
-  const inside = el("div");
+  const waiting = () => el("p", { class: "soft", text: mayAct ? t("Reading …", "읽는 중 …") : t("Open the address that the terminal shows to try it.", "사용하려면 터미널에 표시된 주소를 여세요.") });
+  const bars = el("div", { class: "bars" }, waiting());
+  const inside = el("div", {}, waiting());
   const { state, form } = sampling(() => look());
   let timer = null;
   let answered = null;
@@ -129,7 +130,7 @@ function languageModel(space, run, about, text) {
     el("div", { class: "columns" },
       el("section", { class: "card", "aria-label": t("Next token", "다음 토큰") },
         el("h2", { text: t("The next token", "다음 토큰") }),
-        el("p", { class: "soft", text: t("Outlined: what the network says. Filled: what is drawn from, with temperature, top-k and top-p. A click takes the token.", "테두리: 신경망의 확률. 채움: 온도, top-k, top-p를 적용해 실제로 뽑는 확률. 누르면 그 토큰을 씁니다.") }), bars),
+        el("p", { class: "soft", text: t("Outlined: what the network says. Filled: what is drawn from, with temperature, top-k and top-p. A click takes the token. The longest bar fills the line.", "테두리: 신경망의 확률. 채움: 온도, top-k, top-p를 적용해 실제로 뽑는 확률. 누르면 그 토큰을 씁니다. 가장 긴 막대가 한 줄을 채웁니다.") }), bars),
       about.looks ? el("section", { class: "card", "aria-label": t("Inside", "내부") }, inside) : null));
   ask();
 }
@@ -185,6 +186,7 @@ function drawInside(place, answered) {
     el("tbody", {}, answered.lens.map((best, i) => el("tr", {}, el("td", { text: String(i + 1) }), el("td", {}, best.map(([token, p]) => el("span", { class: "said" }, el("code", { text: token }), el("span", { class: "soft", text: ` ${Math.round(100 * p)} % ` }))))))));
   fill(place,
     el("h2", { text: t("Where the last token looks", "마지막 토큰이 보는 곳") }), el("div", { class: "row" }, layer, head), tokens,
+    el("p", { class: "soft", text: t(`The strongest ground is ${Math.round(100 * most)} % of its attention, none is nothing.`, `가장 진한 바탕은 어텐션의 ${Math.round(100 * most)} %, 바탕이 없으면 0입니다.`) }),
     answered.left_out ? el("p", { class: "soft", text: t(`The last ${answered.tokens.length} tokens.`, `마지막 ${answered.tokens.length}개 토큰.`) }) : null,
     el("details", {}, el("summary", { text: t("All heads", "모든 헤드") }), small),
     el("h2", { text: t("What each layer would have said", "각 층의 예측 (logit lens)") }), lens);
