@@ -159,6 +159,21 @@ def test_a_run_has_curves_and_a_deleted_one_is_a_sentence(lab, outputs):
     assert status == 400 and "no longer there" in data["error"]
 
 
+def test_a_run_shows_its_newest_pictures_and_no_other_file(lab, outputs):
+    folder, run = outputs / "runs" / "old" / "pictures", id_of(outputs / "runs" / "old")
+    folder.mkdir(exist_ok=True)
+    for name in ("samples_000100", "samples_000200", "curve_loss", "test_confusion_matrix"):
+        (folder / f"{name}.png").write_bytes(name.encode())
+    (folder / "samples_000200.txt").write_text("text")
+    found = lab.get(f"/api/runs/{run}")["pictures"]
+    assert [(each["name"], each["step"]) for each in found] == [("confusion matrix", None), ("samples", 200)]
+    for number, content in enumerate((b"test_confusion_matrix", b"samples_000200")):
+        status, body, headers = lab.ask("GET", f"/api/runs/{run}/pictures/{number}", token=False)
+        assert (status, body, headers["Content-Type"]) == (200, content, "image/png")
+    for wrong in ("2", "../config.yaml", "samples_000100.png", "-1"):
+        assert lab.ask("GET", f"/api/runs/{run}/pictures/{wrong}", token=False)[0] == 404
+
+
 def test_a_lab_without_runs_is_empty(tmp_path):
     with served_lab(tmp_path / "nowhere") as lab:
         assert lab.get("/api/runs")["runs"] == []

@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from epochal.compare.records import Record
+from epochal.compare.records import Picture, Record
 from epochal.compare.report.curves import curves
 from epochal.compare.scan import read
 from epochal.config.allowlist import ALLOWED, check_targets
@@ -136,9 +136,26 @@ class Runs:
         return {"version": version, "runs": [self._told(run, record) for run, record in records.items()]}
 
     def told(self, run: str) -> dict[str, Any]:
-        """A run with its learning curves and config."""
+        """A run with its learning curves, its newest pictures and its config."""
         record = self.record(run)
-        return {**self._told(run, record), "curves": curves(record, POINTS), "config": record.config}
+        pictures = [
+            {"number": number, "name": p.name.replace("_", " "), "step": p.step}
+            for number, p in enumerate(newest(record))
+        ]
+        return {
+            **self._told(run, record),
+            "curves": curves(record, POINTS),
+            "pictures": pictures,
+            "config": record.config,
+        }
+
+    def picture(self, run: str, number: int) -> bytes | None:
+        """The PNG file of a picture, by its number in `told`; None if it is not there."""
+        pictures = newest(self.record(run))
+        try:
+            return pictures[number].path.read_bytes() if number < len(pictures) else None
+        except FileNotFoundError:  # newer ones have come meanwhile
+            return None
 
     def _told(self, run: str, record: Record) -> dict[str, Any]:
         value = record.value
@@ -328,3 +345,10 @@ def checked(arguments: Sequence[str]) -> list[str]:
         if (found := next((key for key in REFUSED if argument.lstrip("+~").startswith(key)), None)) is not None:
             raise ConfigError(f"{found.rstrip('=./')} cannot be given on the page; type the line in a terminal.")
     return list(arguments)
+
+
+def newest(record: Record) -> list[Picture]:
+    """Of each name the picture of the test, or the last one before it; curves are drawn by the page."""
+    record.forget_pictures()
+    pictures = [p for p in record.pictures() if p.path.suffix == ".png" and not p.name.startswith("curve_")]
+    return list({picture.name: picture for picture in pictures}.values())

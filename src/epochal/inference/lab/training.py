@@ -24,6 +24,7 @@ def routes() -> list[web.RouteDef]:
     return [
         web.get("/api/runs", runs),
         web.get("/api/runs/{run}", run),
+        web.get("/api/runs/{run}/pictures/{number:[0-9]{1,4}}", picture),
         web.post("/api/runs/{run}/stop", stop),
         web.post("/api/runs/{run}/resume", resume),
         web.get("/api/choices", form),
@@ -40,6 +41,15 @@ async def runs(request: web.Request) -> web.Response:
 
 async def run(request: web.Request) -> web.Response:
     return answer(request.app[LAB].runs.told(request.match_info["run"]))
+
+
+async def picture(request: web.Request) -> web.Response:
+    """A picture that a run wrote; its step stands in the address, so that a newer one is another."""
+    match = request.match_info
+    content = await asyncio.to_thread(request.app[LAB].runs.picture, match["run"], int(match["number"]))
+    if content is None:
+        raise web.HTTPNotFound
+    return web.Response(body=content, content_type="image/png")
 
 
 async def stop(request: web.Request) -> web.Response:

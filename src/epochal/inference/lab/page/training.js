@@ -222,9 +222,23 @@ async function drawDetail(view) {
     run.error ? el("p", { class: "problem", text: run.error }) : null,
     going ? el("progress", { value: run.progress, max: 1, "aria-label": t("Progress", "진행") }) : null,
     el("div", { class: "columns" }, plots(run)),
+    picturesOf(run, view),
     el("div", { class: "row" }, buttons, run.rooms.map((room) => el("a", { href: `#${room}?run=${run.id}`, text: ROOM_NAMES[room]() }))),
     note));
   if (focused) view.detail.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+/** The run's newest pictures; the same elements as before where nothing is new, so that nothing flickers. */
+function picturesOf(run, view) {
+  const known = JSON.stringify([run.id, run.pictures]);
+  if (view.pictures?.known !== known) {
+    const shown = run.pictures.map(({ number, name, step }) => {
+      const label = step === null ? name : `${name} · ${t("step", "스텝")} ${step.toLocaleString()}`, address = `api/runs/${run.id}/pictures/${number}?step=${step ?? "test"}`;
+      return el("figure", {}, el("a", { href: address, target: "_blank" }, el("img", { src: address, alt: label, loading: "lazy" })), el("figcaption", { class: "soft", text: label }));
+    });
+    view.pictures = { known, element: shown.length ? el("div", { class: "gallery" }, shown) : null };
+  }
+  return view.pictures.element;
 }
 
 /** One small plot for each metric that training or validation has: loss first. */
