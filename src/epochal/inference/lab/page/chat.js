@@ -12,8 +12,10 @@ export const room = {
     const picker = await runPicker("chat", query.get("run"), (run) => (run ? open(space, run) : null));
     main.append(picker, space);
     if (picker.hidden) {
-      main.append(el("p", { class: "soft", text: t("A network answers once it was tuned on conversations (task=supervised_finetuning, see docs/post-training.md). Begin with a language model:", "대화로 미세 조정한 신경망이 답합니다 (task=supervised_finetuning, docs/post-training.md). 먼저 언어 모델이 필요합니다:") }),
-        offer("model=gpt dataset=sst2_half task=language_modeling duration=300steps", t("This one learns to write film reviews.", "영화평 쓰기를 배우는 실행입니다.")));
+      main.append(el("p", { class: "soft", text: t("A network answers once it was tuned on conversations; that takes two trainings (more in docs/post-training.md).", "대화로 미세 조정한 신경망이 답합니다. 학습이 두 번 필요합니다 (docs/post-training.md).") }),
+        offer("model=gpt dataset=sst2_half task=language_modeling duration=300steps", t("First a language model: this one learns to write film reviews.", "먼저 언어 모델: 영화평 쓰기를 배우는 실행입니다.")),
+        el("div", { class: "card" }, el("p", { text: t("Then tune it on conversations of yours, in the room of runs (docs/post-training.md says how they are written):", "그다음 내 대화로 미세 조정합니다. '실행'에서 시작하세요 (대화 형식은 docs/post-training.md):") }),
+          el("p", {}, el("code", { text: "epochal train model=gpt dataset=conversations dataset.path=chats.jsonl init_from=outputs/runs/<run>" }))));
     }
   },
   hide() {

@@ -151,7 +151,7 @@ function saysCard(view) {
     ask();
   });
   view.says = el("div", {}, view.told, view.bars, view.time);
-  return el("section", { class: "card", "aria-label": t("What it says", "예측") }, el("h2", { text: t("What it says", "예측") }), view.says,
+  return el("section", { class: "card says", "aria-label": t("What it says", "예측") }, el("h2", { text: t("What it says", "예측") }), view.says,
     el("label", { class: "row tick" }, follow, t("Follow the training: ask again whenever it has better weights", "학습 따라가기: 더 나은 가중치가 저장될 때마다 다시 묻기")), view.chart);
 }
 
