@@ -137,6 +137,20 @@ def test_the_newest_unfinished_run_of_the_same_config_is_found(tmp_path):
     assert newest_unfinished(tmp_path, composed("seed=1", "optimizer.lr=0.1")) is None
 
 
+def test_a_key_without_a_value_that_came_later_makes_no_other_run(tmp_path):
+    from omegaconf import OmegaConf
+
+    run = Run.create(tmp_path, "lenet_digits_s1")
+    old = composed("seed=1")
+    OmegaConf.set_struct(old, False)
+    assert old.dataset.pop("train_size") is None
+    OmegaConf.save(old, run.folder / "config.yaml", resolve=True)
+    run.write_summary({"status": "stopped"})
+    found = newest_unfinished(tmp_path, composed("seed=1"))
+    assert found is not None and found.folder == run.folder
+    assert newest_unfinished(tmp_path, composed("seed=1", "dataset.train_size=100")) is None
+
+
 def test_a_summary_has_no_nan_and_is_never_half_written(tmp_path):
     run = Run.create(tmp_path, "x")
     run.write_summary({"metrics": {"val/loss": float("nan")}})

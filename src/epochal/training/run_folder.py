@@ -251,7 +251,13 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     keys["init_from"] = absolute_if_there(keys.get("init_from"))  # version 0.1 kept relative paths
     keys["task"] = {k: absolute_if_there(v) if k in ("features", "judge") else v for k, v in keys["task"].items()}
     keys["dataset"] = {k: absolute_if_there(v) if k == "path" else v for k, v in keys["dataset"].items()}
-    return {key: value for key, value in keys.items() if value is not None}  # a key that came later changes no old run
+    return _without_none(keys)  # a key that came later changes no old run
+
+
+def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have a value, at every depth."""
+    kept = {key: value for key, value in keys.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _finite(value: Any) -> Any:

@@ -82,7 +82,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: Lambda of PPO's advantages.
         value_clip: Clip of PPO's values.
         temperature: At which answers are drawn, above 0.
-        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; 1: the first.
+        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; None: one
+            answer, the first.
             A policy that is not trained (duration=1steps with a rate of nearly 0) is so the usual baseline, best-of-n.
         **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
 
@@ -113,7 +114,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: float = 0.95,
         value_clip: float = 0.2,
         temperature: float = 1.0,
-        best_of: int = 1,
+        best_of: int | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(temperature=temperature, **rest)
@@ -128,7 +129,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
             check_whole("updates", updates, 1)
         for name, value in (("clip", clip), ("value_clip", value_clip), ("reward_limit", reward_limit)):
             check_positive(name, value)
-        check_whole("best_of", best_of, 1)
+        if best_of is not None:
+            check_whole("best_of", best_of, 1)
         check_positive("reward_scale", reward_scale)
         check_positive("temperature", temperature)
         check_number("gamma", gamma, 0, most=1)
@@ -138,7 +140,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         self.clip, self.value_clip, self.gamma, self.gae_lambda = clip, value_clip, gamma, gae_lambda
         self.reward, self.reward_scale, self.reward_limit = reward, reward_scale, reward_limit
         self.unended_reward, self.reduction, self.normalise = unended_reward, reduction, normalise
-        self.best_of = best_of
+        self.best_of = best_of or 1
         self.value: nn.Module | None = None  # of PPO
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
