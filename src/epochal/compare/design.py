@@ -79,7 +79,7 @@ class Design:
             if _free(key):
                 continue
             if key not in run:
-                if key in self.sets:  # others are options that are newer than the run
+                if key in self.sets and designed[key] is not None:  # others are options that are newer than the run
                     yield f"{key} is not set, and {value_text(designed[key])} in the experiment"
             elif key not in designed:
                 yield f"{key} is {value_text(run[key]) or 'null'}, and not set in the experiment"
