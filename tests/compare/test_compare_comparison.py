@@ -243,6 +243,22 @@ def test_what_a_choice_brings_along_belongs_to_the_design(tmp_path):
     assert [difference.split()[0] for difference in found["changed"]] == ["optimizer.lr"]
 
 
+def test_an_option_that_another_side_sets_changes_no_run_that_is_older_than_it(tmp_path):
+    """The option `best_of` came after the first runs of the experiment, and only its last grid sets it."""
+    design = Design("chatgpt_road", "cpu")
+    points = {
+        len([o for o in point if o.startswith("task.best_of=")]): point
+        for point in design.points
+        if "task=rlhf" in point
+    }
+    for number, point in points.items():
+        typed, config = designed("chatgpt_road", "cpu", point)
+        older = {key: value for key, value in config.items() if key != "task.best_of"}
+        run_folder(tmp_path, str(number), model="gpt", config=older, typed=[*typed, "seed=2"])
+    found = {record.name: design.differences(record) for record in read([tmp_path])[0]}
+    assert found == {"0": (), "1": ("task.best_of is not set, and 8 in the experiment",)}
+
+
 def test_what_a_choice_brings_along_gives_way_to_the_grid_in_a_design_too():
     """As in the sweeper: the runs from scratch say so themselves, whatever goes along with their model."""
     points = Design("pretrain_finetune", "cpu").points
