@@ -252,6 +252,7 @@ function plots(run) {
       (series[metric] ||= {})[split] = values.map((value, i) => [x[i], value]).filter(([, value]) => value !== null);
     }
   }
+  if (series.bits_per_byte) delete series.bits_per_character; // the same where a character is a byte
   const ranked = ["loss", "accuracy", "error", "perplexity", "bits_per_byte", "fid"];
   const names = Object.keys(series).filter((name) => ranked.includes(name) || series[name].val).sort((a, b) => (ranked.indexOf(a) + 1 || 99) - (ranked.indexOf(b) + 1 || 99));
   return names.slice(0, 4).map((name) => plot(name.replaceAll("_", " "), series[name]));

@@ -186,7 +186,7 @@ function drawInside(place, answered) {
     el("tbody", {}, answered.lens.map((best, i) => el("tr", {}, el("td", { text: String(i + 1) }), el("td", {}, best.map(([token, p]) => el("span", { class: "said" }, el("code", { text: token }), el("span", { class: "soft", text: ` ${Math.round(100 * p)} % ` }))))))));
   fill(place,
     el("h2", { text: t("Where the last token looks", "마지막 토큰이 보는 곳") }), el("div", { class: "row" }, layer, head), tokens,
-    el("p", { class: "soft", text: t(`The strongest ground is ${Math.round(100 * most)} % of its attention, none is nothing.`, `가장 진한 바탕은 어텐션의 ${Math.round(100 * most)} %, 바탕이 없으면 0입니다.`) }),
+    el("p", { class: "soft", text: t(`The darkest token gets ${Math.round(100 * most)} % of its attention, one without colour none.`, `가장 진한 토큰이 어텐션의 ${Math.round(100 * most)} %를 받고, 색이 없는 토큰은 받지 않습니다.`) }),
     answered.left_out ? el("p", { class: "soft", text: t(`The last ${answered.tokens.length} tokens.`, `마지막 ${answered.tokens.length}개 토큰.`) }) : null,
     el("details", {}, el("summary", { text: t("All heads", "모든 헤드") }), small),
     el("h2", { text: t("What each layer would have said", "각 층의 예측 (logit lens)") }), lens);
