@@ -35,7 +35,6 @@ def test_each_text_gives_as_many_characters_as_are_asked_for(tmp_path):
 
 
 def test_validation_and_test_are_of_the_first_text_alone_and_never_learned(tmp_path):
-    (tmp_path / "a.txt").write_text("")
     whole = mixed(tmp_path, 850, 10)
     assert words(whole, "val") == "a" * 100 and words(whole, "test") == "a" * 50
     assert words(mixed(tmp_path, 300, 200), "val") == "a" * 100, "however much is taken"
@@ -70,9 +69,12 @@ def test_a_change_of_the_parts_is_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ([], "dataset.parts is empty"),
+        ([], "dataset.parts is a list with at least one text"),
+        (None, "dataset.parts is a list"),
+        (["a.txt"], "dataset.parts is a list"),
+        ([{"path": None, "characters": 5}], "this one is"),
         ([{"path": "a.txt"}], "has path and characters"),
-        ([{"path": "a.txt", "characters": 5, "colour": "red"}], "this one has path, characters, colour"),
+        ([{"path": "a.txt", "characters": 5, "colour": "red"}], "'colour': 'red'"),
         ([{"path": "a.txt", "characters": 0}], "parts.characters"),
     ],
 )

@@ -166,12 +166,20 @@ def test_a_run_shows_its_newest_pictures_and_no_other_file(lab, outputs):
         (folder / f"{name}.png").write_bytes(name.encode())
     (folder / "samples_000200.txt").write_text("text")
     found = lab.get(f"/api/runs/{run}")["pictures"]
-    assert [(each["name"], each["step"]) for each in found] == [("confusion matrix", None), ("samples", 200)]
-    for number, content in enumerate((b"test_confusion_matrix", b"samples_000200")):
-        status, body, headers = lab.ask("GET", f"/api/runs/{run}/pictures/{number}", token=False)
+    assert [(each["name"], each["step"]) for each in found] == [("confusion_matrix", None), ("samples", 200)]
+    named = {"name=confusion_matrix&step=": b"test_confusion_matrix", "name=samples&step=200": b"samples_000200"}
+    for query, content in named.items():
+        status, body, headers = lab.ask("GET", f"/api/runs/{run}/picture?{query}", token=False)
         assert (status, body, headers["Content-Type"]) == (200, content, "image/png")
-    for wrong in ("2", "../config.yaml", "samples_000100.png", "-1"):
-        assert lab.ask("GET", f"/api/runs/{run}/pictures/{wrong}", token=False)[0] == 404
+    for wrong in (
+        "name=samples&step=100",
+        "name=samples",
+        "name=../config.yaml",
+        "name=curve_loss",
+        "",
+        "name=samples&step=x",
+    ):
+        assert lab.ask("GET", f"/api/runs/{run}/picture?{wrong}", token=False)[0] == 404
 
 
 def test_a_lab_without_runs_is_empty(tmp_path):

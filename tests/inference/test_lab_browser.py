@@ -104,6 +104,21 @@ def test_a_wrong_line_shows_the_sentence_of_the_command_line(window):
     window.get_by_text("Did you mean resnet?").wait_for(timeout=120_000)
 
 
+def test_a_room_is_found_again_as_it_was_left(window):
+    window.get_by_label("Everything that follows").fill("model=resnett")
+    window.get_by_role("button", name="Start", exact=True).click()
+    window.wait_for_url("**started=*")
+    window.get_by_role("link", name="Playground", exact=True).click()
+    window.locator("canvas.plane").wait_for()
+    window.get_by_label("hidden layers: their widths").fill("3")
+    window.get_by_label("hidden layers: their widths").press("Tab")
+    window.get_by_role("link", name="Runs", exact=True).click()
+    window.get_by_text("Did you mean resnet?").wait_for(timeout=120_000)
+    window.get_by_role("link", name="Playground", exact=True).click()
+    window.locator("canvas.plane").wait_for()
+    assert window.get_by_label("hidden layers: their widths").input_value() == "3"
+
+
 def test_the_parts_that_are_chosen_stand_in_the_line(window):
     window.get_by_text("Choose the parts").click()
     window.get_by_label("model", exact=True).select_option("resnet")
@@ -153,6 +168,7 @@ def test_a_captioner_shows_where_each_word_of_a_drawing_comes_from(chromium, lab
     with watched_page(chromium, f"http://127.0.0.1:{lab.port}/", viewport=size) as page:
         page.goto(lab.url + place)
         page.locator(".words button").first.wait_for()
+        page.wait_for_function("!document.querySelector('.stale')")
         assert page.locator(".shelf button[aria-pressed=true]").get_attribute("data-number") == "3"
         large = page.locator("canvas.captioned")
         page.mouse.move(1, 1)
@@ -166,9 +182,10 @@ def test_a_captioner_shows_where_each_word_of_a_drawing_comes_from(chromium, lab
         page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
         page.mouse.up()
         page.locator(".shelf:not(:has(button[aria-pressed=true]))").wait_for()
+        page.wait_for_function("!document.querySelector('.stale')")
         page.mouse.move(1, 1)
         assert large.screenshot() != plain, "the drawing is what it reads"
-        assert "picture=" not in page.url
+        assert "picture=" not in page.url and page.locator(".stale").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
 
 

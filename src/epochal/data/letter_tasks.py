@@ -30,7 +30,7 @@ class LetterTasks(Synthetic):
 
         copy     abcde:abcde        the letters again
         reverse  abcde:edcba        from the last to the first
-        lookup   akbxcf b:x         the letter that stands behind the one that is asked for
+        lookup   akbxcf b:x         the letter that stands behind the one that is asked for, which stands there once
         nesting  abcCd:DBA          letters open and their capitals close: what closes those that are still open
 
     Args:
@@ -52,10 +52,10 @@ class LetterTasks(Synthetic):
         super().__init__(length=length, **options)
         if kind not in KINDS:
             raise ConfigError(f"dataset.kind={kind} must be one of {', '.join(KINDS)}.")
-        if kind == "lookup" and (length % 2 or length > 2 * len(SMALL)):
+        if kind == "lookup" and (length % 2 or length >= 2 * len(SMALL)):
             raise ConfigError(
-                f"dataset.length={length} must be even for dataset.kind=lookup, and at most {2 * len(SMALL)}: letters come in "
-                "pairs, whose first ones differ."
+                f"dataset.length={length} must be even for dataset.kind=lookup, and below {2 * len(SMALL)}: letters come in "
+                "pairs, whose first ones differ from each other and from all second ones."
             )
         self.kind = kind
         self.tokenizer: Tokenizer = Bytes()
@@ -84,7 +84,7 @@ class LetterTasks(Synthetic):
         if found.kind not in ("byte", "character") or found.missing(ALPHABET):
             raise ConfigError(
                 f"dataset={self.name} is read letter by letter, but the other run's tokenizer ({found.kind}) has no token for each "
-                "letter; it must be one with dataset.tokenizer=byte."
+                "letter; it must be one with dataset.tokenizer=byte or character."
             )
         self.tokenizer = found
 
@@ -119,8 +119,9 @@ class LetterTasks(Synthetic):
 
     def _lookup(self, drawn: Tensor) -> tuple[list[Tensor], Tensor]:
         count = self.length // 2
-        keys = drawn[:, : len(SMALL)].argsort(dim=1)[:, :count]
-        values = (drawn[:, len(SMALL) : len(SMALL) + count] * len(SMALL)).long()
+        order = drawn[:, : len(SMALL)].argsort(dim=1)
+        keys = order[:, :count]
+        values = order.gather(1, count + (drawn[:, len(SMALL) : len(SMALL) + count] * (len(SMALL) - count)).long())
         chosen = (drawn[:, -1:] * count).long()
         pairs = torch.stack((keys, values), dim=2).flatten(1)
         return [pairs, torch.full_like(chosen, SPACE), keys.gather(1, chosen)], values.gather(1, chosen)

@@ -20,7 +20,7 @@ class TextMix(TextData):
     Args:
         parts: Of each text its `path`, as of `TextData`, or "python_stdlib", the `characters` of its training part that are
             taken, and optionally its `column`.
-        **options: See `TextData`; path and column have no effect.
+        **options: See `TextData`; path, config, revision and column have no effect.
 
     Raises:
         ConfigError: If no part is given, or one lacks a key or has another.
@@ -28,13 +28,13 @@ class TextMix(TextData):
 
     def __init__(self, *, parts: Sequence[Mapping[str, Any]], **options: Any) -> None:
         super().__init__(**options)
+        if not parts or isinstance(parts, str | Mapping) or not all(isinstance(part, Mapping) for part in parts):
+            raise ConfigError("dataset.parts is a list with at least one text: [{path: ..., characters: 100_000}].")
         self.parts = [dict(part) for part in parts]
-        if not self.parts:
-            raise ConfigError("dataset.parts is empty; give at least one text: [{path: ..., characters: 100_000}].")
         for part in self.parts:
-            if not {"path", "characters"} <= part.keys() <= KEYS:
+            if not {"path", "characters"} <= part.keys() <= KEYS or not part["path"]:
                 raise ConfigError(
-                    f"A text of dataset.parts has path and characters, and may have column; this one has {', '.join(part)}."
+                    f"A text of dataset.parts has path and characters, and may have column; this one is {part}."
                 )
             check_count("parts.characters", part["characters"])
 

@@ -256,8 +256,8 @@ def comparable(config: DictConfig) -> dict[str, Any]:
 
 def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that have a value, at every depth."""
-    kept = {key: value for key, value in keys.items() if value is not None}
-    return {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+    kept = {key: _without_none(value) if isinstance(value, Mapping) else value for key, value in keys.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
 def _finite(value: Any) -> Any:

@@ -123,10 +123,12 @@ def captioned(loaded: LoadedRun, picture: Mapping[str, Any]) -> dict[str, Any]:
 
 def references(loaded: LoadedRun, number: int) -> list[str]:
     """The captions of a test picture."""
-    data = with_rows(loaded)
-    image = getattr(data.rows("test")[0], "image", None)
-    row, texts = int(test_rows(loaded)[number]), data.references("test")
-    return [texts[row]] if image is None else [text for text, of in zip(texts, image.tolist()) if of == int(image[row])]
+    data, row = with_rows(loaded), int(test_rows(loaded)[number])
+    rows, _ = data.rows("test")
+    image = getattr(rows, "image", None)
+    if image is None:  # made when they are asked for: not all of them for one
+        return [data.target_tokenizer.decode(rows[BatchIndices(torch.tensor([row]), 0)].targets[0].tolist())]
+    return [text for text, of in zip(data.references("test"), image.tolist()) if of == int(image[row])]
 
 
 def heat(weights: Tensor, size: tuple[int, int]) -> list[str]:  # (T, rows, columns)

@@ -82,8 +82,10 @@ def sent(picture: Mapping[str, Any], spec: Images, *, centre: bool, bright: bool
     """
     if "pixels" in picture:
         return torch.from_numpy(unpacked(picture, "pixels", (spec.channels, spec.height, spec.width)))
-    width = whole(picture, "width", 1, MOST_SIDE)
-    return drawn(spec, unpacked(picture, "drawn", (-1, width)), centre=centre, bright=bright)
+    ink = unpacked(picture, "drawn", (-1, whole(picture, "width", 1, MOST_SIDE)))
+    if len(ink) > MOST_SIDE:
+        raise ConfigError(f"drawn has {len(ink):,} rows of pixels; at most {MOST_SIDE} are read.")
+    return drawn(spec, ink, centre=centre, bright=bright)
 
 
 def unpacked(data: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -138,10 +138,7 @@ class Runs:
     def told(self, run: str) -> dict[str, Any]:
         """A run with its learning curves, its newest pictures and its config."""
         record = self.record(run)
-        pictures = [
-            {"number": number, "name": p.name.replace("_", " "), "step": p.step}
-            for number, p in enumerate(newest(record))
-        ]
+        pictures = [{"name": picture.name, "step": picture.step} for picture in newest(record)]
         return {
             **self._told(run, record),
             "curves": curves(record, POINTS),
@@ -149,12 +146,12 @@ class Runs:
             "config": record.config,
         }
 
-    def picture(self, run: str, number: int) -> bytes | None:
-        """The PNG file of a picture, by its number in `told`; None if it is not there."""
-        pictures = newest(self.record(run))
+    def picture(self, run: str, name: str, step: int | None) -> bytes | None:
+        """The PNG file of a picture that `told` names, None if it is not among them (any more)."""
+        found = next((each for each in newest(self.record(run)) if (each.name, each.step) == (name, step)), None)
         try:
-            return pictures[number].path.read_bytes() if number < len(pictures) else None
-        except FileNotFoundError:  # newer ones have come meanwhile
+            return None if found is None else found.path.read_bytes()
+        except FileNotFoundError:  # deleted meanwhile
             return None
 
     def _told(self, run: str, record: Record) -> dict[str, Any]:

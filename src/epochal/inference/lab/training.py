@@ -24,7 +24,7 @@ def routes() -> list[web.RouteDef]:
     return [
         web.get("/api/runs", runs),
         web.get("/api/runs/{run}", run),
-        web.get("/api/runs/{run}/pictures/{number:[0-9]{1,4}}", picture),
+        web.get("/api/runs/{run}/picture", picture),
         web.post("/api/runs/{run}/stop", stop),
         web.post("/api/runs/{run}/resume", resume),
         web.get("/api/choices", form),
@@ -44,9 +44,10 @@ async def run(request: web.Request) -> web.Response:
 
 
 async def picture(request: web.Request) -> web.Response:
-    """A picture that a run wrote; its step stands in the address, so that a newer one is another."""
-    match = request.match_info
-    content = await asyncio.to_thread(request.app[LAB].runs.picture, match["run"], int(match["number"]))
+    """A picture that a run wrote, by its name and step."""
+    step = request.query.get("step", "")
+    wanted = request.query.get("name", ""), int(step) if step.isdecimal() and len(step) < 16 else None
+    content = await asyncio.to_thread(request.app[LAB].runs.picture, request.match_info["run"], *wanted)
     if content is None:
         raise web.HTTPNotFound
     return web.Response(body=content, content_type="image/png")

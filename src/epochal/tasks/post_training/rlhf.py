@@ -82,9 +82,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: Lambda of PPO's advantages.
         value_clip: Clip of PPO's values.
         temperature: At which answers are drawn, above 0.
-        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; None: one
-            answer, the first.
-            A policy that is not trained (duration=1steps with a rate of nearly 0) is so the usual baseline, best-of-n.
+        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown;
+            None: one answer. Reward and KL divergence of validations stay those of one answer. A policy that is not trained (duration=1steps with a rate of nearly 0) is so the usual baseline, best-of-n.
         **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
 
     Raises:
@@ -305,7 +304,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         return answers.rows(torch.arange(len(prompts), device=best.device) * self.best_of + best)
 
     def divergence(self, policy: Tensor, reference: Tensor, mask: Tensor) -> float:
-        """As of `Policy`; of the best of n answers at most this, log n - (n - 1) / n nats more than the policy has on them
+        """As of `Policy`; of the best of n an upper bound: the mean log-ratio of the chosen answers + log n - (n - 1) / n
         (Beirami et al. 2024, arXiv 2401.01879)."""
         if self.best_of == 1:
             return super().divergence(policy, reference, mask)

@@ -98,7 +98,7 @@ export function problem(element, error) {
 /** The room and choices of the address: #see?run=... */
 export function place() {
   const [room, query = ""] = location.hash.slice(1).split("?");
-  return { room, query: new URLSearchParams(query) };
+  return { room: room || "runs", query: new URLSearchParams(query) };
 }
 
 const left = new Map(); // by room the choices that it was left with

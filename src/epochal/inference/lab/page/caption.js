@@ -22,6 +22,7 @@ export function captioner(space, run, about, start, current) {
       if (!current()) return;
       choose({ picture: asked.test ?? null });
       problem(note, null);
+      if (!next) result.classList.remove("stale");
       drawCaption(result, found, about.shape, unit);
       for (const button of row.children) button.setAttribute("aria-pressed", String(button.dataset.number === String(asked.test)));
     } catch (error) {
@@ -32,7 +33,6 @@ export function captioner(space, run, about, start, current) {
     const waiting = next;
     next = null;
     if (waiting && current()) ask(waiting);
-    else result.classList.remove("stale");
   };
   const drawn = channels === 1 // colours cannot be drawn
     ? pad({ width: Math.round(width * unit), height: Math.round(height * unit), pen: 0.09 * height * unit, sent: Math.min(512, 4 * width), bright: about.bright, changed: () => ask(drawn.read) })

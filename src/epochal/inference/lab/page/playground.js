@@ -121,6 +121,9 @@ async function turn(state, view, stop = false) {
     await post(`api/playground/${state.number}/controls`, { learning_rate: state.learning_rate, weight_decay: state.weight_decay, stop });
   } catch (error) {
     problem(view.note, error);
+    if (!stop) return;
+    view.stop.disabled = view.stopped = false; // it still trains
+    view.status.textContent = "";
   }
 }
 

@@ -232,8 +232,9 @@ async function drawDetail(view) {
 function picturesOf(run, view) {
   const known = JSON.stringify([run.id, run.pictures]);
   if (view.pictures?.known !== known) {
-    const shown = run.pictures.map(({ number, name, step }) => {
-      const label = step === null ? name : `${name} · ${t("step", "스텝")} ${step.toLocaleString()}`, address = `api/runs/${run.id}/pictures/${number}?step=${step ?? "test"}`;
+    const shown = run.pictures.map(({ name, step }) => {
+      const said = name.replaceAll("_", " "), label = step === null ? said : `${said} · ${t("step", "스텝")} ${step.toLocaleString()}`;
+      const address = `api/runs/${run.id}/picture?${new URLSearchParams({ name, step: step ?? "" })}`;
       return el("figure", {}, el("a", { href: address, target: "_blank" }, el("img", { src: address, alt: label, loading: "lazy" })), el("figcaption", { class: "soft", text: label }));
     });
     view.pictures = { known, element: shown.length ? el("div", { class: "gallery" }, shown) : null };
@@ -252,7 +253,8 @@ function plots(run) {
       (series[metric] ||= {})[split] = values.map((value, i) => [x[i], value]).filter(([, value]) => value !== null);
     }
   }
-  if (series.bits_per_byte) delete series.bits_per_character; // the same where a character is a byte
+  const last = (name) => series[name]?.val?.at(-1)?.[1];
+  if (last("bits_per_byte") === last("bits_per_character")) delete series.bits_per_character; // a character is a byte
   const ranked = ["loss", "accuracy", "error", "perplexity", "bits_per_byte", "fid"];
   const names = Object.keys(series).filter((name) => ranked.includes(name) || series[name].val).sort((a, b) => (ranked.indexOf(a) + 1 || 99) - (ranked.indexOf(b) + 1 || 99));
   return names.slice(0, 4).map((name) => plot(name.replaceAll("_", " "), series[name]));
