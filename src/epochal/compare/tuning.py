@@ -121,4 +121,7 @@ def _value(override: str) -> str:
 def _choices(overrides: Iterable[str]) -> dict[str, Value]:
     """Keys and values of overrides as of a record: the choice of a group is its name."""
     pairs = ((_key(override), yaml.safe_load(_value(override))) for override in overrides)
-    return {f"{key}.name" if key in ("model", "dataset", "task") else key: "null" if value is None else value for key, value in pairs}
+    return {
+        f"{key}.name" if key in ("model", "dataset", "task") else key: "null" if value is None else value
+        for key, value in pairs
+    }
