@@ -190,7 +190,9 @@ def test_a_folder_that_is_deleted_while_the_run_trains_is_a_sentence_and_not_mad
 
 
 @pytest.mark.parametrize(("every", "said"), [("null", "before its first checkpoint"), ("1", "To go on from the last")])
-def test_a_stopped_run_says_whether_it_has_a_checkpoint(every, said, tmp_path, capsys):
+def test_a_stopped_run_says_whether_it_has_a_checkpoint(every, said, tmp_path, capsys, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     stop = At(lambda folder: None)
     stop.on_train_batch_end = lambda trainer, *rest: os.kill(os.getpid(), signal.SIGINT) if rest[-1] == 3 else None
     typed = [*SMALL, f"output_dir={tmp_path}", f"callbacks.checkpoint_every={every}"]
