@@ -168,7 +168,7 @@ def test_a_captioner_shows_where_each_word_of_a_drawing_comes_from(chromium, lab
     with watched_page(chromium, f"http://127.0.0.1:{lab.port}/", viewport=size) as page:
         page.goto(lab.url + place)
         page.locator(".words button").first.wait_for()
-        page.wait_for_function("!document.querySelector('.stale')")
+        page.locator(".stale").wait_for(state="detached")
         assert page.locator(".shelf button[aria-pressed=true]").get_attribute("data-number") == "3"
         large = page.locator("canvas.captioned")
         page.mouse.move(1, 1)
@@ -182,7 +182,7 @@ def test_a_captioner_shows_where_each_word_of_a_drawing_comes_from(chromium, lab
         page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
         page.mouse.up()
         page.locator(".shelf:not(:has(button[aria-pressed=true]))").wait_for()
-        page.wait_for_function("!document.querySelector('.stale')")
+        page.locator(".stale").wait_for(state="detached")
         page.mouse.move(1, 1)
         assert large.screenshot() != plain, "the drawing is what it reads"
         assert "picture=" not in page.url and page.locator(".stale").count() == 0

@@ -82,8 +82,9 @@ class RLHF(Alternating, UsesFrozen, Policy):
         gae_lambda: Lambda of PPO's advantages.
         value_clip: Clip of PPO's values.
         temperature: At which answers are drawn, above 0.
-        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown;
-            None: one answer. Reward and KL divergence of validations stay those of one answer. A policy that is not trained (duration=1steps with a rate of nearly 0) is so the usual baseline, best-of-n.
+        best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; None: one
+            answer. Reward and KL divergence of validations stay those of one answer. With a policy that is not trained
+            (duration=1steps with a rate of nearly 0) it is the usual baseline, best of n.
         **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
 
     Raises:
