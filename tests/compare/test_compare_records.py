@@ -77,19 +77,23 @@ def test_what_is_no_run_is_skipped_with_its_reason(tmp_path):
     (run_folder(tmp_path, "half") / "summary.json").unlink()
     (run_folder(tmp_path, "bad-summary") / "summary.json").write_text('{"status": ')
     (run_folder(tmp_path, "no-status") / "summary.json").write_text("[]")
+    (run_folder(tmp_path, "bad-overrides") / "overrides.yaml").write_text("- seed=1\n- [")
+    (tmp_path / "good" / "overrides.yaml").unlink()  # as of a run that Python code began
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").write_text("")
     records, skipped = read([tmp_path, tmp_path / "notes.txt"])
     assert [record.name for record in records] == ["good"]
     reasons = {entry.path.name: entry.reason for entry in skipped}
     assert reasons.keys() == {
-        *("no-config", "bad-config", "foreign", "text", "binary", "half", "bad-summary", "no-status", "notes.txt")
+        *("no-config", "bad-config", "foreign", "text", "binary", "half", "bad-summary", "no-status", "notes.txt"),
+        "bad-overrides",
     }
     assert reasons["no-config"].startswith("not a run folder")
     assert reasons["bad-config"] == reasons["binary"] == "broken: its config.yaml cannot be read"
     assert reasons["foreign"].startswith("not a run of Epochal")
     assert reasons["half"].startswith("half-finished")
     assert reasons["bad-summary"] == "broken: its summary.json cannot be read"
+    assert reasons["bad-overrides"] == "broken: its overrides.yaml cannot be read"
     assert reasons["notes.txt"] == "a file, not a run folder"
 
 

@@ -119,16 +119,19 @@ def _record(folder: Path, known: Record | None) -> Record | str:
         known.forget_pictures()
         return known
     values, summary = _config(folder / "config.yaml"), _summary(folder / "summary.json")
+    typed = _typed(folder / "overrides.yaml")
     if isinstance(values, str):
         return values
     if isinstance(summary, str):
         return summary
+    if isinstance(typed, str):
+        return typed
     return Record(
         folder=folder,
         status=summary["status"],
         config=values,
         summary=summary,
-        typed=_typed(folder / "overrides.yaml"),
+        typed=typed,
         touched=max(times) / 1e9,
         stamp=stamp,
     )
@@ -169,14 +172,16 @@ def plain_value(value: Any) -> Value:
     return str(value) if isinstance(value, int | float) else json.dumps(value, default=str)
 
 
-def _typed(path: Path) -> tuple[str, ...]:
-    """The overrides in an overrides.yaml."""
+def _typed(path: Path) -> tuple[str, ...] | str:
+    """The overrides in an overrides.yaml, which tell a claim whose run it is; () without one; or what is wrong with it."""
     try:
         check_size(path)
         overrides = yaml.load(path.read_bytes(), yaml.CSafeLoader)
-    except Exception:  # as in a config.yaml
+    except FileNotFoundError:
         return ()
-    return tuple(map(str, overrides)) if isinstance(overrides, list) else ()
+    except Exception:  # as in a config.yaml
+        overrides = None
+    return tuple(map(str, overrides)) if isinstance(overrides, list) else "broken: its overrides.yaml cannot be read"
 
 
 def _modified(path: Path) -> int:
