@@ -70,6 +70,15 @@ def test_it_lists_its_model(serve):
     assert ask(path="/v1/models/large", method="GET")[0] == 404
 
 
+@pytest.mark.parametrize("host", ["evil.example:80", "evil.example", "127.0.0.1.evil.example:80", "evil.example:localhost"])
+def test_a_page_of_another_name_that_points_to_this_machine_is_not_answered(serve, host):
+    ask = serve(scripted("Hi."))
+    connection = http.client.HTTPConnection("127.0.0.1", ask.port, timeout=20)
+    connection.request("POST", "/v1/chat/completions", json.dumps(HELLO).encode(), {"Host": host})
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["error"]["type"]) == (403, "invalid_request_error")
+
+
 def test_a_name_may_have_slashes():
     with served(scripted("Hi."), "me/tiny") as port:
         assert Client(port)(path="/v1/models/me/tiny", method="GET")[1]["id"] == "me/tiny"
@@ -195,7 +204,7 @@ def test_the_network_stops_for_a_client_that_goes_away(serve, stream):
     body = json.dumps({**HELLO, "stream": stream, "max_tokens": 4000}).encode()
     with socket.create_connection(("127.0.0.1", ask.port)) as connection:
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
         while writer.model.steps < 5:
             time.sleep(0.01)

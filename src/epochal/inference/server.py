@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from epochal.core.files import relative
 from epochal.core.format import say
-from epochal.core.web import HOST, checked_port, run_server
+from epochal.core.web import HOST, check_host, checked_port, run_server
 from epochal.inference.requests import ApiError, Request, chat_request, completion_request
 from epochal.inference.writing import ContextFullError, Piece, Scored, Settings, Writer, opened_writer
 
@@ -85,11 +85,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever is wrong into the JSON of OpenAI's errors."""
+    """Answers whoever names this machine (see check_host), and turns whatever is wrong into the JSON of OpenAI's errors."""
     try:
+        check_host(request)
         return await handler(request)
     except ApiError as error:
         return error_response(error)
+    except web.HTTPForbidden as error:  # of check_host
+        return error_response(ApiError(str(error.text), status=error.status))
     except web.HTTPRequestEntityTooLarge:
         return error_response(too_large())
     except web.HTTPException as error:
