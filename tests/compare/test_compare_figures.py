@@ -162,7 +162,9 @@ def test_published_points_are_hollow_and_stand_in_plots_of_the_same_x_and_y_alon
     assert "published" not in figure(compared, replace(DEPTH, y="val/error"))["datasets"]
 
 
-@pytest.mark.parametrize("plot", [DEPTH, CURVES, BARS, PROFILE, replace(BARS, x="")], ids=lambda plot: plot.kind)
+@pytest.mark.parametrize(
+    "plot", [DEPTH, CURVES, BARS, PROFILE, replace(BARS, x=""), replace(BARS, group=())], ids=lambda plot: plot.kind
+)
 def test_every_kind_is_drawn_for_a_paper(compared, plot, tmp_path):
     png, svg = save(figure(compared, plot), tmp_path / "figures", stem(1, plot))
     pixels = np.asarray(Image.open(png).convert("RGB"))
@@ -170,6 +172,7 @@ def test_every_kind_is_drawn_for_a_paper(compared, plot, tmp_path):
     assert tuple(pixels[0, 0]) == (255, 255, 255)
     assert (pixels != 255).any(axis=2).mean() > 0.01
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert "NaN" not in svg.read_text()
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {png.name, svg.name}
 
 

@@ -90,7 +90,9 @@ def test_every_test_must_be_supported_and_a_contradiction_is_corrected_for_their
     assert judged(tmp_path / "d", [0.23, 0.24, 0.25], better).verdict == "not supported"
     weak = judged(tmp_path / "e", [0.23, 0.24, 0.25], *[better] * 5)  # one of five might err more easily
     assert weak.verdict == "inconclusive"
-    assert "as it is one of 5 tests" in weak.tests[0].sentence
+    assert weak.tests[0].why.endswith("as it is one of 5 tests") and weak.tests[0].why in weak.tests[0].sentence
+    wide = judged(tmp_path / "f", [0.20, 0.21, 0.25], WORSE, better).tests[0]  # undecided by the interval that is given
+    assert (wide.verdict, wide.why) == ("inconclusive", "") and "tests" not in wide.sentence
 
 
 def test_a_verdict_gives_the_interval_that_decides(tmp_path):

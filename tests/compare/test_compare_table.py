@@ -75,6 +75,17 @@ def test_no_two_rows_read_the_same_in_80_columns_and_labels_are_cut_in_the_middl
     assert not any(name.endswith("…") for name in names)
 
 
+def test_the_table_of_a_data_set_has_the_keys_in_which_its_own_rows_differ(tmp_path):
+    for number, (name, size, start) in enumerate([("a", 4, "x"), ("a", 4, "y"), ("a", 8, "x"), ("b", 16, "z")]):
+        config = {"dataset.name": name, "dataset.batch_size": size, "init_from": f"language_modeling@{start * 30}"}
+        metrics = {"val/loss": 0.1} if name == "a" else {"val/accuracy": 0.3}
+        typed = [f"{key}=x" for key in config]
+        run_folder(tmp_path / "runs", f"{number}", config=config, typed=typed, metrics=metrics)
+    text = shown(compare(tmp_path / "runs"), 80)
+    assert re.search(r"^batch size +init from +val loss +n", text, re.MULTILINE)
+    assert "val accuracy  n" in text.partition("\nb")[2]  # not an empty column of the loss
+
+
 def test_two_keys_of_one_name_have_heads_and_labels_of_their_own(tmp_path):
     for number in (1, 2):
         config = {"model.size": number, "optimizer.size": 3 - number, "model.other": number % 2}

@@ -45,8 +45,9 @@ def test_a_side_is_named_by_the_labels_of_its_choices(tmp_path):
     points = (
         ("model=vgg", "model.depth=19", "model.batch_norm=false"),
         ("model=vgg", "model.depth=11", "model.batch_norm=true"),
+        ("model=vgg", "model.depth=19", "model.batch_norm=true"),
     )
-    for point, rate in zip(points, (0.1, 0.01)):
+    for point, rate in zip(points, (0.1, 0.01, 0.02)):
         run_folder(
             tmp_path,
             f"{rate}",
@@ -55,9 +56,29 @@ def test_a_side_is_named_by_the_labels_of_its_choices(tmp_path):
             typed=[*point, f"optimizer.lr={rate}"],
             metrics={"val/loss": 1.0},
         )
-    assert "depth 19, not batch norm takes 0.1; depth 11, batch norm takes 0.01" in TUNING.described(
-        points, read([tmp_path])[0]
+    assert (
+        "depth 19, not batch norm takes 0.1; depth 11, batch norm takes 0.01; depth 19, batch norm takes"
+        in TUNING.described(points, read([tmp_path])[0])
     )
+
+
+def test_what_most_sides_take_is_said_once_without_keys_that_go_along(tmp_path):
+    points = [
+        (f"dataset.length={length}", f"model={model}", f"model.hidden_size={16 if model == 'rnn' else 8}")
+        for length in (5, 15, 30)
+        for model in ("rnn", "lstm")
+    ]
+    for number, point in enumerate(points):
+        rate = 0.1 if number == 1 else 0.01
+        typed = [*point, f"optimizer.lr={rate}"]
+        run_folder(tmp_path, f"{number}", seed=100, typed=typed, metrics={"val/loss": 1.0})
+    records = read([tmp_path])[0]
+    said = "Tuned by val/loss with seed 100, optimizer.lr of 0.1,0.01:"
+    assert (
+        TUNING.described(points, records) == f"{said} length 5, lstm takes 0.1; all others take 0.01 (6 trials, 75 s)."
+    )
+    one_left = TUNING.described([*points, ("dataset.length=50", "model=rnn", "model.hidden_size=16")], records)
+    assert "others" not in one_left and "length 30, lstm takes 0.01" in one_left
 
 
 def test_a_larger_accuracy_is_better_and_the_best_checkpoint_counts(tmp_path):

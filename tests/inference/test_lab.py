@@ -42,7 +42,9 @@ def lab(outputs: Path) -> Iterator[Client]:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["example.org", "example.org:80", "127.0.0.1.example.org:80", "example.org:127.0.0.1", "[::1]:80"])
+@pytest.mark.parametrize(
+    "host", ["example.org", "example.org:80", "127.0.0.1.example.org:80", "example.org:127.0.0.1", "[::1]:80"]
+)
 def test_a_request_by_another_name_of_this_machine_is_refused(lab, host):
     status, data, _ = lab.ask("GET", "/api/runs", Host=host)
     assert status == 403 and "only on its own machine" in data["error"]

@@ -70,8 +70,10 @@ def test_it_lists_its_model(serve):
     assert ask(path="/v1/models/large", method="GET")[0] == 404
 
 
-@pytest.mark.parametrize("host", ["evil.example:80", "evil.example", "127.0.0.1.evil.example:80", "evil.example:localhost"])
-def test_a_page_of_another_name_that_points_to_this_machine_is_not_answered(serve, host):
+@pytest.mark.parametrize(
+    "host", ["evil.example:80", "evil.example", "127.0.0.1.evil.example:80", "evil.example:localhost"]
+)
+def test_a_page_of_another_name_is_not_answered(serve, host):
     ask = serve(scripted("Hi."))
     connection = http.client.HTTPConnection("127.0.0.1", ask.port, timeout=20)
     connection.request("POST", "/v1/chat/completions", json.dumps(HELLO).encode(), {"Host": host})

@@ -28,7 +28,11 @@ from epochal.plots.vega import (
 if TYPE_CHECKING:
     from epochal.compare.comparison import Comparison, Plot
 
-BAR_OPACITIES = (0.85, 0.4, 0.1)  # of neighbours, which tells them apart without colour
+BAR_OPACITIES = (
+    0.5,
+    0.25,
+    0.1,
+)  # of neighbours, which tells them apart without colour, and lets whiskers and marks be seen
 LOG_KEYS = (
     "parameters",
     "flops",

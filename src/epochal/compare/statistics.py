@@ -32,6 +32,7 @@ class Tested:
         says: The tested statement.
         verdict: The decision.
         sentence: The numbers behind it, or why there are none, in words.
+        why: What kept the runs from deciding where the interval does not show it, in words; empty if nothing did.
         y: The value compared.
         seeds: How many each side has; the same number twice if the second is a number, or predicted.
         mean: Of the first side, minus that of the second; None if either has no value.
@@ -53,6 +54,7 @@ class Tested:
     against: tuple[float, float] | None = None
     resolution: float = 0.0
     log: bool = False
+    why: str = ""
 
     def text(self, difference: float, *, sign: bool = True) -> str:
         """One of its differences in words: `+18.60 points`, or `×1.083` if they are of logarithms."""
@@ -125,16 +127,21 @@ def _tested(test: Mapping[str, Any], needs: Sequence[Mapping[str, Any]], records
     result = Tested(test["says"], "inconclusive", "", y, counts, log=log)
     reason = _unfit(test, both, needs, records)
     if not all(counts) or (log and min(side.values.min() for side in both) <= 0):
-        return replace(result, sentence=reason or "")
+        return replace(result, sentence=reason or "", why=reason or "")
     values, margin, least = _compared(test, both, log)
     result = replace(result, mean=float(values[0].mean() - values[1].mean()), resolution=least)
     if min(counts) > 1:
         result = replace(result, interval=welch_interval(*values), against=welch_interval(*values, LEVEL / k))
     if reason is None:
         result = replace(result, verdict=_decide(result, margin or 0, test))
-    sentence = _numbers(result, margin, reason, k, _than(test, both))
+        why = _limit(result, k, _decide(replace(result, against=result.interval), margin or 0, test))
+    else:
+        why = reason
+    sentence = _numbers(result, margin, reason is not None, why, _than(test, both))
     return replace(
-        result, sentence=sentence if law is None else f"{sentence}; power law in {key_text(test['by'])}: {law.law}"
+        result,
+        sentence=sentence if law is None else f"{sentence}; power law in {key_text(test['by'])}: {law.law}",
+        why="" if result.verdict == "not supported" else why,
     )
 
 
@@ -227,8 +234,27 @@ def _examples(y: str, both: tuple[Side, Side]) -> float | None:
     return min(known) if known and len(known) == len(sizes) and not y.startswith("train/") else None
 
 
-def _numbers(result: Tested, margin: float | None, reason: str | None, k: int, than: str) -> str:
-    """The difference, its interval, the seeds, and what kept them from deciding, in words; `than`: see `_than`."""
+def _limit(result: Tested, k: int, alone: Decision) -> str:
+    """What else than the interval the decision rests on, in words; `alone`: the decision if this were the only test of k."""
+    assert result.mean is not None and result.against is not None
+    if abs(result.mean) < result.resolution:
+        return f"what is below {result.text(result.resolution, sign=False)} cannot be told apart"
+    if k == 1 or alone != "not supported":
+        return ""
+    level = f"{100 * (1 - LEVEL / k):.4g} %"
+    return f"{level} interval {result.interval_text(result.against)} as it is one of {k} tests"
+
+
+def _numbers(result: Tested, margin: float | None, unfit: bool, why: str, than: str) -> str:
+    """The difference, its interval, the seeds, and what kept them from deciding, in words.
+
+    Args:
+        result: All but its sentence.
+        margin: Of the test.
+        unfit: The runs cannot decide, whatever their values.
+        why: What the decision rests on besides.
+        than: See `_than`.
+    """
     assert result.mean is not None
     n, m = result.seeds
     interval = "" if result.interval is None else f" (95 % interval {result.interval_text(result.interval)})"
@@ -237,15 +263,9 @@ def _numbers(result: Tested, margin: float | None, reason: str | None, k: int, t
         words.append(f"margin {result.text(margin)}")
     if min(n, m) >= MIN_SEEDS:
         words.append(f"{n} seeds" if than else f"{n} seeds a side" if n == m else f"{n} and {m} seeds")
-    if reason is not None:
-        return f"{reason}; {', '.join(words)}"
-    if abs(result.mean) < result.resolution:
-        words.append(f"and what is below {result.text(result.resolution, sign=False)} cannot be told apart")
-    elif result.verdict != "supported" and k > 1 and result.against is not None:
-        words.append(
-            f"and {100 * (1 - LEVEL / k):.4g} % interval {result.interval_text(result.against)} as it is one of {k} tests"
-        )
-    return ", ".join(words)
+    if unfit:
+        return f"{why}; {', '.join(words)}"
+    return ", ".join([*words, f"and {why}"] if why else words)
 
 
 def _overall(results: Sequence[Tested]) -> tuple[Decision, str]:

@@ -169,16 +169,18 @@ def _show_tables(comparison: Comparison, console: Console) -> None:
 
 
 def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
-    """As many columns as fit into `width` characters; y and the keys stay the longest."""
-    heads = column_heads(comparison.keys)
+    """As many columns as fit into `width` characters; y and the keys in which these rows differ stay the longest."""
+    differing = [key for key in comparison.keys if len({row.values[key] for row in listed}) > 1]
+    heads = column_heads(differing)
     keys = [
         Column(heads[key], [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
-        for key in comparison.keys
+        for key in differing
     ]
     metrics = [
         Column(key_text(name), [spread_cell(name, row.spreads.get(name)) for row in listed])
         for name in columns(comparison)
     ]
+    metrics = [column for column in metrics if any(column.cells)] or metrics
     if comparison.y in COST_COLUMNS:
         metrics.insert(0, _cost(comparison.y, listed))
     counts = Column("n", [_count(row) for row in listed])
@@ -187,7 +189,8 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     needed = [*metrics[:1], counts]
     if not keys or _width([*keys, *needed]) > width:
         room = max(12, width - _width(needed) - 2)
-        keys = [Column("run", cut([row.label for row in listed], room), right=False)]
+        names = [label({key: row.values[key] for key in differing or comparison.keys}) for row in listed]
+        keys = [Column("run", cut(names, room), right=False)]
     optional = [*metrics[1:], *costs]
     spare = [*metrics[1:2], *costs, *metrics[2:]]  # the last of these goes first
     while spare and _width([*keys, *needed, *optional]) > width:

@@ -7,6 +7,7 @@ not used afterwards, and are judged on validation.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.format import count_text, duration_text
 from epochal.core.metrics import find
 
+FEW = 3  # sides that chose the same values and are still listed one by one
 Point = tuple[str, ...]  # the overrides of one side, without its seed and what is tuned
 
 
@@ -90,13 +92,16 @@ class Tuning:
         trials = [record for record in records if self.is_trial(record)]
         if not trials:
             return ""
-        told = {key for point in points for key in point if not all(key in other for other in points)}
-        chosen = "; ".join(
-            " ".join(
-                [label(_choices(o for o in point if o in told)) if told else "each run", "takes", *map(_value, values)]
-            )
-            for point, values in self.chosen(points, records).items()
-        )
+        found, keys = self.chosen(points, records), _telling(points)
+        values = {point: " ".join(map(_value, overrides)) for point, overrides in found.items()}
+        [(usual, times)] = Counter(values.values()).most_common(1) or [("", 0)]
+        short = len(found) == len(points) and times > FEW
+        words = [
+            f"{label(_choices(o for o in point if _key(o) in keys)) if keys else 'each run'} takes {value}"
+            for point, value in values.items()
+            if not (short and value == usual)
+        ]
+        chosen = "; ".join([*words, f"{'all others take' if words else 'all take'} {usual}"] if short else words)
         space = ", ".join(f"{key} of {values}" for key, values in self.space.items())
         cost = duration_text(sum(usable_number(record.summary.get("seconds")) or 0 for record in trials))
         return f"Tuned by {self.metric} with seed {self.seed}, {space}: {chosen} ({count_text(len(trials), 'trial')}, {cost})."
@@ -108,6 +113,17 @@ class Tuning:
         if record.status == "finished" and isinstance(value, int | float):
             return -value if find(self.metric).larger_is_better else float(value)
         return math.inf if record.summary.get("diverged") is True else None
+
+
+def _telling(points: Sequence[Point]) -> list[str]:
+    """The first keys that tell all sides from each other, without those that only go along with another."""
+    keys: list[str] = []
+    apart = 1
+    for key in dict.fromkeys(_key(override) for point in points for override in point):
+        tried = {tuple(o for o in point if _key(o) in (*keys, key)) for point in points}
+        if len(tried) > apart:
+            keys, apart = [*keys, key], len(tried)
+    return keys
 
 
 def _key(override: str) -> str:

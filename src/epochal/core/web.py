@@ -21,7 +21,9 @@ MOST_PORT = 65_535
 def check_host(request: web.Request) -> None:
     """Raises HTTPForbidden unless the request names this machine."""
     if request.host.partition(":")[0] not in NAMES:  # without a port where that is 80
-        raise web.HTTPForbidden(text=f"This is answered only on its own machine, under the names {' and '.join(NAMES)}.")
+        raise web.HTTPForbidden(
+            text=f"This is answered only on its own machine, under the names {' and '.join(NAMES)}."
+        )
 
 
 def checked_port(port: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -150,22 +150,42 @@ def bar_plot(bars: Sequence[Bar], width: int, *, title: str) -> Text:
 def cut(texts: Sequence[str], length: int) -> list[str]:
     """The texts in at most `length` columns each, shortened in the middle, and still all different where they were.
 
-    Texts that begin and end alike show what is about the first place in which they differ.
+    Texts that begin and end alike show what is about the first place in which they differ, or only their ends, or numbers.
     """
-    short = [text if cell_width(text) <= length else _joined(text, length, len(text)) for text in texts]
-    for twins in {text: [i for i, other in enumerate(short) if other == text] for text in short}.values():
-        different = sorted({texts[i] for i in twins})
-        if len(different) < 2 or length < 5:
-            continue
-        pairs = enumerate(zip(different[0], different[-1]))
-        start = next((place for place, (one, other) in pairs if one != other), len(different[0]))
-        shown = [_joined(texts[i], length, start + length // 2) for i in twins]
-        if len(set(shown)) < len(different):
-            ends = {text: f"…{number}" for number, text in enumerate(different, start=1)}
-            shown = [fitted(texts[i], length - len(ends[texts[i]]) + 1).rstrip(" …") + ends[texts[i]] for i in twins]
-        for i, text in zip(twins, shown):
-            short[i] = text
-    return short
+    short = {text: text if cell_width(text) <= length else _joined(text, length, len(text)) for text in texts}
+    if length < 5:
+        return [short[text] for text in texts]
+    for again in (_about_the_difference, _ends):
+        for alike in _alike(short):
+            short |= again(alike, length)
+    short |= _numbered([text for alike in _alike(short) for text in alike], length)
+    return [short[text] for text in texts]
+
+
+def _alike(short: Mapping[str, str]) -> list[list[str]]:
+    """The texts that have been shortened to the same, those of one shortened text in a sorted list."""
+    found: dict[str, list[str]] = {}
+    for text in sorted(short):
+        found.setdefault(short[text], []).append(text)
+    return [texts for texts in found.values() if len(texts) > 1]
+
+
+def _about_the_difference(texts: Sequence[str], length: int) -> dict[str, str]:
+    """Sorted texts with their beginnings and what is about the first place in which they differ."""
+    pairs = enumerate(zip(texts[0], texts[-1]))
+    start = next((place for place, (one, other) in pairs if one != other), len(texts[0]))
+    return {text: _joined(text, length, start + length // 2) for text in texts}
+
+
+def _ends(texts: Sequence[str], length: int) -> dict[str, str]:
+    """The last characters of the texts."""
+    return {text: "…" + next(t for i in range(len(text)) if cell_width(t := text[i:]) < length) for text in texts}
+
+
+def _numbered(texts: Sequence[str], length: int) -> dict[str, str]:
+    """The beginnings of the texts, and a number."""
+    ends = {text: f"…{number}" for number, text in enumerate(texts, start=1)}
+    return {text: fitted(text, length - len(end) + 1).rstrip(" …") + end for text, end in ends.items()}
 
 
 def _joined(text: str, length: int, end: int) -> str:

@@ -204,7 +204,8 @@ def series_scales(series: Sequence[Series], *, legend: bool = True) -> dict[str,
         "fill": scale(["transparent" if s.hollow else s.colour for s in series]),
         "shape": scale([s.shape for s in series]),
         "strokeDash": {**dashes, "legend": None},
-        "fillOpacity": scale([s.opacity for s in series]),
+        # of a single number Vega makes a range from it to nothing
+        "fillOpacity": {"value": series[0].opacity} if len(series) == 1 else scale([s.opacity for s in series]),
     }
 
 

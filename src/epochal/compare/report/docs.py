@@ -205,8 +205,8 @@ def _tests(comparison: Comparison) -> list[str]:
         mean = "" if test.mean is None else test.text(test.mean)
         ends = "" if test.interval is None else test.interval_text(test.interval)
         seeds = str(test.seeds[0]) if len({*test.seeds}) == 1 else f"{test.seeds[0]} and {test.seeds[1]}"
-        why = test.sentence if test.verdict == "inconclusive" else ""
-        body.append([test.says, key_text(test.y), mean, ends, seeds, f"{test.verdict}{f': {why}' if why else ''}"])
+        verdict = f"{test.verdict}: {test.why}" if test.why else test.verdict
+        body.append([test.says, key_text(test.y), mean, ends, seeds, verdict])
     logs = {test.log for test in comparison.verdict.tests}
     difference = "ratio" if logs == {True} else "difference or ratio (×)" if True in logs else "difference"
     return _table(["test", "of", difference, "95 % interval", "seeds a side", "verdict"], body)

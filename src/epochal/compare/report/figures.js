@@ -7,7 +7,7 @@ const COLOURS = {
   light: ["#0072b2", "#d55e00", "#00875f", "#b8588f", "#2f8fc9", "#b07700", "#6f6f6f"],
   dark: ["#4fa8e8", "#f07f30", "#26b88a", "#d98fb8", "#8fcdf2", "#e6a92e", "#a8a8a8"],
 };
-const OPACITIES = [0.85, 0.4, 0.1]; // of neighbouring bars
+const OPACITIES = [0.5, 0.25, 0.1]; // of neighbouring bars, as in figures.py
 const LOG_KEYS = ["parameters", "flops", "optimizer.lr", "optimizer.weight_decay"];
 const DECADES = 1.5, MAX_DECADES = 12, MAX_BARS = 60;
 const LEGEND_WIDTH = 62; // characters in a line of the legend of a copied figure
@@ -70,7 +70,8 @@ function scalesOf(series, legend) {
   return {
     stroke: scale(series.map((s) => s.colour)), fill: scale(series.map((s) => s.hollow ? "transparent" : s.colour)),
     shape: scale(series.map((s) => s.shape)),
-    fillOpacity: {...scale(series.map((s) => s.opacity)), type: "ordinal", sort: domain, legend: null},
+    // of a single number Vega makes a range from it to nothing
+    fillOpacity: series.length === 1 ? {value: series[0].opacity} : {...scale(series.map((s) => s.opacity)), type: "ordinal", sort: domain, legend: null},
     // in the others' order, Vega-Lite would draw the legend's symbols dashed
     strokeDash: {...scale([]), scale: {domain: [...domain].reverse(), range: series.map((s) => s.dash).reverse()}, legend: null},
   };
@@ -175,7 +176,7 @@ function barLayers(settings, kind, found, published, series, titles) {
   const beside = alone ? {} : {xOffset: {field: "series", sort: series.map((s) => s.name)}};
   const pick = (...channels) => Object.fromEntries(channels.map((channel) => [channel, scales[channel]]));
   const layer = (name, mark, encoding) => ({data: {name}, mark, encoding: {x, y: {field: "y", ...y}, ...beside, ...encoding}});
-  const bar = {...pick("stroke", "fill"), fillOpacity: settings.only.length ? {condition: {test: {field: "series", oneOf: settings.only}, value: 0.85}, value: 0.1} : scales.fillOpacity};
+  const bar = {...pick("stroke", "fill"), fillOpacity: settings.only.length ? {condition: {test: {field: "series", oneOf: settings.only}, value: 0.5}, value: 0.1} : scales.fillOpacity};
   return [
     layer("means", {type: "bar"}, bar), layer("means", {type: "rule"}, {y: {field: "low", ...y}, y2: {field: "high"}}),
     layer("singles", {type: "point", size: 18, filled: false}, pick("stroke", "shape")),
