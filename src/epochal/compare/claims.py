@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,19 @@ def load_claim(experiment: str, budget: str | None) -> tuple[dict[str, Any] | No
         raise ConfigError(f"experiment={experiment} cannot be read: {' '.join(str(error).split())}") from error
     check_claim(experiment, claim)
     return claim, chosen
+
+
+def named_keys(claim: Mapping[str, Any]) -> set[str]:
+    """The config keys by which a claim's plots and tests tell runs apart, among names of metrics and costs."""
+    sides = [
+        entry.get(side) for entry in claim.get("tests") or () for side in ("more", "not_more", "than", "predicted")
+    ]
+    wheres = [entry.get("where") for entry in claim["plots"]]
+    keys = {key for side in (*sides, *wheres) if isinstance(side, Mapping) for key in side}
+    for entry in claim["plots"]:
+        groups = entry.get("group") or []
+        keys.update([groups] if isinstance(groups, str) else groups, [entry["x"]] if entry.get("x") else [])
+    return keys
 
 
 def check_claim(experiment: str, claim: Any) -> None:

@@ -88,6 +88,7 @@ class Comparison:
         skipped: Folders that hold no run, and why.
         drawn: The runs that the plots show; with a claim only those of the experiment's own grid.
         keys: The config keys in which the runs differ.
+        named: Those by which a claim tells its runs apart; see `varying`.
         y: The value they are ranked by.
         plots: The first is the main one.
         title: The claim, or the models and data sets.
@@ -113,6 +114,7 @@ class Comparison:
     footnote: str
     experiment: str | None = None
     budget: str | None = None
+    named: frozenset[str] = frozenset()
     trials: list[Record] = field(default_factory=list)
     claim: dict[str, Any] | None = None
     published: list[Published] = field(default_factory=list)

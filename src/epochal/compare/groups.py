@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -95,16 +95,21 @@ def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray] | None:
     return grid, np.stack([np.interp(grid, xs, ys) for xs, ys in curves])
 
 
-def varying(records: Sequence[Record]) -> list[str]:
+def varying(records: Sequence[Record], named: Collection[str] = ()) -> list[str]:
     """The config keys in which runs differ, those of the model first.
 
     Left out are the seed, output paths, and keys that are determined by others: with `model=mlp,resnet` the learning
     rates that come with the two models. Keys from the command line are never left out.
+
+    Args:
+        records: The runs.
+        named: Keys that a claim tells its runs apart by, which are never left out instead: what its grid sets along with
+            them says nothing more.
     """
     keys = sorted({key for record in records for key in record.config}, key=_rank)
     columns = {key: tuple(record.config.get(key) for record in records) for key in keys if not _is_ignored(key)}
     columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    overridden = {key for record in records for key in record.overridden}
+    overridden = {*named} or {key for record in records for key in record.overridden}
     overridden |= {f"{key}.name" for key in overridden}  # model=resnet sets model.name
     found: list[str] = []
     # names before what comes with them: the patch size that fits a data set follows its name, not the other way round

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from epochal.compare.archive import read_archive
-from epochal.compare.claims import load_claim
+from epochal.compare.claims import load_claim, named_keys
 from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
 from epochal.compare.design import Design
 from epochal.compare.groups import ALIKE, kinds, trial, varying
@@ -66,7 +66,7 @@ class Request:
             experiment, claim, budget = self._shared(records) or (None, None, budget)
         runs = _sorted_out(records, experiment, budget, claim)
         records = runs.deciding or records
-        keys, y = varying(records), self._y(records, claim)
+        keys, y = varying(records, runs.keys), self._y(records, claim)
         plots = self._plots(records, keys, y) if claim is None or self._chooses else _claimed_plots(claim, runs.counted)
         verdict = _verdict(claim, runs.counted, budget)
         drawn = records if self._chooses else runs.counted
@@ -75,6 +75,7 @@ class Request:
             skipped=skipped,
             drawn=drawn,
             keys=keys,
+            named=runs.keys,
             y=y,
             plots=plots,
             title=(claim or {}).get("sentence") or described(records),
@@ -245,6 +246,7 @@ class Runs(NamedTuple):
         counted: Of the deciding ones those of the experiment's own design.
         left_out: How the others differ from it, and how many do so.
         tuned: What was tuned, in a sentence.
+        keys: By which the claim tells its runs apart, and those that were tuned.
     """
 
     deciding: list[Record]
@@ -252,6 +254,7 @@ class Runs(NamedTuple):
     counted: list[Record]
     left_out: dict[str, int]
     tuned: str
+    keys: frozenset[str] = frozenset()
 
 
 def _sorted_out(
@@ -260,7 +263,8 @@ def _sorted_out(
     if experiment is None or claim is None:
         return Runs(records, [], records, {}, "")
     design, others = Design(experiment, budget, records), Counter[str]()
-    runs = Runs([], [], [], {}, design.tuned)
+    keys = named_keys(claim) | set(design.tuning.space if design.tuning else ())
+    runs = Runs([], [], [], {}, design.tuned, frozenset(keys))
     for record in records:
         if design.is_trial(record):
             runs.trials.append(record)

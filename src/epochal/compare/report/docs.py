@@ -169,7 +169,7 @@ def _groups(comparison: Comparison) -> list[str]:
     found: list[str] = []
     several = len(listed := kinds(comparison.drawn)) > 1
     for kind in listed:
-        part = replace(comparison, records=list(kind.records), keys=varying(kind.records))
+        part = replace(comparison, records=list(kind.records), keys=varying(kind.records, comparison.named))
         names = [name for name in columns(part) if any(record.value(name) is not None for record in kind.records)]
         if several and not names:
             continue
