@@ -154,7 +154,7 @@ def test_an_experiment_brings_its_plots_its_papers_points_and_its_verdict(claime
     comparison = Request(experiment="depth_degradation", budget="cpu", output_dir=str(claimed.parent)).compare()
     assert comparison.title == comparison.claim["sentence"]
     assert [plot.kind for plot in comparison.plots] == ["points", "curves"]  # no run has a test error yet
-    assert comparison.published[0].points[0] == (20, 0.0875)
+    assert comparison.references[0].points[0] == (20, 0.0875)
     assert comparison.verdict.verdict == "supported"
     assert comparison.footnote.startswith("Budget cpu: ")
     assert comparison.folder == claimed.parent / "comparisons" / "depth_degradation_cpu"
@@ -285,7 +285,7 @@ PREDICTED = {
         (lambda c: c["plots"][0].pop("y"), "plots, number 1, has no y"),
         (lambda c: c["plots"].append("train/error"), "plots, number 4, has no keys"),
         (lambda c: c["plots"][0].update(where=["model.depth"]), "where of plots, number 1, is no mapping"),
-        (lambda c: c["published"][0].update(points=[20, 0.1]), "points that are no pairs"),
+        (lambda c: c["references"][0].update(points=[20, 0.1]), "points that are no pairs"),
         (lambda c: c["plots"][0].update(fit="line"), "plots, number 1, has fit: line; it can be power"),
         (lambda c: c.update(tests="none"), "tests is no list"),
         (lambda c: c["tests"][0].update(less=c["tests"][0].pop("more")), "tests, number 1, has less"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epochal.compare.comparison import Comparison, Plot, Published
+from epochal.compare.comparison import Comparison, Plot, Reference
 from epochal.compare.figures import figure, stem, styles
 from epochal.compare.groups import Group
 from epochal.compare.request import Request
@@ -152,14 +152,17 @@ def test_groups_of_two_keys_share_the_colour_of_the_first():
     assert plain.dash == resnet.dash != deep_plain.dash
 
 
-def test_published_points_are_hollow_and_stand_in_plots_of_the_same_x_and_y_alone(compared):
-    paper = Published("residual, He et al. 2015", "model.depth", "train/error", ((20, 0.0875), (110, 0.0643)))
-    compared = replace(compared, published=[paper])
+def test_references_are_hollow_and_stand_in_plots_of_the_same_x_and_y_alone(compared):
+    paper = Reference("residual, He et al. 2015", "model.depth", "train/error", ((20, 0.0875), (110, 0.0643)))
+    compared = replace(compared, references=[paper])
     spec = figure(compared, DEPTH)
-    assert [(row["x"], row["y"]) for row in spec["datasets"]["published"]] == [(20, 0.0875), (110, 0.0643)]
+    assert [(row["x"], row["y"]) for row in spec["datasets"]["references"]] == [(20, 0.0875), (110, 0.0643)]
     fill = encodings(spec, "fill")[0]["scale"]
     assert dict(zip(fill["domain"], fill["range"]))["residual, He et al. 2015"] == "transparent"
-    assert "published" not in figure(compared, replace(DEPTH, y="val/error"))["datasets"]
+    assert "references" not in figure(compared, replace(DEPTH, y="val/error"))["datasets"]
+    of_plain = replace(compared, references=[paper._replace(where=(("model.name", "plain"),))])
+    assert "references" not in figure(of_plain, DEPTH)["datasets"]
+    assert "references" in figure(of_plain, replace(DEPTH, where=(("model.name", "plain"),)))["datasets"]
 
 
 @pytest.mark.parametrize(
@@ -177,9 +180,9 @@ def test_every_kind_is_drawn_for_a_paper(compared, plot, tmp_path):
 
 
 def test_a_plot_without_values_is_an_empty_picture(compared, tmp_path):
-    paper = Published("paper", "model.depth", "val/bleu", ((8, 0.2),))
-    for published in ([], [paper]):
-        spec = figure(replace(compared, published=published), replace(DEPTH, y="val/bleu"))
+    paper = Reference("paper", "model.depth", "val/bleu", ((8, 0.2),))
+    for references in ([], [paper]):
+        spec = figure(replace(compared, references=references), replace(DEPTH, y="val/bleu"))
         save(spec, tmp_path / "figures", "empty")
         assert spec["description"].startswith("No run has these values.")
 

@@ -67,14 +67,15 @@ def check_claim(experiment: str, claim: Any) -> None:
         ConfigError: With the first mistake.
     """
     check = _Check(experiment, claim)
-    check.keys("it", claim, ("sentence", "plots"), ("source", "setting", "published", "needs", "tests"))
+    check.keys("it", claim, ("sentence", "plots"), ("source", "setting", "references", "needs", "tests"))
     for what, entry in check.entries("plots"):
         drawn = ("profile",) if isinstance(entry, dict) and "profile" in entry else ("x", "y")
         check.keys(what, entry, drawn, ("group", "where", "fit"))
         check.require(entry.get("fit") in (None, "power"), f"{what} has fit: {entry.get('fit')}; it can be power.")
         check.values(f"where of {what}", entry.get("where") or {})
-    for what, entry in check.entries("published"):
-        check.keys(what, entry, ("label", "x", "y", "points"))
+    for what, entry in check.entries("references"):
+        check.keys(what, entry, ("label", "x", "y", "points"), ("where",))
+        check.values(f"where of {what}", entry.get("where") or {})
         pairs = isinstance(entry["points"], list) and all(isinstance(p, list) and len(p) == 2 for p in entry["points"])
         check.require(pairs, f"{what} has points that are no pairs such as [20, 0.0875].")
     for what, entry in check.entries("needs"):

@@ -70,13 +70,25 @@ class Plot:
         return words[0].upper() + words[1:]
 
 
-class Published(NamedTuple):
-    """Results from a paper, drawn in the plots with the same x and y."""
+class Reference(NamedTuple):
+    """Results of a paper, or of a method without a network, drawn in the plots with the same x and y.
+
+    Attributes:
+        label: What they are, and whose.
+        x, y: Of a plot.
+        points: Pairs of them.
+        where: Keys and values that the plot's runs have, if it shows only some of the claim's.
+    """
 
     label: str
     x: str
     y: str
     points: tuple[tuple[float, float], ...]
+    where: tuple[tuple[str, Any], ...] = ()
+
+    def fits(self, plot: Plot) -> bool:
+        """Whether they are drawn in a plot."""
+        return (self.x, self.y) == (plot.x, plot.y) and all(pair in plot.where for pair in self.where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +109,7 @@ class Comparison:
         experiment, budget: That the claim is of, or None.
         trials: Runs of the experiment that only served to choose a value, such as the learning rate; not in `records`.
         claim: The experiment's, or None.
-        published: Results from papers.
+        references: Results of others beside the runs.
         verdict: On the claim; None without a claim that has tests.
         parts: Where nothing was asked and the runs are of several tasks or data sets, or some are trials: a comparison
             of each, as unlike runs are not ranked together. Else empty.
@@ -117,7 +129,7 @@ class Comparison:
     named: frozenset[str] = frozenset()
     trials: list[Record] = field(default_factory=list)
     claim: dict[str, Any] | None = None
-    published: list[Published] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
     verdict: Verdict | None = None
     parts: list[Comparison] = field(default_factory=list)
 
@@ -164,9 +176,10 @@ def claimed_plot(entry: Mapping[str, Any], records: Sequence[Record]) -> Plot:
     return replace(plot(entry["x"], entry["y"], group, records, ()), where=where, fit=entry.get("fit") is not None)
 
 
-def published(entry: Mapping[str, Any]) -> Published:
-    """One of a claim's `published`."""
-    return Published(entry["label"], entry["x"], entry["y"], tuple((x, y) for x, y in entry["points"]))
+def reference(entry: Mapping[str, Any]) -> Reference:
+    """One of a claim's `references`."""
+    points, where = tuple((x, y) for x, y in entry["points"]), tuple((entry.get("where") or {}).items())
+    return Reference(entry["label"], entry["x"], entry["y"], points, where)
 
 
 def is_numeric(name: str, records: Sequence[Record]) -> bool:

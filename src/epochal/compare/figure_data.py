@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Groups = Sequence[tuple[Series, Group]]
 
-PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of published points
+PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of references
 FITTED_POINTS = 20  # of the line of a power law, which is bent where an axis is linear
 MAX_POINTS = 200  # of a curve: more than a column's width can show
 MAX_LINES = 60  # curves of single runs in one plot; with more, only their bands are drawn
@@ -71,9 +71,9 @@ def best_groups(groups: Sequence[Group], y: str, most: int = MAX_SERIES) -> list
     return [groups[number] for number in sorted(best)]
 
 
-def published_data(plot: Plot, comparison: Comparison) -> tuple[list[Series], list[Row]]:
-    """The papers' points with the plot's x and y."""
-    entries = [entry for entry in comparison.published if (entry.x, entry.y) == (plot.x, plot.y)]
+def reference_data(plot: Plot, comparison: Comparison) -> tuple[list[Series], list[Row]]:
+    """The references that are drawn in a plot."""
+    entries = [entry for entry in comparison.references if entry.fits(plot)]
     series = [
         Series(entry.label, PAPER_COLOURS[i % 2], SHAPES[i % len(SHAPES)], PAPER_DASH, hollow=True)
         for i, entry in enumerate(entries)

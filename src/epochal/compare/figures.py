@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from epochal.compare.figure_data import FigureData, best_groups, figure_data, fitted_data, published_data
+from epochal.compare.figure_data import FigureData, best_groups, figure_data, fitted_data, reference_data
 from epochal.compare.fits import fits
 from epochal.compare.groups import Group, grouped
 from epochal.core.files import slug
@@ -50,7 +50,7 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     Accuracies and errors have their axis in percent. A group's points or lines are means over its runs.
 
     Args:
-        comparison: The runs, the published points and the footnote.
+        comparison: The runs, the references and the footnote.
         plot: What against what.
     """
     groups = grouped(plot.chosen(comparison.drawn), by=plot.group)
@@ -59,17 +59,17 @@ def figure(comparison: Comparison, plot: Plot) -> dict[str, Any]:
     note = f"The best {MAX_SERIES} of {len(groups)} groups are drawn." if len(groups) > MAX_SERIES else ""
     ours = styles(shown)
     data = figure_data(plot, list(zip(ours, shown)), comparison.keys)
-    paper, published = published_data(plot, comparison)
+    paper, references = reference_data(plot, comparison)
     laws = fits(plot, comparison.drawn)
     lines, fitted = fitted_data(laws, list(zip(ours, shown)))
     dashed = "Dashed: " if fitted else ""
     said = [f"{dashed}{law.sentence}" for law in laws]
     caption = " ".join(part for part in (data.caption, *said, note, comparison.footnote) if part)
     build = _bar_layers if plot.kind == "bars" else _line_layers
-    datasets = {"means": data.means, "singles": data.singles, "published": published, "fitted": fitted}
+    datasets = {"means": data.means, "singles": data.singles, "references": references, "fitted": fitted}
     datasets = {name: rows for name, rows in datasets.items() if rows}  # Vega complains of a layer without data
     layers = [
-        layer for layer in build(plot, data, [*ours, *lines, *paper], published) if layer["data"]["name"] in datasets
+        layer for layer in build(plot, data, [*ours, *lines, *paper], references) if layer["data"]["name"] in datasets
     ]
     return specification(layers, caption, datasets=datasets)
 
@@ -109,12 +109,12 @@ def _numbered(values: Iterable[Any]) -> list[int]:
     return [seen.setdefault(str(value), len(seen)) for value in values]
 
 
-def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
-    """Points with whiskers, or curves with bands, on two numeric axes; published points beside them."""
+def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], references: Sequence[Row]) -> list[Row]:
+    """Points with whiskers, or curves with bands, on two numeric axes; references beside them."""
     points, scales = plot.kind == "points", series_scales(series)
-    x, y = _axes(plot, data, published)
+    x, y = _axes(plot, data, references)
     bottom = y["scale"].get("domain", [-math.inf])[0]
-    below = any(row.get("low", row["y"]) < bottom for row in (*data.means, *data.singles, *published))
+    below = any(row.get("low", row["y"]) < bottom for row in (*data.means, *data.singles, *references))
     clip = {"clip": True} if below else {}  # only where it is needed: it makes a PNG take three times as long
     stroke, dash, filled = scales["stroke"], scales["strokeDash"], {k: scales[k] for k in ("stroke", "fill", "shape")}
 
@@ -146,17 +146,17 @@ def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], publish
         ]
     line = layer("means", {"type": "line", "strokeWidth": 1.8}, stroke=stroke, strokeDash=dash)
     mark = layer("means", {"type": "point", "size": 50}, **filled)
-    paper = layer("published", {"type": "line", "strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
-    hollow = layer("published", {"type": "point", "size": 45}, **filled)
+    paper = layer("references", {"type": "line", "strokeWidth": 1.2}, stroke=stroke, strokeDash=dash)
+    hollow = layer("references", {"type": "point", "size": 45}, **filled)
     if not points:  # a few marks tell lines apart without colour
         mark["transform"] = [{"filter": "datum.marked"}]
     law = layer("fitted", {"type": "line", "strokeWidth": 1.2, "strokeDash": FITTED_DASH}, stroke=stroke)
     return [*behind, law, *([] if points and plot.fit else [line]), paper, mark, hollow]
 
 
-def _axes(plot: Plot, data: FigureData, published: Sequence[Row]) -> tuple[Row, Row]:
+def _axes(plot: Plot, data: FigureData, references: Sequence[Row]) -> tuple[Row, Row]:
     """The encodings x and, without its field, y."""
-    rows, points = [*data.means, *data.singles, *published], plot.kind == "points"
+    rows, points = [*data.means, *data.singles, *references], plot.kind == "points"
     xs = [row["x"] for row in rows]
     ys = [y for row in rows for y in (row["y"], row.get("low", row["y"]), row.get("high", row["y"]))]
     log_x = bool(xs) and min(xs) > 0 and (plot.x in LOG_KEYS or (points and spans_decades(xs)))
@@ -167,11 +167,11 @@ def _axes(plot: Plot, data: FigureData, published: Sequence[Row]) -> tuple[Row, 
     return {"field": "x", **x}, y
 
 
-def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], published: Sequence[Row]) -> list[Row]:
-    """Bars from zero on with whiskers, a small mark for each run, and published points."""
+def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], references: Sequence[Row]) -> list[Row]:
+    """Bars from zero on with whiskers, a small mark for each run, and references."""
     ys = [row[key] for row in data.means for key in ("low", "high")]
-    ys += [row["y"] for row in (*data.singles, *published)]
-    places = list(dict.fromkeys(row["x"] for row in (*data.means, *published)))
+    ys += [row["y"] for row in (*data.singles, *references)]
+    places = list(dict.fromkeys(row["x"] for row in (*data.means, *references)))
     alone = all(row["x"] == row["series"] for row in data.means)  # each group at a place of its own needs no legend
     straight, slanted = {"labelAngle": 0}, {"labelAngle": -35, "labelLimit": 160, "labelOverlap": False}
     labels = slanted if sum(map(cell_width, places)) > LONG_NAMES else straight
@@ -179,7 +179,7 @@ def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], publishe
     x = {"field": "x", "type": "nominal", "sort": places, "axis": axis}
     y = number_axis(data.y_title, ys, percent=find(plot.y).percent)
     y["scale"] = {"zero": True}
-    scales = series_scales(series, legend=not alone or bool(published))
+    scales = series_scales(series, legend=not alone or bool(references))
     beside = {} if alone else {"xOffset": {"field": "series", "sort": [s.name for s in series]}}
 
     def layer(source: str, mark: Row, *channels: str, **encoding: Any) -> Row:
@@ -193,5 +193,5 @@ def _bar_layers(plot: Plot, data: FigureData, series: Sequence[Series], publishe
         layer("means", {"type": "bar"}, "stroke", "fill", "fillOpacity"),
         layer("means", {"type": "rule"}, y={"field": "low", **y}, y2={"field": "high"}),
         layer("singles", single, "stroke", "shape"),
-        layer("published", paper, "stroke", "fill", "shape"),
+        layer("references", paper, "stroke", "fill", "shape"),
     ]

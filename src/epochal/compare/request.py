@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from epochal.compare.archive import read_archive
 from epochal.compare.claims import load_claim, named_keys
-from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, published
+from epochal.compare.comparison import Comparison, Plot, claimed_plot, footnote, is_numeric, plot, reference
 from epochal.compare.design import Design
 from epochal.compare.groups import ALIKE, kinds, trial, varying
 from epochal.compare.labels import value_text
@@ -85,7 +85,7 @@ class Request:
             budget=budget,
             trials=runs.trials,
             claim=claim,
-            published=[published(entry) for entry in (claim or {}).get("published") or []],
+            references=[reference(entry) for entry in (claim or {}).get("references") or []],
             verdict=verdict,
         )
         return self._divided(whole)

@@ -90,15 +90,15 @@ function makeFigure(settings) {
   const found = kind === "curves" ? curveRows(groups, settings, (run) => curve(run, settings.y, settings.x))
     : kind === "profile" ? curveRows(groups, settings, profileCurve(settings.y)) : pointRows(groups, settings, kind === "bars");
   const left = groups.length < all.length ? ` The best ${groups.length} of ${all.length} groups are drawn.` : "";
-  const published = publishedRows(settings, kind, series);
+  const references = referenceRows(settings, kind, series);
   const titles = titlesOf(settings, kind, runs);
-  const datasets = Object.fromEntries(Object.entries({means: found.means, singles: found.singles, published}).filter(([, rows]) => rows.length));
-  const layers = (kind === "bars" ? barLayers : lineLayers)(settings, kind, found, published, series, titles).filter((layer) => layer.data.name in datasets);
-  const rows = found.means.length ? [...found.means, ...published] : found.singles;
+  const datasets = Object.fromEntries(Object.entries({means: found.means, singles: found.singles, references}).filter(([, rows]) => rows.length));
+  const layers = (kind === "bars" ? barLayers : lineLayers)(settings, kind, found, references, series, titles).filter((layer) => layer.data.name in datasets);
+  const rows = found.means.length ? [...found.means, ...references] : found.singles;
   return {
     kind, series, datasets, rows, titles, caption: caption(kind, settings, found) + left,
     spec: {description: "", layer: layers.length ? layers : [{mark: "point", data: {values: []}, encoding: {}}]},
-    points: [...found.singles, ...found.means.filter((row) => row.n > 1 || !found.singles.length || kind === "curves"), ...published],
+    points: [...found.singles, ...found.means.filter((row) => row.n > 1 || !found.singles.length || kind === "curves"), ...references],
   };
 }
 
@@ -116,17 +116,18 @@ function titlesOf(settings, kind, runs) {
   return {x, y: info(settings.y).title};
 }
 
-function publishedRows(settings, kind, series) {
-  const found = data.published.filter((entry) => entry.x === settings.x && entry.y === settings.y);
+function referenceRows(settings, kind, series) {
+  const has = ([key, value]) => (settings.where || []).some((pair) => pair[0] === key && pair[1] === value);
+  const found = data.references.filter((entry) => entry.x === settings.x && entry.y === settings.y && entry.where.every(has));
   const colours = isDark() ? ["#b5b5b5", "#8c8c8c"] : ["#6a6a6a", "#858585"];
   return found.flatMap((entry, i) => {
     series.push({name: entry.label, colour: colours[i % 2], shape: data.style.shapes[i % data.style.shapes.length], dash: [3, 3], opacity: 0.85, hollow: true});
-    return entry.points.map(([x, y]) => ({series: entry.label, x: kind === "bars" ? valueText(settings.x, x) : x, y, low: y, high: y, n: 0, runs: ["published"]}));
+    return entry.points.map(([x, y]) => ({series: entry.label, x: kind === "bars" ? valueText(settings.x, x) : x, y, low: y, high: y, n: 0, runs: ["reference"]}));
   });
 }
 
-function axesOf(settings, kind, found, published, titles) {
-  const rows = [...found.means, ...found.singles, ...published], points = kind === "points";
+function axesOf(settings, kind, found, references, titles) {
+  const rows = [...found.means, ...found.singles, ...references], points = kind === "points";
   const ys = rows.flatMap((row) => [row.y, row.low ?? row.y, row.high ?? row.y]);
   const bounded = isPercent(settings.y) && largerIsBetter(settings.y);
   const logY = settings.log_y === "auto" ? kind !== "bars" && !bounded && spansDecades(ys) : settings.log_y === "on" && ys.some((y) => y > 0);
@@ -141,8 +142,8 @@ function axesOf(settings, kind, found, published, titles) {
 const opacity = (settings, full) => settings.only.length
   ? {condition: {test: {field: "series", oneOf: settings.only}, value: full}, value: full / 10} : {value: full};
 
-function lineLayers(settings, kind, found, published, series, titles) {
-  const {x, y} = axesOf(settings, kind, found, published, titles), scales = scalesOf(series, settings.legend);
+function lineLayers(settings, kind, found, references, series, titles) {
+  const {x, y} = axesOf(settings, kind, found, references, titles), scales = scalesOf(series, settings.legend);
   const {stroke, strokeDash, fill, shape} = scales, filled = {stroke, fill, shape};
   const layer = (name, mark, full, encoding) => ({
     data: {name}, mark: {clip: true, ...mark}, encoding: {x: {field: "x", ...x}, y: {field: "y", ...y}, opacity: opacity(settings, full), ...encoding},
@@ -159,7 +160,7 @@ function lineLayers(settings, kind, found, published, series, titles) {
   if (kind !== "points") mark.transform = [{filter: "datum.marked"}];
   const layers = [
     ...behind, layer("means", {type: "line", strokeWidth: 1.8}, 1, {stroke, strokeDash}),
-    layer("published", {type: "line", strokeWidth: 1.2}, 1, {stroke, strokeDash}), mark, layer("published", {type: "point", size: 45}, 1, filled),
+    layer("references", {type: "line", strokeWidth: 1.2}, 1, {stroke, strokeDash}), mark, layer("references", {type: "point", size: 45}, 1, filled),
   ];
   const zoom = {name: "zoom", select: {type: "interval", zoom: "wheel![event.ctrlKey || event.shiftKey]"}, bind: "scales"};
   const first = layers.find((one) => one.data.name === (found.means.length ? "means" : "singles"));
@@ -167,9 +168,9 @@ function lineLayers(settings, kind, found, published, series, titles) {
   return layers;
 }
 
-function barLayers(settings, kind, found, published, series, titles) {
-  const {y} = axesOf(settings, kind, found, published, titles), scales = scalesOf(series, settings.legend);
-  const places = [...new Set([...found.means, ...published].map((row) => row.x))], alone = found.means.every((row) => row.x === row.series);
+function barLayers(settings, kind, found, references, series, titles) {
+  const {y} = axesOf(settings, kind, found, references, titles), scales = scalesOf(series, settings.legend);
+  const places = [...new Set([...found.means, ...references].map((row) => row.x))], alone = found.means.every((row) => row.x === row.series);
   if (!y.scale.type) y.scale = {zero: true};
   const slanted = places.join("").length > 45;
   const x = {field: "x", type: "nominal", sort: places, axis: {title: settings.x ? titles.x : null, ...(slanted ? {labelAngle: -35, labelLimit: 160, labelOverlap: false} : {labelAngle: 0})}};
@@ -180,7 +181,7 @@ function barLayers(settings, kind, found, published, series, titles) {
   return [
     layer("means", {type: "bar"}, bar), layer("means", {type: "rule"}, {y: {field: "low", ...y}, y2: {field: "high"}}),
     layer("singles", {type: "point", size: 18, filled: false}, pick("stroke", "shape")),
-    layer("published", {type: "point", size: 45}, pick("stroke", "fill", "shape")),
+    layer("references", {type: "point", size: 45}, pick("stroke", "fill", "shape")),
   ];
 }
 

@@ -106,7 +106,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
         "statuses": dict(sorted(Counter(r.shown_status for r in records).items(), key=lambda s: _status_rank(s[0]))),
         "verdict": _verdict(comparison),
         "plots": [_plot(comparison, plot, names) for plot in comparison.plots],
-        "published": [entry._asdict() for entry in comparison.published],
+        "references": [entry._asdict() for entry in comparison.references],
         "style": {
             "config": vega.CONFIG,
             "power": vega.POWER,
@@ -173,6 +173,7 @@ def _plot(comparison: Comparison, plot: Plot, names: dict[Record, str]) -> Json:
         heading = f"{replace(plot, where=()).heading(chosen)} ({kinds(chosen)[0].label})"
     laws = " ".join(fit.sentence for fit in fits(plot, comparison.drawn))
     shown = {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
+    shown |= {"where": plot.where} if plot.where else {}
     return {**shown, "laws": laws} if laws else shown
 
 

@@ -258,7 +258,7 @@ function tipLines(row, {settings, kind, titles}) {
   const y = kind === "profile" ? general(row.y, 4) : valueText(settings.y, row.y), lines = [];
   if (row.run !== undefined) lines.push(row.run, row.series);
   else if (row.n === 1) lines.push(row.runs[0], row.series);
-  else if (row.n === 0) lines.push(row.series, "published");
+  else if (row.n === 0) lines.push(row.series, "reference");
   else lines.push(row.series, `${{median: "median", best: "best"}[settings.aggregate] || "mean"} of ${row.n} runs: ${row.runs.join(", ")}`);
   if (kind !== "bars" || settings.x) lines.push(`${titles.x}: ${xText(settings, row.x)}`);
   lines.push(`${titles.y}: ${y}`);
@@ -315,7 +315,7 @@ function drawNumbers(number) {
   const heads = kind === "parallel" ? ["run", "value"] : single ? ["run", "group", titles.x || "group", titles.y] : ["group", ...(kind === "bars" && !settings.x ? [] : [titles.x]), titles.y, "low", "high", "runs"];
   const text = (y) => y === undefined ? "" : kind === "profile" ? general(y, 4) : valueText(settings.y, y);
   const cells = (row) => kind === "parallel" ? [row.run, row.text] : single ? [row.run, row.series, xText(settings, row.x), text(row.y)]
-    : [row.series, ...(kind === "bars" && !settings.x ? [] : [xText(settings, row.x)]), text(row.y), text(row.low), text(row.high), row.n ? String(row.n) : "published"];
+    : [row.series, ...(kind === "bars" && !settings.x ? [] : [xText(settings, row.x)]), text(row.y), text(row.low), text(row.high), row.n ? String(row.n) : "reference"];
   table.caption.textContent = rows.length > MAX_ROWS ? `The first ${MAX_ROWS} of ${plural(rows.length, "row")}` : plural(rows.length, "row");
   table.tHead.replaceChildren(element("tr", {}, ...heads.map((head) => element("th", {scope: "col"}, head))));
   table.tBodies[0].replaceChildren(...rows.slice(0, MAX_ROWS).map((row) => element("tr", {}, ...cells(row).map((cell, i) => i ? element("td", {}, cell) : element("th", {scope: "row"}, ...breakable(cell))))));
