@@ -44,6 +44,25 @@ def test_validation_and_test_are_of_the_first_text_alone_and_never_learned(tmp_p
         mixed(tmp_path, 851, 10)
 
 
+@pytest.mark.parametrize("key", ["path", "config", "revision", "column"])
+def test_what_belongs_to_a_part_is_not_given_for_all(key):
+    options = {"path": None, key: "mine"}
+    with pytest.raises(ConfigError, match=rf"dataset\.{key}=mine is of none of dataset\.parts"):
+        TextMix(name="text_mix", parts=[{"path": "a.txt", "characters": 5}], **options)
+
+
+def test_a_part_has_its_own_config_revision_and_column(tmp_path):
+    (tmp_path / "a.csv").write_text("first,second\n" + "aaaa,bbbb\n" * 100)
+    part = {"path": str(tmp_path / "a.csv"), "characters": 100, "column": "second"}
+    sizes = {"tokenizer": "byte", "context_length": 8, "batch_size": 2, "validation": 50, "test": 50}
+    data = TextMix(name="text_mix", path=None, parts=[part], **sizes)
+    data.learns = "text"
+    data.prepare()
+    assert set(words(data, "train")) == {"b", "\n"}
+    read = data._part({"path": "me/texts", "characters": 5, "config": "small", "revision": "v2"})
+    assert (read.config, read.revision) == ("small", "v2")
+
+
 def test_code_needs_no_file(tmp_path):
     data = TextMix(
         name="prose_and_code",
@@ -76,6 +95,10 @@ def test_a_change_of_the_parts_is_other_data(tmp_path):
         ([{"path": "a.txt"}], "has path and characters"),
         ([{"path": "a.txt", "characters": 5, "colour": "red"}], "'colour': 'red'"),
         ([{"path": "a.txt", "characters": 0}], "parts.characters"),
+        (
+            [{"path": "python_stdlib", "characters": 5, "revision": "main"}],
+            "python_stdlib of dataset.parts has no revision",
+        ),
     ],
 )
 def test_wrong_parts_are_a_sentence(parts, says):

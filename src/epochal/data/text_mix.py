@@ -11,7 +11,7 @@ from epochal.data.datamodule import check_count
 from epochal.data.text import Document, PythonStdlib, TextData, cut, length_of
 
 CODE = "python_stdlib"
-KEYS = {"path", "column", "characters"}
+OPTIONAL = ("config", "revision", "column")  # keys of a part, as of `TextData`
 
 
 class TextMix(TextData):
@@ -19,22 +19,30 @@ class TextMix(TextData):
 
     Args:
         parts: Of each text its `path`, as of `TextData`, or "python_stdlib", the `characters` of its training part that are
-            taken, and optionally its `column`.
-        **options: See `TextData`; path, config, revision and column have no effect.
+            taken, and optionally its `config`, `revision` and `column`.
+        **options: See `TextData`, but for those that each part has of its own.
 
     Raises:
-        ConfigError: If no part is given, or one lacks a key or has another.
+        ConfigError: If no part is given, one lacks a key or has another, or what belongs to a part is given for all.
     """
 
     def __init__(self, *, parts: Sequence[Mapping[str, Any]], **options: Any) -> None:
         super().__init__(**options)
+        for key in ("path", *OPTIONAL):
+            if options.get(key) is not None:
+                raise ConfigError(f"dataset.{key}={options[key]} is of none of dataset.parts; give it to one of them.")
         if not parts or isinstance(parts, str | Mapping) or not all(isinstance(part, Mapping) for part in parts):
             raise ConfigError("dataset.parts is a list with at least one text: [{path: ..., characters: 100_000}].")
         self.parts = [dict(part) for part in parts]
         for part in self.parts:
-            if not {"path", "characters"} <= part.keys() <= KEYS or not part["path"]:
+            if not {"path", "characters"} <= part.keys() <= {"path", "characters", *OPTIONAL} or not part["path"]:
+                may = " and ".join([", ".join(OPTIONAL[:-1]), OPTIONAL[-1]])
                 raise ConfigError(
-                    f"A text of dataset.parts has path and characters, and may have column; this one is {part}."
+                    f"A text of dataset.parts has path and characters, and may have {may}; this one is {part}."
+                )
+            if part["path"] == CODE and (more := sorted(part.keys() & {*OPTIONAL})):
+                raise ConfigError(
+                    f"The text {CODE} of dataset.parts has no {more[0]}: it is in every installation of Python."
                 )
             check_count("parts.characters", part["characters"])
 
@@ -56,7 +64,7 @@ class TextMix(TextData):
         return TextData(
             name=self.name,
             path=str(part["path"]),
-            column=part.get("column"),
+            **{key: part.get(key) for key in OPTIONAL},
             documents=self.documents,
             encoding=self.encoding,
             batch_size=self.batch_size,
