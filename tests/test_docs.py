@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from epochal.compare.claims import load_claim
+from epochal.compare.design import Design
 from epochal.config import compose as composing
 from helpers import training
 from helpers.one_step import check_every_parameter_learns
@@ -24,6 +26,11 @@ PACKAGE = ROOT / "src" / "epochal"
 EXAMPLE = re.findall(  # a path in bold, then a block of code
     r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$",
     (ROOT / "docs" / "adding-an-architecture.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+EXPERIMENT = re.findall(  # the user's own
+    r"^\*\*`mine/(experiment/(\w+)\.yaml)`\*\*\n\n```yaml\n(.*?)^```$",
+    (ROOT / "docs" / "experiments.md").read_text(),
     re.MULTILINE | re.DOTALL,
 )
 EXPERIMENTS, SWEEPS, LAUNCHERS = (
@@ -73,6 +80,20 @@ def test_the_example_is_covered_by_the_discovered_tests(with_example: None, tmp_
 def test_the_example_trains(with_example: None, home: Path) -> None:
     job = training.train("model=mixer", "duration=2steps", "logger=none", "trainer=cpu")
     assert job.run.summary()["status"] == "finished"
+
+
+def test_the_experiment_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [(path, name, content)] = EXPERIMENT
+    assert not (CONF / path).exists(), "the page says that it is the user's own"
+    (tmp_path / path).parent.mkdir()
+    (tmp_path / path).write_text(content)
+    monkeypatch.setattr(composing, "_own_folders", (f"file://{tmp_path}",))
+    claim, budget = load_claim(name, None)  # checks it
+    assert claim is not None and budget is None
+    design = Design(name, budget)
+    assert design.tuning is not None and len(design.points) == 2
+    for point in design.points:
+        training.composed(f"experiment={name}", *point)
 
 
 def words_of(command: str) -> tuple[str, list[str]]:
@@ -136,7 +157,7 @@ def test_every_comparison_is_one_that_can_be_asked_for(command: str) -> None:
     from epochal.config.compose import compose
 
     _, words = words_of(command)
-    if words == ["--help"] or "<" in command:
+    if words == ["--help"] or "<" in command or "--config-dir" in words:  # a folder of the user's own
         return
     request = parse(words).request
     if request.experiment is not None:
@@ -152,7 +173,7 @@ def test_every_leaderboard_is_one_that_can_be_asked_for(command: str) -> None:
 
 
 def test_pages_name_no_other_experiments_sweeps_and_launchers_than_there_are() -> None:
-    known = {"experiment": EXPERIMENTS, "sweep": SWEEPS, "launcher": LAUNCHERS}
+    known = {"experiment": EXPERIMENTS | {name for _, name, _ in EXPERIMENT}, "sweep": SWEEPS, "launcher": LAUNCHERS}
     for page in PAGES:
         for group, name in re.findall(r"(?<![\w.])(experiment|sweep|launcher)=(\w+)", page.read_text()):
             assert name in known[group], f"{page.name} names {group}={name}"

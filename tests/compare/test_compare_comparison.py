@@ -360,7 +360,7 @@ def test_trials_are_in_the_footnote_and_not_in_the_verdict(experiment, tmp_path)
         "hydra: {sweeper: {params: {model: 'mlp,cnn', seed: '1,2,3'}, along: {model=cnn: [optimizer.lr=9]},"
         " tune: {space: {optimizer.lr: '0.1,0.01'}, seed: 100}}}\n"
         "claim: {sentence: A CNN is better., plots: [{x: model.name, y: val/loss}],"
-        " tests: [{says: worse, y: val/loss, more: {model.name: mlp}, than: {model.name: cnn}}]}"
+        " setting: Two networks, tests: [{says: worse, y: val/loss, more: {model.name: mlp}, than: {model.name: cnn}}]}"
     )
     for model, losses in (("mlp", (0.5, 0.7)), ("cnn", (0.4, 0.3))):
         typed, config = designed("mine", None, (f"model={model}",))
@@ -373,5 +373,6 @@ def test_trials_are_in_the_footnote_and_not_in_the_verdict(experiment, tmp_path)
     assert len(comparison.records) == 12  # without the trials
     assert {record.value("optimizer.lr") for record in comparison.drawn if "mlp" in record.name} == {0.1}
     assert comparison.verdict.verdict == "supported"
+    assert comparison.footnote.startswith("Two networks. 6 finished runs, 3 seeds.")
     assert "mlp takes 0.1; cnn takes 0.01 (4 trials" in comparison.footnote
     assert "3 runs: optimizer.lr is 0.01, and 0.1 in the experiment" in comparison.footnote

@@ -209,9 +209,11 @@ def footnote(
     finished = [record for record in records if record.status == "finished"]
     seeds = {record.seed for record in finished}
     sentences = [f"{count_text(len(finished), 'finished run')}, {count_text(len(seeds), 'seed')}."]
+    setting = (claim or {}).get("setting")
     if budget is not None:
-        setting = (claim or {}).get("setting")
         sentences.insert(0, f"Budget {budget}{f': {setting}' if setting else ''}.")
+    elif setting:
+        sentences.insert(0, f"{setting}.")
     if tuned:
         sentences.append(tuned)
     if changed := sum(record.summary.get("same_config") is False for record in records):
