@@ -58,6 +58,7 @@ def test_a_key_that_some_runs_lack_differs(tmp_path):
     run_folder(tmp_path, "b")
     [missing, there] = grouped(records_in(tmp_path), varying(records_in(tmp_path)))
     assert (missing.values, there.values) == ({"model.dropout": None}, {"model.dropout": 0.5})
+    assert (missing.label, there.label) == ("dropout –", "dropout 0.5")
 
 
 def test_groups_are_in_order_of_their_numbers(tmp_path):

@@ -9,10 +9,10 @@ from epochal.core.metrics import METRICS, find, metric_label
 
 
 def label(values: Mapping[str, Value]) -> str:
-    """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}."""
+    """`resnet, depth 20` for {"model.name": "resnet", "model.depth": 20}; a value that is None is told only if all are."""
     heads = column_heads(list(values))
     words = [_key_and_value(key, heads[key], value) for key, value in values.items() if value is not None]
-    return ", ".join(words) or "all runs"
+    return ", ".join(words or [f"{heads[key]} –" for key in values]) or "all runs"
 
 
 def run_label(record: Record, keys: Sequence[str]) -> str:

@@ -107,12 +107,13 @@ function valueText(name, found) {
   return (text.startsWith("[") ? text.replace(/^\[|\]$|"/g, "") : text).split(/\s+/).filter(Boolean).join(" ");
 }
 
-/** `resnet, depth 20` for the values of some keys. */
+/** `resnet, depth 20` for the values of some keys; one that is missing is told only if all are. */
 function label(keys, values) {
   const twins = (key) => keys.filter((other) => info(other).short === info(key).short).length > 1;
+  const none = values.every((value) => value === undefined || value === null);
   const words = keys.map((key, i) => {
     const found = values[i], head = twins(key) ? key.replace(/[._]/g, " ") : info(key).short;
-    if (found === undefined) return "";
+    if (found === undefined || found === null) return none ? `${head} –` : "";
     if (typeof found === "boolean") return found ? head : `not ${head}`;
     return key.endsWith(".name") ? valueText(key, found) : `${head} ${valueText(key, found)}`;
   });
