@@ -64,7 +64,9 @@ class TextMix(TextData):
         return TextData(
             name=self.name,
             path=str(part["path"]),
-            **{key: part.get(key) for key in OPTIONAL},
+            config=part.get("config"),
+            revision=part.get("revision"),
+            column=part.get("column"),
             documents=self.documents,
             encoding=self.encoding,
             batch_size=self.batch_size,
