@@ -170,32 +170,7 @@ def _show_tables(comparison: Comparison, console: Console) -> None:
 
 def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
     """As many columns as fit into `width` characters; y and the keys in which these rows differ stay the longest."""
-    differing = [key for key in comparison.keys if len({row.values[key] for row in listed}) > 1]
-    heads = column_heads(differing)
-    keys = [
-        Column(heads[key], [value_text(row.values[key]) or "–" for row in listed], _numeric(key, listed))
-        for key in differing
-    ]
-    metrics = [
-        Column(key_text(name), [spread_cell(name, row.spreads.get(name)) for row in listed])
-        for name in columns(comparison)
-    ]
-    metrics = [column for column in metrics if any(column.cells)] or metrics
-    if comparison.y in COST_COLUMNS:
-        metrics.insert(0, _cost(comparison.y, listed))
-    counts = Column("n", [_count(row) for row in listed])
-    costs = [_cost(name, listed) for name in COST_COLUMNS if name != comparison.y]
-    costs = [column for column in costs if any(column.cells)]
-    needed = [*metrics[:1], counts]
-    if not keys or _width([*keys, *needed]) > width:
-        room = max(12, width - _width(needed) - 2)
-        names = [label({key: row.values[key] for key in differing or comparison.keys}) for row in listed]
-        keys = [Column("run", cut(names, room), right=False)]
-    optional = [*metrics[1:], *costs]
-    spare = [*metrics[1:2], *costs, *metrics[2:]]  # the last of these goes first
-    while spare and _width([*keys, *needed, *optional]) > width:
-        optional.remove(spare.pop())
-    chosen = [*keys, *metrics[:1], counts, *optional]
+    chosen = _fitting(comparison, listed, width)
     result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in chosen:
         result.add_column(verbatim(column.head), justify="right" if column.right else "left", no_wrap=True)
@@ -204,6 +179,44 @@ def table(comparison: Comparison, listed: Sequence[Row], width: int) -> Table:
         best = number == 0 and row.finished and not trial(row.records[0])
         result.add_row(*map(verbatim, cells), style="bold green" if best else "" if row.finished else "dim")
     return result
+
+
+def _fitting(comparison: Comparison, listed: Sequence[Row], width: int) -> list[Column]:
+    """The columns of these rows that fit."""
+    keys, metrics = _key_columns(comparison, listed), _metric_columns(comparison, listed)
+    counts = Column("n", [_count(row) for row in listed])
+    costs = [_cost(name, listed) for name in COST_COLUMNS if name != comparison.y]
+    costs = [column for column in costs if any(column.cells)]
+    needed = [*metrics[:1], counts]
+    if not keys or _width([*keys, *needed]) > width:
+        differing = _differing(comparison, listed) or comparison.keys
+        names = [label({key: row.values[key] for key in differing}) for row in listed]
+        keys = [Column("run", cut(names, max(12, width - _width(needed) - 2)), right=False)]
+    optional = [*metrics[1:], *costs]
+    spare = [*metrics[1:2], *costs, *metrics[2:]]  # the last of these goes first
+    while spare and _width([*keys, *needed, *optional]) > width:
+        optional.remove(spare.pop())
+    return [*keys, *metrics[:1], counts, *optional]
+
+
+def _differing(comparison: Comparison, listed: Sequence[Row]) -> list[str]:
+    """The keys in which these rows differ."""
+    return [key for key in comparison.keys if len({row.values[key] for row in listed}) > 1]
+
+
+def _key_columns(comparison: Comparison, listed: Sequence[Row]) -> list[Column]:
+    keys = _differing(comparison, listed)
+    heads = column_heads(keys)
+    cells = {key: [value_text(row.values[key]) or "–" for row in listed] for key in keys}
+    return [Column(heads[key], cells[key], _numeric(key, listed)) for key in keys]
+
+
+def _metric_columns(comparison: Comparison, listed: Sequence[Row]) -> list[Column]:
+    """Those that any of these rows has, else all; y first where it is a cost."""
+    names = columns(comparison)
+    metrics = [Column(key_text(name), [spread_cell(name, row.spreads.get(name)) for row in listed]) for name in names]
+    metrics = [column for column in metrics if any(column.cells)] or metrics
+    return [_cost(comparison.y, listed), *metrics] if comparison.y in COST_COLUMNS else metrics
 
 
 def notes(comparison: Comparison) -> list[Text]:
