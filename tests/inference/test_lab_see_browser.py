@@ -104,6 +104,10 @@ def test_a_test_picture_is_chosen_by_keyboard_and_stands_in_the_address(window):
     assert "right" in window.locator(".told").inner_text() or f"it is {number}" in window.locator(".told").inner_text()
     window.reload()
     window.locator(".shelf button[aria-pressed=true][data-number='7']").wait_for()
+    window.get_by_role("button", name="Later").click()
+    window.locator(".shelf button[data-number='30'][aria-pressed=false]").wait_for()
+    window.get_by_role("button", name="Earlier").click()
+    window.locator(".shelf button[aria-pressed=true][data-number='7']").wait_for()
 
 
 def test_a_file_is_dropped_and_a_wrong_one_is_a_sentence(window, tmp_path):

@@ -24,7 +24,7 @@ export function captioner(space, run, about, start, current) {
       problem(note, null);
       if (!next) result.classList.remove("stale");
       drawCaption(result, found, about.shape, unit);
-      for (const button of row.children) button.setAttribute("aria-pressed", String(button.dataset.number === String(asked.test)));
+      press(asked.test);
     } catch (error) {
       problem(note, error);
     } finally {
@@ -37,7 +37,7 @@ export function captioner(space, run, about, start, current) {
   const drawn = channels === 1 // colours cannot be drawn
     ? pad({ width: Math.round(width * unit), height: Math.round(height * unit), pen: 0.09 * height * unit, sent: Math.min(512, 4 * width), bright: about.bright, changed: () => ask(drawn.read) })
     : null;
-  const { card, row } = shelf(`api/write/${run.id}/shelf`, start, () => "", (number, first) => {
+  const { card, press } = shelf(`api/write/${run.id}/shelf`, start, () => "", (number, first) => {
     if (first && picture) return;
     drawn?.wipe();
     ask(() => ({ test: number }));

@@ -95,7 +95,7 @@ export function picturePlace(drawn, title, path, note, opened) {
 }
 
 /**
- * A card with a run's test pictures, and its row of buttons, each with `data-number`.
+ * A card with a run's test pictures, and `press(number)`, which marks the one that is shown; undefined for none of them.
  *
  * `name(found, n)` names picture n of an answer of the server at `path`; `chosen(number, first)` is called on a click, and with
  * true for the picture `start` as soon as it is there.
@@ -103,7 +103,11 @@ export function picturePlace(drawn, title, path, note, opened) {
 export function shelf(path, start, name, chosen) {
   const row = el("div", { class: "shelf" });
   const told = el("p", { class: "soft", hidden: true });
-  let shown = 0;
+  let shown = 0, pressed;
+  const press = (number = pressed) => {
+    pressed = number;
+    for (const button of row.children) button.setAttribute("aria-pressed", String(button.dataset.number === String(pressed)));
+  };
   const turn = async (to) => {
     try {
       const found = await post(path, { start: to });
@@ -119,6 +123,7 @@ export function shelf(path, start, name, chosen) {
         return el("button", { type: "button", class: "plain", "data-number": number, "aria-label": `${t("Test picture", "시험 그림")} ${number}${label ? `: ${label}` : ""}`,
           title: label, onclick: () => chosen(number, false) }, canvas);
       }));
+      press();
     } catch (error) { // the data are no longer there: one can still draw
       told.textContent = error.message;
       told.hidden = false;
@@ -129,7 +134,7 @@ export function shelf(path, start, name, chosen) {
   turn(Math.floor(start / SHELF) * SHELF).then(() => { if (row.childElementCount) chosen(start, true); });
   const card = el("section", { class: "card", "aria-label": t("Test pictures", "시험 그림") },
     el("div", { class: "row" }, el("h2", { text: t("Or choose a test picture", "또는 시험 그림 고르기") }), earlier, later), told, row);
-  return { card, row };
+  return { card, press: (number) => press(number ?? null) };
 }
 
 export const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));

@@ -61,12 +61,12 @@ function pictureCard(view) {
 /** The run's own test pictures. */
 function shelfCard(view, query) {
   const name = (found, n) => view.about.classes[found.labels[n]];
-  const { card, row } = shelf(`api/see/${view.run.id}/shelf`, Number(query.get("picture")) || 0, name, (number, first) => {
+  const { card, press } = shelf(`api/see/${view.run.id}/shelf`, Number(query.get("picture")) || 0, name, (number, first) => {
     if (first && view.picture) return;
     view.pad.wipe();
     show(view, () => ({ test: number }));
   });
-  view.shelf = row;
+  view.press = press;
   return card;
 }
 
@@ -114,7 +114,7 @@ async function look(view, full = true) {
 function drawAll(view, picture, took, layers) {
   const { found } = view;
   choose({ picture: picture.test ?? null });
-  for (const button of view.shelf.children) button.setAttribute("aria-pressed", String(button.dataset.number === String(picture.test)));
+  view.press(picture.test);
   view.seen = bytes(found.seen);
   drawBars(view);
   view.time.textContent = `${Math.round(took)} ms · ${t("weights of step", "가중치의 스텝")} ${found.step.toLocaleString()}`;
