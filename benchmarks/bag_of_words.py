@@ -6,7 +6,8 @@ Both are a logistic regression on the same labelled training sentences as the ex
 them (bag) or in all training sentences (vectors). The bag counts each word. The vectors are learned from all training
 sentences without their labels: positive pointwise mutual information of words within a few words of each other, of which the
 largest singular vectors are kept (Levy and Goldberg 2014), and a sentence is the mean of its words. How much the weights are held
-down is chosen on validation, as the runs choose their checkpoint. Nothing is random: there is one number for each.
+down is chosen on validation, as the runs choose their checkpoint. The decomposition's random start has a fixed seed: there is
+one number for each.
 """
 
 from __future__ import annotations

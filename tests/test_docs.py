@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from epochal.compare.claims import load_claim
 from epochal.compare.design import Design
+from epochal.compare.request import Request
 from epochal.config import compose as composing
 from helpers import training
 from helpers.one_step import check_every_parameter_learns
@@ -181,6 +182,19 @@ def test_pages_name_no_other_experiments_sweeps_and_launchers_than_there_are() -
 
 def test_every_claim_has_its_section() -> None:
     assert set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "claims.md").read_text(), re.MULTILINE)) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs" / "records").glob("*.csv")), ids=lambda path: path.stem)
+def test_every_record_is_judged_as_its_section_says(record: Path, tmp_path: Path) -> None:
+    name, _, budget = record.stem.rpartition("_")
+    verdict = Request(paths=(str(record),), experiment=name, budget=budget, to=str(tmp_path)).compare().verdict
+    section = re.split(r"^## ", (ROOT / "docs" / "claims.md").read_text(), flags=re.MULTILINE)
+    [written] = [part.partition("<!-- end -->")[0] for part in section if part.startswith(f"{name}\n")]
+    assert verdict is not None and f"**Verdict: {verdict.verdict}.**" in written
+    for test in verdict.tests:
+        [line] = [line for line in written.splitlines() if line.startswith(f"| {test.says} |")]
+        assert line.endswith(f"| {test.verdict}: {test.why} |" if test.why else f"| {test.verdict} |")
+        assert test.interval is None or test.interval_text(test.interval) in line
 
 
 def test_there_are_commands_to_check() -> None:

@@ -1,7 +1,7 @@
 """The runs of a claim as one small CSV file, which can be kept with the code and judged again without training.
 
 A row is a run: its overrides, seed, status, the hash of its whole config, the commit, costs, and the values that the claim's
-tests and plots are about. Learning curves and pictures are not in it.
+tests and plots are about and that trials are chosen by. Learning curves and pictures are not in it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from epochal.compare.claims import named_keys
 from epochal.compare.design import Design
 from epochal.compare.records import Record, Value
 from epochal.core.errors import ConfigError
@@ -22,26 +23,31 @@ FIXED = (
     *("experiment", "budget", "overrides", "seed", "status", "diverged", "error", "commit", "config"),
     *("val_examples", "test_examples", "best_metric", "best"),
 )
+AUTO = "auto"  # the value of a key that a run decides by its data; the column with what was decided
 KEPT = ("parameters", "flops", "seconds", "steps")  # costs
 
 
 def archive_text(records: Iterable[Record], claim: Mapping[str, Any], design: Design) -> str:
     """The runs as CSV, in the order of their names."""
     entries = [*(claim.get("tests") or []), *(claim.get("needs") or []), *claim["plots"]]
-    names = sorted({entry["y"] for entry in entries if "y" in entry} - {*KEPT})
+    names = {entry["y"] for entry in entries if "y" in entry}
+    names |= {design.tuning.metric} if design.tuning else set()
+    names -= {*KEPT}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FIXED, *KEPT, *names])
+    writer.writerow([*FIXED, AUTO, *KEPT, *sorted(names)])
     for record in sorted(records, key=lambda record: record.name):
         sizes, best = record.summary.get("sizes") or {}, record.summary.get("best") or {}
         typed = design.own(record.typed)
+        composed = design.config(typed) or {}
+        decided = {key: record.value(key) for key in sorted(named_keys(claim)) if composed.get(key) == AUTO}
         values = [
             *(record.value("experiment"), record.value("budget"), json.dumps(typed), record.seed, record.status),
             *(diverged := record.summary.get("diverged"), record.error if diverged else None),
             record.summary.get("git_commit"),
-            *(config_hash(design.config(typed) or {}), sizes.get("val"), sizes.get("test")),
-            *(best.get("metric"), best.get("value")),
-            *(record.value(name) for name in (*KEPT, *names)),
+            *(config_hash(composed), sizes.get("val"), sizes.get("test")),
+            *(best.get("metric"), best.get("value"), json.dumps(decided) if decided else None),
+            *(record.value(name) for name in (*KEPT, *sorted(names))),
         ]
         writer.writerow(["" if value is None else value for value in values])
     return text.getvalue()
@@ -82,9 +88,14 @@ def _record(path: Path, line: int, row: dict[str, str], designs: dict[tuple[str,
     composed = designs[key].config(typed)
     if composed is None:
         raise ValueError(f"line {line} is none of the grid that experiment={key[0]} has now: {' '.join(typed)}")
-    values = {name: _number(text, line) for name, text in row.items() if name not in FIXED and text}
+    values = {name: _number(text, line) for name, text in row.items() if name not in (*FIXED, AUTO) and text}
+    decided = json.loads(row.get(AUTO) or "{}")  # records from before there was this column have none
+    groups = {key.partition(".")[0] for key in decided}
+    asked = {f"requested.{key}": value for key, value in composed.items() if key.partition(".")[0] in groups}
     config: dict[str, Value] = {
         **composed,
+        **asked,
+        **decided,
         "experiment": row["experiment"],
         "budget": row["budget"] or None,
         "seed": int(row["seed"]),
