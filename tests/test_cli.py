@@ -27,6 +27,14 @@ def test_help_and_config_come_without_heavy_imports(script, flags):
     assert all(word in done.stdout for word in words) or flags != ("--help",)
 
 
+@pytest.mark.parametrize("script", ["train", "evaluate", "compare"])
+def test_without_the_environment_a_sentence_names_it(script):
+    bare = [sys.executable, "-I", "-S", str(ROOT / f"{script}.py")]  # no site-packages
+    done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and "source .venv/bin/activate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "text", ["Größe läuft", "To be, or not [to] be {x}", 'say "hi"', "back\\", 'a\\"b', "it's", "a\nb", "x = 1", "\\"]
 )
