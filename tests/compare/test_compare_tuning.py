@@ -91,6 +91,7 @@ def test_a_larger_accuracy_is_better_and_the_best_checkpoint_counts(tmp_path):
 def test_a_side_whose_trials_all_failed_for_another_reason_has_no_choice(tmp_path):
     trial(tmp_path, "mlp", 0.1, 0.5, status="failed")
     assert TUNING.chosen(POINTS, read([tmp_path])[0]) == {}
+    assert "of 0.1,0.01: none chosen yet (1 trial" in TUNING.described(POINTS, read([tmp_path])[0])
 
 
 @pytest.mark.parametrize(

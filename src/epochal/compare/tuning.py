@@ -102,6 +102,7 @@ class Tuning:
             if not (short and value == usual)
         ]
         chosen = "; ".join([*words, f"{'all others take' if words else 'all take'} {usual}"] if short else words)
+        chosen = chosen or "none chosen yet"
         space = ", ".join(f"{key} of {values}" for key, values in self.space.items())
         cost = duration_text(sum(usable_number(record.summary.get("seconds")) or 0 for record in trials))
         return f"Tuned by {self.metric} with seed {self.seed}, {space}: {chosen} ({count_text(len(trials), 'trial')}, {cost})."
