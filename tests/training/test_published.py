@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from epochal.data.tokenizers import BytePairs, to_huggingface
+from epochal.data.tokenizers import BytePairs, HuggingFace, to_huggingface
 from epochal.models import BERT, GPT
 from epochal.models.pretrained.huggingface import save
 from epochal.training.run_folder import comparable
@@ -28,6 +28,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(BERT(**sizes, next_sentence=True), folder / "bert", ids=tokenizer.ids)
     for name in ("gpt", "bert"):
         (folder / name / "tokenizer.json").write_text(to_huggingface(tokenizer, special_tokens=name == "bert"))
+    for name, rows in (("padded", 304), ("small", 200)):  # rows of the embedding that are not those of the tokenizer
+        save(GPT(variant="gpt2", **sizes | {"vocab_size": rows}), folder / name, ids=tokenizer.ids)
+        (folder / name / "tokenizer.json").write_text(to_huggingface(tokenizer))
     (folder / "text.txt").write_text(TEXT)
     lines = [f"{'fox' if n % 2 else 'dog'} number {n},{'a' if n % 2 else 'b'}" for n in range(80)]
     (folder / "sentences.csv").write_text("sentence,label\n" + "\n".join(lines))
@@ -46,6 +49,20 @@ def test_a_run_has_the_sizes_the_tokenizer_and_the_weights(folders: Path, home: 
     assert job.data.tokenizer.kind == "huggingface"
     typed = comparable(composed(*given, "optimizer.weight_decay=0"))
     assert comparable(job.run.config()) == typed, "resume=auto knows what was typed, though the sizes were filled in"
+
+
+def test_the_rows_of_a_rounded_embedding_are_kept(folders: Path, home: Path) -> None:
+    """Rounded up to a multiple of 64 or so, as many are: the ids beyond the tokenizer's own are unused, and no text has them."""
+    tokenizer = f"dataset.tokenizer={folders / 'padded'}"  # typed, but the same
+    given = (*LM, tokenizer, f"dataset.path={folders / 'text.txt'}", f"model.pretrained={folders / 'padded'}")
+    job = train(*given, "optimizer.lr=1e-12", "optimizer.weight_decay=0")
+    theirs = load_file(folders / "padded" / "model.safetensors")
+    torch.testing.assert_close(job.task.model.embed.weight, theirs["transformer.wte.weight"])
+    ours, own = job.data.tokenizer, HuggingFace.open(folders / "padded")
+    assert (len(own), len(ours)) == (280, 304)
+    assert ours.encode("a fox <unused_290>").tolist() == own.encode("a fox <unused_290>").tolist()
+    assert ours.decode([*own.encode("a fox"), 290]) == "a fox"
+    assert ours.ids == own.ids
 
 
 def test_bert_is_fine_tuned_with_a_fresh_head(folders: Path, home: Path) -> None:
@@ -76,6 +93,8 @@ def _first(job):
         (("model=gpt", "model.pretrained={folder}/gpt", "model.norm=rms"), "have layer; leave it out"),
         (("model=gpt", "model.pretrained={folder}/gpt", "dataset.context_length=64"), "context_length=16 is shorter"),
         (("model=gpt", "model.pretrained={folder}/gpt", "init_from=run"), "both choose the weights"),
+        (("model=gpt", "model.pretrained={folder}/gpt", "dataset.tokenizer=byte"), "leave dataset.tokenizer out"),
+        (("model=gpt", "model.pretrained={folder}/small"), "tokenizer.json has 280 ids and the embedding 200"),
     ],
 )
 def test_what_does_not_fit_is_said(overrides: tuple[str, ...], says: str, folders: Path, refuse) -> None:

@@ -223,3 +223,6 @@ def test_weights_travel_from_a_language_model_to_a_classifier_of_shorter_texts(h
     assert torch.equal(state["position.weight"], best["model.position.weight"][:16])
     assert "head begins afresh, as the task is another" in said
     refuse("train", *films, "dataset.max_length=64", says=("reads 24 tokens at once", "model.context_length=24"))
+    said = ("dataset.tokenizer=character", "with the tokenizer of init_from", "(byte)")
+    refuse("train", *films, "dataset.max_length=16", "dataset.tokenizer=character", says=said)
+    told(*films, "dataset.max_length=16", "dataset.tokenizer=byte")

@@ -311,6 +311,15 @@ class HuggingFace(Tokenizer):
         except Exception as error:  # the library's own errors have no class
             raise ConfigError(f"{file} cannot be read as a tokenizer: {error}.") from error
 
+    def with_size(self, size: int) -> HuggingFace:
+        """This tokenizer, with unused ids up to a size: the rows of an embedding are often rounded up."""
+        if size <= len(self):
+            return self
+        engine, library = _library().Tokenizer.from_str(self.vocabulary), _library()
+        names = [f"<unused_{number}>" for number in range(len(self), size)]
+        engine.add_special_tokens([library.AddedToken(name, normalized=False, special=True) for name in names])
+        return HuggingFace(engine.to_str())
+
     @property
     def ids(self) -> ReservedIds:
         return self._ids

@@ -42,7 +42,7 @@ from epochal.training.networks import Frozen, open_networks
 from epochal.training.resume import last_checkpoint, new_run, rank, resumed, trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_lengths, check_world, compile_networks, make_trainer, quiet, set_threads
-from epochal.training.warm_start import Parent, adapt, load_matching_weights, parent_of
+from epochal.training.warm_start import Parent, adapt, check_tokenizer, load_matching_weights, parent_of
 
 SAFE_CHANNELS = 8  # see `is_narrow`
 
@@ -76,7 +76,10 @@ def build(
         config = judges.resolved(features.resolved(published.with_sizes(config, overrides)))
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
-    data = make_data(config, remembered_data(config, checkpoint, parent))
+    remembered = remembered_data(config, checkpoint, parent)
+    if checkpoint is None:
+        check_tokenizer(config, remembered, overrides)
+    data = make_data(config, remembered)
     networks = open_networks(config, data, known_networks(run, checkpoint))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
     flops = flops_of(model, data.specs(data.learns), data.mean_lengths())

@@ -76,11 +76,22 @@ def with_sizes(config: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def data_state(config: DictConfig) -> dict[str, Any] | None:
-    """The tokenizer of the weights, as the state of data; None without such weights."""
+    """The tokenizer of the weights, as the state of data; None without such weights.
+
+    Raises:
+        ConfigError: If it has more ids than the weights' embedding.
+    """
     source = source_of(config)
     if source is None:
         return None
     tokenizer = HuggingFace.open(huggingface.fetch(source))
+    rows = huggingface.read_config(source)[0]["vocab_size"]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"model.pretrained={source}: tokenizer.json has {len(tokenizer):,} ids and the embedding {rows:,}, so it is of "
+            "another network; put the network's own there."
+        )
+    tokenizer = tokenizer.with_size(rows)
     return tokenizer.state() | {"special_tokens": tokenizer.adds_special}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ from epochal.config.allowlist import ALLOWED, check_targets
 from epochal.config.compose import option_file
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError
-from epochal.core.files import relative
+from epochal.core.files import expanded, relative
 from epochal.core.specs import Outputs, class_count, from_plain
+from epochal.data.tokenizers import KINDS, HuggingFace
 from epochal.models.common.lora import add_lora, merged
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
@@ -194,6 +195,33 @@ def _other_head(parent: Parent, config: DictConfig, outputs: Outputs) -> tuple[s
     if classes is None or outputs == from_plain(known["specs"][1]):
         return "", lambda tensor: False
     return ", as the classes are others", lambda tensor: tensor.ndim > 0 and len(tensor) == classes
+
+
+def check_tokenizer(config: DictConfig, state: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
+    """Raises ConfigError if a tokenizer was typed, and the texts are read with another: that of the weights to begin with.
+
+    Args:
+        state: What the data takes over from the other run or the published weights.
+        overrides: As typed.
+    """
+    typed = any(override.partition("=")[0].lstrip("+") == "dataset.tokenizer" for override in overrides)
+    if not typed or not state or "tokenizer" not in state:
+        return
+    asked = str(config.dataset.tokenizer)
+    if asked in KINDS:
+        same = asked == state["tokenizer"] or (asked, state["tokenizer"]) == (
+            "word",
+            "bpe",
+        )  # where words have no spaces
+    elif same := state["tokenizer"] == HuggingFace.kind:
+        known = HuggingFace(state["vocabulary"])
+        same = HuggingFace.open(expanded(asked)).with_size(len(known)).vocabulary == known.vocabulary
+    if not same:
+        source = "init_from" if config.init_from is not None else "model.pretrained"
+        raise ConfigError(
+            f"dataset.tokenizer={asked}: texts are read with the tokenizer of {source}={config.init_from or config.model.pretrained} "
+            f"({state['tokenizer']}), as its weights need it; leave dataset.tokenizer out."
+        )
 
 
 def _same_tokens(known: dict[str, Any], config: DictConfig) -> bool:
