@@ -94,7 +94,7 @@ def fitted_data(fits: Sequence[Fit], groups: Groups) -> tuple[list[Series], list
         if fit.law is None or (own is None and fit.group is not None):
             continue
         if own is None:
-            own = Series(fit.name, PAPER_COLOURS[0], SHAPES[0], PAPER_DASH, hollow=True)
+            own = Series(fit.name, "#000000", "stroke", PAPER_DASH, hollow=True)  # in the legend a line
             series.append(own)
         rows += [_row(own, x=float(x), y=fit.law(float(x))) for x in np.geomspace(*fit.ends, FITTED_POINTS)]
     return series, rows
