@@ -64,6 +64,15 @@ def test_what_was_measured_later_has_columns(runs, command):
     assert rows("board.csv")[0]["sst2 4-shot"] == ""
 
 
+def test_a_model_that_answers_is_in_it_once_it_was_measured(runs, command):
+    for name in ("chat", "unmeasured"):
+        run_folder(runs, name, model="gpt", metrics={"val/loss": 1.0}, config={**CONFIG, "task.name": "rlhf"})
+    _write(runs / "chat" / "evaluation" / "sst2_few_shot" / "metrics.json", {"test/shots_4/accuracy": 0.9})
+    assert command("leaderboard", "sort=sst2 4-shot").status == 0
+    assert [row["run"] for row in rows()][:2] == ["chat", "worse"]
+    assert {row["run"] for row in rows()} == {"chat", "worse", "better", "untested"}
+
+
 @pytest.mark.parametrize(
     ("by", "first"), [("parameters", "worse"), ("perplexity", "better"), ("sst2 4-shot", "worse"), ("run", "better")]
 )

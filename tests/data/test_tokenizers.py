@@ -456,3 +456,14 @@ def test_a_tokenizer_json_puts_texts_between_begin_and_end(pairs):
     )
     with pytest.raises(ConfigError, match="words has no tokenizer.json"):
         to_huggingface(Words.learn(LINES, vocab_size=100, min_count=1))
+
+
+@pytest.mark.parametrize("name", [*FILES, "byte", "bpe", "character"])
+def test_a_word_is_known_by_its_first_token(name):
+    """Of each way in which tokenizers mark words: a space before GPT-2's, Llama's block, BERT's ## within words."""
+    text = "über dog xyz"
+    made = HuggingFace(FILES[name][0]().to_str()) if name in FILES else None
+    tokenizer = made or learn(name, [text, *LINES], vocab_size=300)
+    starts = tokenizer.word_starts()[tokenizer.encode(text)]
+    starts[0] = True  # as the text does
+    assert starts.sum() == 3

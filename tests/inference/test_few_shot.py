@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN
 from epochal.data import SentenceData
-from epochal.data.tokenizers import Characters
+from epochal.data.tokenizers import Characters, HuggingFace, to_huggingface
 from epochal.inference import few_shot as module
-from epochal.inference.few_shot import Prompts, accuracy, few_shot, shots_of
+from epochal.inference.few_shot import Prompts, accuracy, beginning, few_shot, shots_of
 
 CPU = torch.device("cpu")
 
@@ -44,12 +44,23 @@ def data(tmp_path_factory: Any) -> SentenceData:
 
 def test_a_prompt_has_examples_with_their_answers_and_begins_as_texts_do():
     letters = Characters.learn(["abcdyn\n"])
-    prompts = Prompts.of(letters, ["y", "n"])
+    prompts = Prompts.of(letters, ["y", "n"], beginning(letters, running=False))
     ids = prompts.written([("ab", 1), ("c", 0)], "d")
     assert ids[0] == BEGIN
     assert letters.decode(ids) == "ab\nn\n\nc\ny\n\nd\n"
     with pytest.raises(ConfigError, match="lacks these characters of the classes: 'x'"):
         Prompts.of(letters, ["x", "n"])
+
+
+def test_a_prompt_begins_as_the_texts_that_the_network_learned_from():
+    """Windows of running text have no BEGIN; a vocabulary with ids of its own comes with weights that know theirs."""
+    letters = Characters.learn(["abcdyn\n"])
+    assert beginning(letters, running=False) == [BEGIN]
+    assert beginning(letters, running=True) == letters.encode("\n").tolist()
+    assert beginning(Characters.learn(["abc"]), running=True) == [BEGIN], "which has no new line"
+    assert beginning(Characters("\nabc", reserved=0), running=False) == [0]
+    own = HuggingFace(to_huggingface(letters))
+    assert beginning(own, running=True) == [own.ids.begin]
 
 
 def test_the_answer_that_is_the_most_probable_as_a_whole_is_taken():
@@ -72,11 +83,12 @@ def test_the_answer_that_is_the_most_probable_as_a_whole_is_taken():
 
 def test_a_model_that_repeats_words_tells_the_classes_without_examples(data: SentenceData, monkeypatch: Any):
     model = Copies(len(data.tokenizer))
-    metrics, artifacts = few_shot(model, data, [0, 2], None, CPU)
+    metrics, artifacts = few_shot(model, data, [0, 1, 2], None, CPU)
     assert metrics["test/shots_0/accuracy"] == 1
-    assert set(metrics) == {f"test/shots_{which}/accuracy" for which in ("0", "2", "2_permuted")}
-    assert [row[0] for row in artifacts.table] == ["examples", "0", "2"]
-    assert artifacts.profiles["few_shot"].positions == [0, 2]
+    assert set(metrics) == {f"test/shots_{which}/accuracy" for which in ("0", "1", "2", "2_permuted")}
+    assert [row[0] for row in artifacts.table] == ["examples", "0", "1", "2"]
+    assert artifacts.table[2][2] == "", "one label has no other order"
+    assert artifacts.profiles["few_shot"].positions == [0, 1, 2]
     monkeypatch.setattr(module, "QUESTIONS", 3)
     assert few_shot(model, data, [0], ["bad", "good"], CPU)[1].table[1][-1] == "3"
 
@@ -93,6 +105,15 @@ def test_examples_are_training_texts_of_all_classes_and_permuting_keeps_their_la
         module._examples(data, row, 4, permuted=True) != module._examples(data, row, 4, permuted=False)
         for row in range(5)
     )
+
+
+def test_no_example_is_the_question_and_none_stands_twice_while_there_are_others(data: SentenceData, monkeypatch: Any):
+    for row in range(12):
+        texts = [text for text, _ in module._examples(data, row, 6, permuted=False)]
+        assert len({*texts}) == 6 and data.text("test", row) not in texts
+    monkeypatch.setattr(data, "text", lambda split, row: "the same")
+    with pytest.raises(ConfigError, match="no training text of the class .* but the question itself"):
+        module._examples(data, 0, 2, permuted=False)
 
 
 def test_prompts_longer_than_the_model_reads_say_what_would_fit(data: SentenceData):

@@ -24,11 +24,20 @@ def uncached(model, text, length):
     return text
 
 
-@pytest.mark.parametrize("name, millions", [("gpt2", 124.4), ("gpt2-medium", 354.8), ("gpt2-xl", 1557.6)])
-def test_it_has_the_published_number_of_parameters(name, millions):
+PUBLISHED = {"gpt1": 116_534_784, "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080}
+PUBLISHED |= {"gpt2-xl": 1_557_611_200}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_has_the_published_number_of_parameters(name):
     with torch.device("meta"):
-        gpt = GPT(vocab_size=50257, context_length=1024, variant=name)
-    assert sum(p.numel() for p in gpt.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+        sizes = (
+            {"vocab_size": 40478, "context_length": 512}
+            if name == "gpt1"
+            else {"vocab_size": 50257, "context_length": 1024}
+        )
+        gpt = GPT(**sizes, variant=name, bias=True)
+    assert sum(p.numel() for p in gpt.parameters()) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("start", [1, 5, CONTEXT - 1, CONTEXT, CONTEXT + 7])

@@ -17,6 +17,15 @@ pytestmark = pytest.mark.parity
 SMALL = ("model.depth=2", "model.embed_dim=16", "model.num_heads=2")
 TEXT = (*SMALL, "dataset=text", "dataset.path={text}", "dataset.context_length=16", "dataset.batch_size=4")
 SENTENCES = (*SMALL, "dataset=sentences", "dataset.path={reviews}", "dataset.batch_size=4", "dataset.tokenizer=byte")
+LANGUAGES = (
+    "Größe, naïve — “café”",
+    "Привет, мир!",
+    "你好,世界",
+    "こんにちは",
+    "مرحبا بالعالم",
+    "नमस्ते",
+    "🙂👩‍👩‍👧 a\nb  c\n",
+)
 CASES = {
     "gpt, characters": ("model=gpt", *TEXT, "dataset.tokenizer=character"),
     "gpt, byte pairs": ("model=gpt", *TEXT, "dataset.tokenizer=bpe", "dataset.vocab_size=300"),
@@ -60,6 +69,11 @@ def test_auto_classes_give_the_same_ids_and_logits(case: str, tmp_path: Path):
         segments = run.data.segments(inputs, lengths)
         further = (lengths,) if segments is None else (lengths, segments)
     assert torch.equal(encoded["input_ids"], inputs)
+    for text in LANGUAGES:
+        ids = run.tokenizer.encode(text).tolist()
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        if run.tokenizer.kind != "character":
+            assert tokenizer.decode(ids) == run.tokenizer.decode(ids) == text
     with torch.no_grad():
         torch.testing.assert_close(theirs(**encoded).logits, run.model(inputs, *further), rtol=0, atol=1e-6)
     if run.config.dataset.name == "text":

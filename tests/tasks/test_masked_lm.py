@@ -134,3 +134,12 @@ def test_of_pairs_half_get_another_second_text_and_the_network_tells_which():
     assert one.weight(made) == one.chosen(changed).sum()
     with pytest.raises(ConfigError, match="needs pairs of texts"):
         one.step(batch())
+
+
+def test_of_pairs_the_network_reads_which_text_a_token_is_of():
+    """Without next_sentence too: an embedding of the second text that is never trained would be noise for what follows."""
+    inputs = torch.tensor([[BEGIN, 10, 11, END, 20, END]] * 4)
+    made = Batch(inputs, inputs, 3, torch.tensor([6] * 4), torch.tensor([[0, 0, 0, 0, 1, 1]] * 4))
+    one = task()
+    one.step(made)[0].backward()
+    assert one.model.segment.weight.grad.any(dim=1).tolist() == [True, True]

@@ -226,3 +226,23 @@ def test_weights_travel_from_a_language_model_to_a_classifier_of_shorter_texts(h
     said = ("dataset.tokenizer=character", "with the tokenizer of init_from", "(byte)")
     refuse("train", *films, "dataset.max_length=16", "dataset.tokenizer=character", says=said)
     told(*films, "dataset.max_length=16", "dataset.tokenizer=byte")
+
+
+def test_a_pooler_that_was_pretrained_is_kept_and_low_rank_additions_need_weights(home, refuse):
+    lines = [f"film {n},{'is good' if n % 2 else 'is bad'},{'yes' if n % 2 else 'no'}" for n in range(90)]
+    (home / "films.csv").write_text("sentence,then,label\n" + "\n".join(lines))
+    bert = (
+        "model=bert",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=1",
+        "logger=none",
+        "dataset.batch_size=4",
+    )
+    films = (*bert, "dataset=sentences", f"dataset.path={home / 'films.csv'}", "dataset.second_column=then")
+    parent = train(*films, "task=masked_lm", "model.next_sentence=true", "duration=2steps")
+    state, said = told(*films, f"init_from={parent.run.folder}", "finetune.lora.rank=2")
+    best = torch.load(parent.run.best, weights_only=True)["state_dict"]
+    assert torch.equal(state["pooler.weight"], best["model.pooler.weight"])
+    assert "head begins afresh" in said and "pooler" not in said
+    refuse("train", *films, "finetune.lora.rank=2", says=("at random", "init_from=<run>"))

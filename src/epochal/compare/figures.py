@@ -150,7 +150,9 @@ def _line_layers(plot: Plot, data: FigureData, series: Sequence[Series], referen
     hollow = layer("references", {"type": "point", "size": 45}, **filled)
     if not points:  # a few marks tell lines apart without colour
         mark["transform"] = [{"filter": "datum.marked"}]
-    law = layer("fitted", {"type": "line", "strokeWidth": 1.2 if points else 2, "strokeDash": FITTED_DASH}, stroke=stroke)
+    law = layer(
+        "fitted", {"type": "line", "strokeWidth": 1.2 if points else 2, "strokeDash": FITTED_DASH}, stroke=stroke
+    )
     if points:
         return [*behind, law, *([] if plot.fit else [line]), paper, mark, hollow]
     return [*behind, line, paper, mark, hollow, law]  # it touches the curves, which would hide it

@@ -41,6 +41,8 @@ Measure first what the table shall have:
 Bits per byte compare models with different tokenizers, on the same test part; perplexities only those with the same.
 """
 OPTIONS = ("sort", "to")
+TASK = "language_modeling"
+ANSWERING = ("supervised_finetuning", "dpo", "rlhf")  # tasks that make a language model one that answers
 BITS, PERPLEXITY = "bits per byte", "perplexity"
 FIRST = ("run", "model", "parameters", "data", "tokenizer", BITS, PERPLEXITY)
 TEXTS = ("run", "model", "data", "tokenizer")
@@ -133,20 +135,23 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def entries(paths: Sequence[str]) -> list[Entry]:
-    """The language models among the runs, except those that failed or were only tried out.
+    """The language models among the runs, except those that failed or were only tried out; of those that answer, what was
+    measured by few-shot questions or tasks, as their test part is of another kind.
 
     Raises:
         ConfigError: If there is none.
     """
     records, _ = scan.read(paths)
-    kept = [r for r in records if r.value("task.name") == "language_modeling" and r.status != "failed" and not trial(r)]
+    own = [r for r in records if r.value("task.name") in (TASK, *ANSWERING) and r.status != "failed" and not trial(r)]
+    found = [entry(record) for record in own]
+    kept = [each for each in found if each.record.value("task.name") == TASK or len(each.cells) > len(FIRST)]
     if not kept:
         where = ", ".join(paths)
         raise ConfigError(
             f"There is no run of a language model in {where}; {command_line('train', 'model=gpt dataset=shakespeare')} "
             "makes one."
         )
-    return [entry(record) for record in kept]
+    return kept
 
 
 def entry(record: Record) -> Entry:

@@ -96,6 +96,12 @@ def _beginnings(config: DictConfig) -> Iterator[str]:
         others = "".join(f", {name}: <run>" for name in needs if name != "reference")
         right = f"{{policy: <run>{others}}}" if others else "<run>"
         yield f"task={config.task.name} has no {missing[0]} to begin with; give init_from={right}."
+    rank = OmegaConf.select(config, "finetune.lora.rank")
+    if rank is not None and given is None and not config.model.get("pretrained"):
+        yield (
+            f"finetune.lora.rank={rank} leaves the network's own weights as they begin, which here is at random; give "
+            "init_from=<run> or model.pretrained=<weights>."
+        )
 
 
 def task_needs(config: DictConfig) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from epochal.core.files import expanded
 from epochal.core.specs import BEGIN, END, RESERVED, UNKNOWN, ReservedIds
 
 OLDER = 4  # number of ids that older runs reserve where texts are padded; in running text they reserve none
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for the space before a word in pieces as Llama's
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
 MOST_UNKNOWN = 0.05  # share of unknown tokens above which the user is warned
 AT_ONCE = 10_000  # most texts that are encoded together, and most characters of a piece of a long text
@@ -92,8 +93,12 @@ class Tokenizer:
         return text
 
     def word_starts(self) -> np.ndarray:
-        """Whether a word, a space or a mark begins with each token, bool (V,); other tokens go on with a word."""
-        return np.array([not self.decode([token])[:1].isalnum() for token in range(len(self))])
+        """Whether a word, a space or a mark begins with each token, bool (V,); other tokens go on with a word.
+
+        A byte that is no character by itself goes on with one: it is mostly a part of a letter.
+        """
+        first = (self.decode([token])[:1] for token in range(len(self)))
+        return np.array([not (letter.isalnum() or letter == REPLACEMENT) for letter in first])
 
     def missing(self, text: str) -> str:
         """The characters of a text that are not in the vocabulary, each once, in the order of the text."""
@@ -344,6 +349,15 @@ class HuggingFace(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._engine.decode([int(number) for number in ids], skip_special_tokens=True)
+
+    def word_starts(self) -> np.ndarray:
+        model = json.loads(self.vocabulary)["model"]
+        names = [self._engine.id_to_token(token) or "" for token in range(len(self))]
+        if model.get("type") == "WordPiece":  # as BERT's
+            further = model.get("continuing_subword_prefix") or "##"
+            return np.array([not name.startswith(further) for name in names])
+        # a space before a word is decoded with GPT-2's tokens, but not with Llama's
+        return super().word_starts() | np.array([name.startswith(SPACE) for name in names])
 
 
 KINDS: dict[str, type[Tokenizer]] = {kind.kind: kind for kind in (Characters, Bytes, Words, BytePairs, HuggingFace)}

@@ -117,13 +117,14 @@ def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
     task: Task = saved.task().eval()
     if not isinstance(task, LanguageModeling):
         raise ConfigError(f"shots goes with a language model; this run learned {saved.config.task.name}.")
+    running = new_data(saved.config, saved.data).prompt is not None
     if config.get("dataset") is not None:
         choose_data(saved, config)
     data = labelled_data(saved)
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     device = trainer.strategy.root_device
     words = None if config.label_words is None else [str(word) for word in config.label_words]
-    metrics, task.artifacts = few_shot(task.model.to(device), data, shots, words, device)
+    metrics, task.artifacts = few_shot(task.model.to(device), data, shots, words, device, running=running)
     rebuilt = Rebuilt(
         saved.config, task, data, trainer, saved.folder / "evaluation" / f"{slug(data.name)}_few_shot", []
     )

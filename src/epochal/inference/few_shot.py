@@ -18,12 +18,14 @@ from torch.nn.utils.rnn import pad_sequence
 from epochal.core.errors import ConfigError
 from epochal.core.seeds import mix
 from epochal.core.specs import PAD
+from epochal.data.tokenizers import HuggingFace
 from epochal.inference.load import SavedRun
 from epochal.tasks.artifacts import Artifacts, Profile
 from epochal.training.factories import new_data
 
 QUESTIONS = 500  # test texts, at most
 AT_ONCE = 64  # prompts read together
+TRIES = 100  # draws of an example before it may be one that is taken
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Prompts:
     blank: list[int]
 
     @classmethod
-    def of(cls, tokenizer: Any, words: Sequence[str]) -> Prompts:
+    def of(cls, tokenizer: Any, words: Sequence[str], begin: Sequence[int] = ()) -> Prompts:
         """Raises ConfigError if the vocabulary lacks characters of an answer."""
         if missing := tokenizer.missing("".join(words)):
             raise ConfigError(
@@ -54,8 +56,7 @@ class Prompts:
         line, blank, *answers = (tokenizer.encode(text).tolist() for text in ("\n", "\n\n", *words))
         if empty := [word for word, ids in zip(words, answers) if not ids]:
             raise ConfigError(f"The class {empty[0]} has no tokens in the vocabulary; choose others: label_words=[...]")
-        begin = tokenizer.ids.begin
-        return cls(tokenizer, [] if begin is None else [begin], answers, line, blank)
+        return cls(tokenizer, list(begin), answers, line, blank)
 
     def written(self, examples: Sequence[tuple[str, int]], question: str) -> list[int]:
         """The ids of a prompt, up to the answer to its question."""
@@ -63,6 +64,19 @@ class Prompts:
         for text, label in examples:
             ids += [*self.tokenizer.encode(text).tolist(), *self.line, *self.answers[label], *self.blank]
         return [*ids, *self.tokenizer.encode(question).tolist(), *self.line]
+
+
+def beginning(tokenizer: Any, *, running: bool) -> list[int]:
+    """What stands before a text: BEGIN, but a new line for a network that read windows of running text, which have no BEGIN.
+
+    Args:
+        tokenizer: One with ids of its own comes with published weights, which know its BEGIN.
+        running: Whether the run's data is running text.
+    """
+    begin, line = tokenizer.ids.begin, [] if tokenizer.missing("\n") else tokenizer.encode("\n")[:1].tolist()
+    if begin is None or (running and line and tokenizer.kind != HuggingFace.kind):
+        return line
+    return [begin]
 
 
 def shots_of(config: DictConfig) -> list[int]:
@@ -96,7 +110,13 @@ def labelled_data(saved: SavedRun) -> Any:
 
 @torch.no_grad()
 def few_shot(
-    model: nn.Module, data: Any, shots: Sequence[int], words: Sequence[str] | None, device: torch.device
+    model: nn.Module,
+    data: Any,
+    shots: Sequence[int],
+    words: Sequence[str] | None,
+    device: torch.device,
+    *,
+    running: bool = False,
 ) -> tuple[dict[str, float], Artifacts]:
     """The accuracy by number of examples, with their own labels and with permuted ones.
 
@@ -109,6 +129,7 @@ def few_shot(
         data: Of `labelled_data`.
         shots: Numbers of examples.
         words: What stands for each class; None: its name.
+        running: Whether the model learned from running text, see `beginning`.
 
     Raises:
         ConfigError: If the words are not as many as the classes, or the prompts are longer than the model reads.
@@ -116,14 +137,14 @@ def few_shot(
     names = data.classes.names
     if words is not None and len(words) != len(names):
         raise ConfigError(f"label_words has {len(words)} words for the {len(names)} classes {', '.join(names)}.")
-    prompts = Prompts.of(data.tokenizer, words or names)
+    prompts = Prompts.of(data.tokenizer, words or names, beginning(data.tokenizer, running=running))
     labels = data.rows("test")[0].labels[:QUESTIONS].tolist()
     metrics: dict[str, float] = {}
     table: list[tuple[str, ...]] = [("examples", "accuracy", "with permuted labels", "questions")]
     longest: Any = model.context_length
     written: dict[tuple[int, bool], list[list[int]]] = {}
     for count in shots:
-        for permuted in (False, True)[: 2 if count else 1]:
+        for permuted in (False, True)[: 1 if count < 2 else 2]:  # one label has no other order
             questions = ((_examples(data, row, count, permuted), data.text("test", row)) for row in range(len(labels)))
             written[count, permuted] = [prompts.written(examples, question) for examples, question in questions]
         _check_length(written[count, False], prompts, count, longest, shots)
@@ -131,11 +152,9 @@ def few_shot(
         asked = [ids for (number, _), ids in written.items() if number == count]
         right = [accuracy(model, ids, prompts.answers, labels, device) for ids in asked]
         metrics[f"test/shots_{count}/accuracy"] = right[0]
-        if count:
+        if count > 1:
             metrics[f"test/shots_{count}_permuted/accuracy"] = right[1]
-        table.append(
-            (str(count), *(f"{value:.2%}" for value in right), *([""] if count == 0 else []), str(len(labels)))
-        )
+        table.append((str(count), *(f"{value:.2%}" for value in right), *[""] * (2 - len(right)), str(len(labels))))
     own = [metrics[f"test/shots_{count}/accuracy"] for count in shots]
     profile = Profile("examples in the prompt", "test accuracy", own, [float(count) for count in shots])
     return metrics, Artifacts(table=table, profiles={"few_shot": profile})
@@ -168,14 +187,22 @@ def _examples(data: Any, row: int, count: int, permuted: bool) -> list[tuple[str
     labels = data.rows("train")[0].labels
     generator = torch.Generator().manual_seed(mix(row, count))
     question, classes = data.text("test", row), torch.randperm(len(data.classes.names), generator=generator)
-    found = []
+    found: list[tuple[str, int]] = []
+    taken = set[int]()
     for number in range(count):
-        rows = torch.nonzero(labels == classes[number % len(classes)]).flatten()
-        while True:
+        label = int(classes[number % len(classes)])
+        rows = torch.nonzero(labels == label).flatten()
+        for attempt in range(TRIES):
             chosen = int(rows[torch.randint(len(rows), (), generator=generator)])
-            if (text := data.text("train", chosen)) != question:
+            text = data.text("train", chosen)
+            if text != question and (chosen not in taken or attempt > TRIES // 2):  # twice only where there are too few
                 break
-        found.append((text, int(labels[chosen])))
+        else:
+            raise ConfigError(
+                f"dataset={data.name} has no training text of the class {data.classes.names[label]} but the question itself."
+            )
+        taken.add(chosen)
+        found.append((text, label))
     order = torch.randperm(count, generator=generator).tolist()
     given = [found[place] for place in order]
     if not permuted:

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from epochal.core.errors import ConfigError
 from epochal.core.files import expanded, slug, write_atomically
 from epochal.core.specs import PAD
-from epochal.inference.few_shot import shots_of
+from epochal.inference.few_shot import beginning, shots_of
 
 AT_ONCE = 32  # rows read together
 LONGEST = 1024  # tokens that a network without a context length reads at once
@@ -39,11 +39,13 @@ class Scorer:
         model: On the device, in eval mode.
         tokenizer: Of its data.
         device: Of the model.
+        running: Whether its data is running text.
     """
 
     model: Any
     tokenizer: Any
     device: torch.device
+    running: bool = False
 
     @property
     def length(self) -> int:
@@ -52,9 +54,8 @@ class Scorer:
 
     @property
     def first(self) -> list[int]:
-        """What stands before a text: BEGIN, or where there is none a new line."""
-        begin = self.tokenizer.ids.begin
-        return [begin] if begin is not None and self.tokenizer.ids.end is not None else self.encode("\n")[:1]
+        """What stands before a text."""
+        return beginning(self.tokenizer, running=self.running)
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).tolist()
@@ -162,7 +163,7 @@ def run_tasks(config: DictConfig, model: nn.Module, data: Any, device: torch.dev
     given = list(config.lm_eval) if isinstance(config.lm_eval, ListConfig | list) else [config.lm_eval]
     shots = [None] if config.shots is None else shots_of(config)
     harness, version = _harness()
-    scorer = Scorer(model.eval(), data.tokenizer, device)
+    scorer = Scorer(model.eval(), data.tokenizer, device, data.prompt is not None)
     found: dict[str, float] = {}
     with quiet():
         tasks = [task for name in given for task in load_task(str(name))]

@@ -85,8 +85,9 @@ class Painter(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, noise: Tensor, *classes: Tensor) -> Tensor:
-        return ((self.generator(noise, *classes) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def forward(self, noise: Tensor, classes: Tensor | None = None) -> Tensor:
+        drawn = self.generator(noise) if classes is None else self.generator(noise, classes)
+        return ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass

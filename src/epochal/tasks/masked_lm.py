@@ -14,7 +14,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
-from epochal.tasks.base import Metrics, Task, at_least_single
+from epochal.tasks.base import Metrics, Task, at_least_single, model_inputs
 from epochal.tasks.sequences import gather, token_counts
 
 GAP = " ▁▁ "  # a masked token in a text
@@ -32,7 +32,7 @@ class MaskedLM(Task):
 
     Logs loss, accuracy and perplexity of the chosen tokens, and tokens per second; each validation shows a few texts. With
     a network that has `next_sentence`, pairs of texts are read of which half have got another second text, and the loss of
-    telling these apart is added (section 3.1, task 2).
+    telling these apart is added (section 3.1, task 2). Over several batches both are weighed by their chosen tokens.
 
     Args:
         mask_ratio: Fraction of the tokens that is chosen, in (0, 1).
@@ -66,8 +66,8 @@ class MaskedLM(Task):
         if self._tells_pairs:
             return self._step_of_pairs(batch)
         chosen = self.chosen(batch)
-        inputs = self.corrupted(batch, chosen)
-        logits = at_least_single(self.model(inputs, batch.lengths, at=chosen))  # (N, V)
+        read = model_inputs(batch._replace(inputs=self.corrupted(batch, chosen)), self.model)
+        logits = at_least_single(self.model(*read, at=chosen))  # (N, V)
         targets = batch.inputs[chosen]
         loss = F.cross_entropy(logits, targets)
         return loss, {

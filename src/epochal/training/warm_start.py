@@ -140,7 +140,8 @@ def load_matching_weights(model: nn.Module, parent: Parent, config: DictConfig, 
             f"fit this model={config.model.name}: {', '.join(wrong[:NAMED])}{more}."
         )
     why, others = _other_head(parent, config, outputs)
-    kept = {k: v for k, v in fitting.items() if not (k.startswith(heads) and others(v))}
+    shared = tuple(getattr(model, "kept_parameters", ()))
+    kept = {k: v for k, v in fitting.items() if not k.startswith(heads) or k.startswith(shared) or not others(v)}
     if not next(model.parameters()).is_meta:
         model.load_state_dict(kept, strict=False)
     fresh = ", ".join(dict.fromkeys(key.rpartition(".")[0] or key for key in own if key not in kept))
@@ -209,10 +210,8 @@ def check_tokenizer(config: DictConfig, state: Mapping[str, Any] | None, overrid
         return
     asked = str(config.dataset.tokenizer)
     if asked in KINDS:
-        same = asked == state["tokenizer"] or (asked, state["tokenizer"]) == (
-            "word",
-            "bpe",
-        )  # where words have no spaces
+        instead = ("word", "bpe")  # where words have no spaces
+        same = asked == state["tokenizer"] or (asked, state["tokenizer"]) == instead
     elif same := state["tokenizer"] == HuggingFace.kind:
         known = HuggingFace(state["vocabulary"])
         same = HuggingFace.open(expanded(asked)).with_size(len(known)).vocabulary == known.vocabulary
