@@ -10,7 +10,7 @@ from torch import nn
 from epochal import tasks
 from epochal.core.specs import IGNORED
 from epochal.data import Batch
-from epochal.tasks import Classification, Regression, SequenceLabeling
+from epochal.tasks import Classification, LanguageModeling, Regression, SequenceLabeling
 from epochal.tasks.base import AnswersPrompts, model_inputs
 
 OPTIONS = {"optimizer": None, "scheduler": None, "total_steps": 1}
@@ -46,20 +46,32 @@ def steps_of(*counts):
     return [Batch(torch.randn(4, 5, 6), labels.view(4, 5), seed) for seed, labels in enumerate(targets)]
 
 
+def texts_of(*lengths):
+    """Batches of two padded texts, of which the first has so many tokens and the second all nine."""
+    tokens = [torch.randint(8, (2, 9)) for _ in lengths]
+    return [Batch(t, t, seed, torch.tensor([n, 9])) for seed, (t, n) in enumerate(zip(tokens, lengths))]
+
+
+class OfTexts(LanguageModeling):
+    data = SimpleNamespace(asks_questions=False, asks_some_tokens=False)  # type: ignore[assignment]
+
+
 GROUPS = {  # three batches a step; an epoch's last step has fewer
     "whole groups": (Classification, rows_of(4, 4, 4, 4, 4, 4)),
     "a last group of one": (Classification, rows_of(4, 4, 4, 4)),
     "a last group of two, its last batch shorter": (Classification, rows_of(4, 4, 4, 4, 1)),
     "batches of any size": (Classification, rows_of(2, 7, 1, 5, 3)),
     "steps without a label": (SequenceLabeling, steps_of(20, 3, 8, 1, 9)),
+    "texts of unlike lengths": (OfTexts, texts_of(2, 9, 3, 5, 2)),
 }
 
 
 @pytest.mark.parametrize("kind", GROUPS)
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(kind):
     make, batches = GROUPS[kind]
-    model = torch.nn.Linear(6, 3)
-    task = make(model=model, **OPTIONS | {"total_steps": 99})
+    model = torch.nn.Linear(6, 8 if make is OfTexts else 3)
+    network = torch.nn.Sequential(torch.nn.Embedding(8, 6), model) if make is OfTexts else model
+    task = make(model=network, **OPTIONS | {"total_steps": 99})
     task.setup = lambda stage: None  # which would ask for a data module
     task.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.0)
     found = []  # at each step
@@ -74,9 +86,10 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(kind):
     trainer.fit(task, torch.utils.data.DataLoader(batches, batch_size=None))
     assert len(found) == 4
     for gradient, group in zip(found, 2 * [batches[:3], batches[3:]], strict=True):
-        inputs, targets, *_ = zip(*group, strict=True)
+        inputs, targets, _, lengths, *_ = zip(*group, strict=True)
         model.zero_grad()
-        loss, _ = task.step(Batch(torch.cat(inputs), torch.cat(targets), 0))
+        whole = None if lengths[0] is None else torch.cat(lengths)
+        loss, _ = task.step(Batch(torch.cat(inputs), torch.cat(targets), 0, whole))
         loss.backward()
         torch.testing.assert_close(gradient, model.weight.grad)
 

@@ -1,8 +1,10 @@
-"""A recurrent network that goes on from window to window at the test."""
+"""A recurrent network that goes on from window to window at the test, and bits per byte."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ import torch.nn.functional as F
 
 from epochal.core.errors import ConfigError
 from epochal.data import TextData
+from epochal.data.tokenizers import BytePairs, Words
 from epochal.models import GPT, RNN
 from epochal.tasks import LanguageModeling
+from epochal.tasks.language_modeling import bits
 
 OPTIONS: dict[str, Any] = {"optimizer": None, "scheduler": None, "total_steps": 1, "carry_state": True}
 
@@ -62,3 +66,12 @@ def test_what_has_no_state_or_no_running_text_is_refused(tmp_path):
     task = LanguageModeling(model=RNN(vocab_size=len(data.tokenizer), hidden_size=4, embed_dim=4), **OPTIONS)
     with pytest.raises(ConfigError, match=r"dataset\.eval_stride=null"):
         measured(task, data)
+
+
+def test_bits_are_of_tokenizers_that_keep_the_text():
+    """Words lose upper case, spaces and what they do not know, which costs nothing to predict."""
+    counts = {"characters_per_token": {"test": 2.0}, "bytes_per_token": {"test": 4.0}}
+    pairs = SimpleNamespace(tokenizer=BytePairs.learn(["a b"], vocab_size=270), **counts)
+    found = bits(pairs, 2 * math.log(2), "test")
+    assert found == pytest.approx({"bits_per_character": 1.0, "bits_per_byte": 0.5})
+    assert bits(SimpleNamespace(tokenizer=Words("a\nb"), **counts), 1.0, "test") == {}

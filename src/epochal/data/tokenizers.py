@@ -49,6 +49,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str]  # the option dataset.tokenizer
+    keeps_text: ClassVar[bool] = True  # whether what it decodes is the text again, as far as its tokens are known
     adds_special: bool = False  # whether it is meant to put single texts between BEGIN and END
 
     def __init__(self, vocabulary: str = "", reserved: int = RESERVED) -> None:
@@ -166,6 +167,7 @@ class Words(Tokenizer):
     """
 
     kind = "word"
+    keeps_text = False
 
     def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
         super().__init__(vocabulary, reserved)
