@@ -47,3 +47,18 @@ def test_a_prompt_arrives_as_it_was_typed(text):
 @pytest.mark.parametrize("argument", ["prompt=", "prompt=null", "prompt='a b'", 'prompt="a, b"', "run=a/b"])
 def test_what_is_quoted_or_no_prompt_is_left_alone(argument):
     assert quoted(argument) == argument
+
+
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("shots=0,1,4", "shots=[0,1,4]"),
+        ("shots=4", "shots=4"),
+        ("images=[0,5]", "images=[0,5]"),
+        ("lm_eval=arc_easy,tasks/mine.yaml", "lm_eval=[arc_easy,tasks/mine.yaml]"),
+        ("label_words='a, b'", "label_words='a, b'"),
+    ],
+)
+def test_several_values_of_one_run_need_no_brackets(argument, read):
+    """Which some shells take for patterns of files."""
+    assert quoted(argument) == read

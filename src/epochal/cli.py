@@ -48,6 +48,7 @@ Trains, evaluates and compares every milestone architecture of a deep-learning c
 MANY = ("-m", "--multirun")
 CONFIG_DIR = ("--config-dir", "-cd")
 TEXTS = ("prompt", "system", "name")  # keys whose value is a text
+LISTS = ("shots", "images", "lm_eval", "label_words")  # keys whose value may be several, which need no brackets
 # keys whose value is a path; one that Hydra reads as it stands needs no quotes (2024, true and null are no strings to it)
 PATHS = (
     "output_dir",
@@ -368,6 +369,8 @@ def quoted(argument: str, *, many: bool = False) -> str:
         return f"{key}={re.sub(r'[{]([^{}]*)[}]', lambda found: _quoted_networks(found[1]), text)}"
     if key.lstrip("+") in PATHS:
         return f"{key}={_quoted_path(text, many)}"
+    if key in LISTS and "," in text and text[0] not in "['\"":
+        return f"{key}=[{text}]"
     return f"{key}={_in_quotes(text)}" if key in TEXTS and not _has_quotes(text) else argument
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from epochal.inference.notebook import load
 from helpers.samples import image_folder, pixels
 from helpers.training import train
 
@@ -197,3 +198,65 @@ def test_a_run_is_not_tested_on_its_own_data_after_they_changed(reader, refuse, 
     assert "does not tell" not in command("evaluate", run).out
     sentences(own, ("bad", "fine", "so"))
     refuse("evaluate", run, says=says)
+
+
+def test_a_language_model_classifies_by_examples_in_its_prompt(command, home):
+    """The whole way: a run on running text, other data, the accuracies by number of examples, and their file."""
+    (home / "text.txt").write_text("bad number 1\nbad\n\ngood number 2\ngood\n\n" * 200)
+    sizes = (
+        "model=gpt",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=1",
+        "logger=none",
+        "dataset.batch_size=4",
+    )
+    text = ("dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=200", "duration=2steps")
+    run = train(*sizes, *text).run
+    other = ("dataset=sentences", f"dataset.path={sentences(home / 'own.parquet', ('bad', 'good'))}")
+    outcome = command("evaluate", f"run={run.folder}", *other, "shots=0,1,4", "label_words=bad,good")
+    assert outcome.status == 0, outcome.error
+    found = json.loads((run.folder / "evaluation" / "sentences_few_shot" / "metrics.json").read_text())
+    assert {*found} == {f"test/shots_{which}/accuracy" for which in ("0", "1", "4", "4_permuted")}
+    assert all(0 <= value <= 1 for value in found.values())
+    outcome = command("evaluate", f"run={run.folder}", *other, "shots=0,99")
+    assert outcome.status == 2 and "shots=[0] would fit" in outcome.error
+
+
+def test_windows_that_overlap_and_a_state_that_is_carried_are_measured(command, home):
+    """Both read more of what is before a token than windows that begin cold."""
+    (home / "text.txt").write_text("abcdefghijklmnopqrstuvwxyz" * 120)
+    text = ("dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=8", "duration=150steps")
+    run = train("model=gru", "model.hidden_size=16", "optimizer.lr=0.02", "logger=none", *text).run
+    losses = {}
+    for how in ("", "dataset.eval_stride=2", "carry_state=true"):
+        chosen = (
+            ("dataset=text", f"dataset.path={home / 'text.txt'}", how) if "stride" in how else (how,) if how else ()
+        )
+        assert (outcome := command("evaluate", f"run={run.folder}", *chosen)).status == 0, outcome.error
+        losses[how] = json.loads((run.folder / "evaluation" / "text" / "metrics.json").read_text())["test/loss"]
+    assert losses["dataset.eval_stride=2"] < losses[""] and losses["carry_state=true"] < losses[""]
+
+
+def test_low_rank_additions_are_counted_trained_and_merged(command, home):
+    """As the panel says, and as a network that is read again: without additions, but with what they learned."""
+    (home / "text.txt").write_text("the quick brown fox " * 200)
+    sizes = (
+        "model=gpt",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=1",
+        "logger=none",
+        "dataset.batch_size=4",
+    )
+    text = (*sizes, "dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=16", "duration=5steps")
+    parent = train(*text).run
+    outcome = command("train", *text, f"init_from={parent.folder}", "finetune.lora.rank=2", "optimizer.lr=0.1")
+    assert outcome.status == 0, outcome.error
+    assert "trained" in outcome.out
+    (tuned,) = {*(home / "outputs" / "runs").iterdir()} - {parent.folder}
+    network, before = load(str(tuned)).model.state_dict(), load(str(parent.folder)).model.state_dict()
+    assert network.keys() == before.keys()
+    changed = {name for name in network if not torch.equal(network[name], before[name])}
+    assert changed and all(name.startswith(("blocks.", "head.")) and name.endswith("weight") for name in changed)
+    assert command("evaluate", f"run={tuned}").status == 0

@@ -35,8 +35,8 @@ accuracies and tasks of lm-evaluation-harness as far as they were measured. Run 
 
 Measure first what the table shall have:
 
-  epochal evaluate run=outputs/runs/<run> dataset=sst2 shots=[0,4,16]
-  epochal evaluate run=outputs/runs/<run> lm_eval=[<task>]
+  epochal evaluate run=outputs/runs/<run> dataset=sst2 shots=0,4,16
+  epochal evaluate run=outputs/runs/<run> lm_eval=<task>
 
 Bits per byte compare models with different tokenizers, on the same test part; perplexities only those with the same.
 """

@@ -51,11 +51,13 @@ class Prompts:
         if missing := tokenizer.missing("".join(words)):
             raise ConfigError(
                 f"The vocabulary lacks these characters of the classes: {' '.join(map(repr, missing))}. Name the classes in "
-                "words that it has: label_words=[...]"
+                "words that it has: label_words=<word>,<word>"
             )
         line, blank, *answers = (tokenizer.encode(text).tolist() for text in ("\n", "\n\n", *words))
         if empty := [word for word, ids in zip(words, answers) if not ids]:
-            raise ConfigError(f"The class {empty[0]} has no tokens in the vocabulary; choose others: label_words=[...]")
+            raise ConfigError(
+                f"The class {empty[0]} has no tokens in the vocabulary; choose others: label_words=<word>,<word>"
+            )
         return cls(tokenizer, list(begin), answers, line, blank)
 
     def written(self, examples: Sequence[tuple[str, int]], question: str) -> list[int]:
@@ -88,7 +90,7 @@ def shots_of(config: DictConfig) -> list[int]:
     given = list(config.shots) if isinstance(config.shots, ListConfig | list | tuple) else [config.shots]
     given = [int(part) if isinstance(part, str) and part.strip().isdigit() else part for part in given]
     if not given or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in given):
-        raise ConfigError(f"shots={config.shots} must be whole numbers of zero or more, e.g. shots=[0,1,4,16].")
+        raise ConfigError(f"shots={config.shots} must be whole numbers of zero or more, e.g. shots=0,1,4,16.")
     return sorted(set(given))
 
 

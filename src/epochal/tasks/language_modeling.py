@@ -194,7 +194,7 @@ class LanguageModeling(Task):
 def bits(data: Any, loss: float, split: str) -> dict[str, float]:
     """The loss, nats a token, as bits per character and per byte of UTF-8, which compare tokenizers; of texts that have
     these, unless the tokenizer loses a part of them, which then costs nothing to predict."""
-    found = {}
+    found: dict[str, float] = {}
     if not getattr(getattr(data, "tokenizer", None), "keeps_text", True):
         return found
     for name, counts in (("bits_per_character", "characters_per_token"), ("bits_per_byte", "bytes_per_token")):

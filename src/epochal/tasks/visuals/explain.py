@@ -63,7 +63,7 @@ def choose_images(data: DataModule, numbers: Any = None) -> list[int]:
         if not listed or not all(type(n) is int and 0 <= n < count for n in numbers):
             raise ConfigError(
                 f"images={numbers} must list images of the test part by number, from 0 to {count - 1}, "
-                "e.g. images=[0,5,7]."
+                "e.g. images=0,5,7."
             )
         return list(numbers)
     labels = rows.labels[rows.rows].tolist()  # type: ignore[attr-defined]
