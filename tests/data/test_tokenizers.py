@@ -425,6 +425,23 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, words):
         chosen(str(tmp_path / "folder"), ("byte",))
 
 
+@pytest.mark.parametrize("texts", [LINES, [*LINES, *LANGUAGES.values(), VARIED, "it's, don't! İstanbul ΣΑΣΑ"]])
+@pytest.mark.parametrize("reserved", [OLDER, RESERVED])
+def test_words_are_written_as_a_tokenizer_json(texts, reserved):
+    """Whether or not they have combining marks or scripts without spaces, which another pattern splits."""
+    library = pytest.importorskip("tokenizers")
+    learned = Words.learn(texts, vocab_size=300, min_count=1)
+    tokenizer = from_state({**learned.state(), "reserved": reserved})
+    engine = library.Tokenizer.from_str(to_huggingface(tokenizer))
+    assert engine.get_vocab_size() == len(tokenizer)
+    for text in (*texts, "the Unseen word's end", "caf\u0065\u0301 x_1 ½"):
+        ids = tokenizer.encode(text).tolist()
+        assert engine.encode(text).ids == ids, text
+        assert engine.decode(ids, skip_special_tokens=False).replace("<unk>", REPLACEMENT) == tokenizer.decode(ids)
+    again = HuggingFace(engine.to_str())
+    assert again.word_starts().all() and not again.keeps_text and not tokenizer.keeps_text
+
+
 @pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
 @pytest.mark.parametrize("reserved", [0, OLDER, RESERVED])
 def test_a_tokenizer_is_written_as_a_tokenizer_json(kind, reserved):
@@ -454,8 +471,6 @@ def test_a_tokenizer_json_puts_texts_between_begin_and_end(pairs):
     assert both.ids == [BEGIN, *first, END, *second, END] and both.type_ids == [0] * (len(first) + 2) + [1] * (
         len(second) + 1
     )
-    with pytest.raises(ConfigError, match="words has no tokenizer.json"):
-        to_huggingface(Words.learn(LINES, vocab_size=100, min_count=1))
 
 
 @pytest.mark.parametrize("name", [*FILES, "byte", "bpe", "character"])

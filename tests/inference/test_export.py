@@ -104,12 +104,6 @@ def _on(reviews: Path) -> list[str]:
     return [choice.format(reviews=reviews) for choice in TEXTS]
 
 
-def test_words_have_no_tokenizer_for_transformers(reviews: Path, tmp_path: Path):
-    run = loaded("model=bert", "model.num_heads=2", *_on(reviews), "dataset.tokenizer=word")
-    with pytest.raises(epochal.core.errors.ConfigError, match="vocabulary of words has no tokenizer.json"):
-        module.to_transformers(run, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -49,7 +49,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str]  # the option dataset.tokenizer
-    keeps_text: ClassVar[bool] = True  # whether what it decodes is the text again, as far as its tokens are known
+    keeps_text: bool = True  # whether what it decodes is the text again, as far as its tokens are known
     adds_special: bool = False  # whether it is meant to put single texts between BEGIN and END
 
     def __init__(self, vocabulary: str = "", reserved: int = RESERVED) -> None:
@@ -171,10 +171,10 @@ class Words(Tokenizer):
 
     def __init__(self, vocabulary: str, reserved: int = RESERVED) -> None:
         super().__init__(vocabulary, reserved)
-        self._pattern = _unicode_patterns()[0] if vocabulary.startswith("\n") else WORD
+        self.pattern = _unicode_patterns()[0] if vocabulary.startswith("\n") else WORD
         words = vocabulary.removeprefix("\n")
-        self._words = words.split("\n") if words else []
-        self._ids = {word: number for number, word in enumerate(self._words, start=reserved)}
+        self.words = words.split("\n") if words else []
+        self._ids = {word: number for number, word in enumerate(self.words, start=reserved)}
 
     @classmethod
     def learn(cls, texts: Iterable[str], *, vocab_size: int, min_count: int) -> Words:
@@ -187,24 +187,24 @@ class Words(Tokenizer):
         return cls(mark + "\n".join(word for _, word in frequent[: max(vocab_size - RESERVED, 0)]))
 
     def __len__(self) -> int:
-        return self.reserved + len(self._words)
+        return self.reserved + len(self.words)
 
     def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
         return map(self.encode, pieces(parts))  # no word is in two lines
 
     def encode(self, text: str) -> np.ndarray:
         known = self._ids
-        return np.array([known.get(word, UNKNOWN) for word in self._pattern.findall(text.lower())], np.int32)
+        return np.array([known.get(word, UNKNOWN) for word in self.pattern.findall(text.lower())], np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         first = self.reserved
-        return " ".join(self._words[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
+        return " ".join(self.words[i - first] if i >= first else REPLACEMENT for i in ids if _is_text(i, first))
 
     def word_starts(self) -> np.ndarray:
         return np.ones(len(self), bool)
 
     def as_decoded(self, text: str) -> str:
-        return " ".join(self._pattern.findall(text.lower()))
+        return " ".join(self.pattern.findall(text.lower()))
 
 
 class BytePairs(Tokenizer):
@@ -294,6 +294,8 @@ class HuggingFace(Tokenizer):
         self._engine.no_truncation()
         self._engine.encode_special_tokens = True  # as the text that they are
         self.adds_special = self._engine.num_special_tokens_to_add(False) > 0
+        normalizer = json.dumps(json.loads(vocabulary).get("normalizer"))
+        self.keeps_text = not any(name in normalizer for name in ('"Lowercase"', '"BertNormalizer"', '"StripAccents"'))
         known = self._engine.get_vocab(with_added_tokens=True)
         self._size = 1 + max(known.values())
         found = {role: (known[name] for name in names if name in known) for role, names in self.NAMES.items()}
@@ -353,11 +355,14 @@ class HuggingFace(Tokenizer):
         return self._engine.decode([int(number) for number in ids], skip_special_tokens=True)
 
     def word_starts(self) -> np.ndarray:
-        model = json.loads(self.vocabulary)["model"]
+        described = json.loads(self.vocabulary)
+        model = described["model"]
         names = [self._engine.id_to_token(token) or "" for token in range(len(self))]
         if model.get("type") == "WordPiece":  # as BERT's
             further = model.get("continuing_subword_prefix") or "##"
             return np.array([not name.startswith(further) for name in names])
+        if model.get("type") == "WordLevel" and described.get("decoder") is None:  # whole words, see `to_huggingface`
+            return np.ones(len(self), bool)
         # a space before a word is decoded with GPT-2's tokens, but not with Llama's
         return super().word_starts() | np.array([name.startswith(SPACE) for name in names])
 
@@ -370,14 +375,12 @@ RESERVED_NAMES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<|system|>", "<|us
 def to_huggingface(tokenizer: Tokenizer, *, special_tokens: bool = False) -> str:
     """The text of a tokenizer.json that gives the same ids, for `transformers.PreTrainedTokenizerFast(tokenizer_file=...)`.
 
-    A text that contains the name of a reserved token, such as `<s>`, has that token's id there, and is text here.
+    A text that contains the name of a reserved token, such as `<s>`, has that token's id there, and is text here. The lower
+    case of words is that of single letters there: a sigma at the end of a word is another here.
 
     Args:
-        tokenizer: Of characters, bytes or byte pairs, or one that was read from such a file.
+        tokenizer: Of any kind.
         special_tokens: Whether texts stand between BEGIN and END, and pairs as BEGIN, first, END, second, END.
-
-    Raises:
-        ConfigError: If it is one of words.
     """
     if isinstance(tokenizer, HuggingFace):
         return tokenizer.vocabulary
@@ -390,18 +393,19 @@ def to_huggingface(tokenizer: Tokenizer, *, special_tokens: bool = False) -> str
     elif isinstance(tokenizer, Bytes):
         own, merges = {letter: number for number, letter in enumerate(_byte_letters())}, []
         by = split.ByteLevel(add_prefix_space=False, use_regex=False)
-    elif isinstance(tokenizer, Characters):
-        own, merges = {letter: number for number, letter in enumerate(tokenizer.vocabulary)}, []
-        by = split.Split(library.Regex(r"[\s\S]"), "isolated")
     else:
-        raise ConfigError(
-            "A vocabulary of words has no tokenizer.json; train with dataset.tokenizer=bpe, byte or character to export it."
-        )
+        whole = tokenizer.words if isinstance(tokenizer, Words) else tokenizer.vocabulary
+        own, merges = {text: number for number, text in enumerate(whole)}, []
+        by = split.Split(library.Regex(r"[\s\S]"), "isolated")
     names = [name + "_" * next(n for n in range(9) if name + "_" * n not in own) for name in RESERVED_NAMES[:first]]
     vocabulary = {name: number for number, name in enumerate(names)} | {k: first + n for k, n in own.items()}
-    if isinstance(tokenizer, Characters):
+    if isinstance(tokenizer, Characters | Words):
         engine = library.Tokenizer(library.models.WordLevel(vocabulary, unk_token=(names[1:2] or [REPLACEMENT])[0]))
-        engine.decoder = library.decoders.Fuse()
+        if isinstance(tokenizer, Words):  # by default words are decoded with a space between them
+            engine.normalizer = library.normalizers.Lowercase()
+            by = split.Split(library.Regex(_for_library(tokenizer.pattern)), "removed", invert=True)
+        else:
+            engine.decoder = library.decoders.Fuse()
     else:
         engine = library.Tokenizer(library.models.BPE(vocabulary, merges))
         engine.decoder = library.decoders.ByteLevel()
@@ -415,6 +419,13 @@ def to_huggingface(tokenizer: Tokenizer, *, special_tokens: bool = False) -> str
             special_tokens=[(begin, BEGIN), (end, END)],
         )
     return engine.to_str()
+
+
+def _for_library(pattern: re.Pattern[str]) -> str:
+    """A pattern of words in the grammar of the library `tokenizers`, whose \\w also takes combining marks."""
+    word = r"\p{L}\p{N}_"
+    text = pattern.pattern.replace(r"[^\w\s]", rf"[^{word}\s]").replace(r"\w", f"[{word}]")
+    return text.replace(r"\b", rf"(?![{word}])")
 
 
 def learn(kind: str, texts: Sequence[str], *, vocab_size: int, min_count: int = 1) -> Tokenizer:

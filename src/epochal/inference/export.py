@@ -23,7 +23,7 @@ from epochal.core.files import expanded, relative
 from epochal.core.format import verbatim
 from epochal.core.hub import hub_is_reachable
 from epochal.core.specs import Classes, ReservedIds, StepLabels, to_plain
-from epochal.data.tokenizers import KINDS, Tokenizer, Words, to_huggingface
+from epochal.data.tokenizers import KINDS, Tokenizer, to_huggingface
 from epochal.inference import onnx_graph
 from epochal.inference.load import EXPORTED, WEIGHTS, opened
 from epochal.inference.model_card import card, portable
@@ -127,7 +127,7 @@ def to_transformers(run: LoadedRun, folder: Path) -> list[str]:
     """What `AutoModel` and `AutoTokenizer` of the library transformers open.
 
     Raises:
-        ConfigError: If it has no such network, or no such tokenizer.
+        ConfigError: If it has no such network.
     """
     model: Any = run.model
     if not any(isinstance(model, known) for known in CLASSES.values()):
@@ -158,7 +158,7 @@ def to_safetensors(run: LoadedRun, folder: Path) -> list[str]:
 
 
 def to_onnx(run: LoadedRun, folder: Path) -> list[str]:
-    """model.onnx, config.json that describes it, and tokenizer.json where its tokenizer can be written as one.
+    """model.onnx, config.json that describes it, and the tokenizer.json of a text's tokenizer.
 
     Raises:
         ConfigError: If the package onnx is missing, or the network cannot be written as a graph.
@@ -166,7 +166,7 @@ def to_onnx(run: LoadedRun, folder: Path) -> list[str]:
     graph = onnx_graph.write(run, folder / "model.onnx")
     write_description(run, folder, onnx=graph.described())
     tokenizer = text_tokenizer(run)
-    if tokenizer is not None and not isinstance(tokenizer, Words):
+    if tokenizer is not None:
         (folder / "tokenizer.json").write_text(tokenizer_json(run, tokenizer), "utf-8")
     return [*graph.notes, graph.checked]
 
@@ -181,11 +181,7 @@ def text_tokenizer(run: LoadedRun) -> Tokenizer | None:
 
 
 def tokenizer_json(run: LoadedRun, tokenizer: Tokenizer) -> str:
-    """The text of a tokenizer.json that writes texts as the network reads them.
-
-    Raises:
-        ConfigError: If the tokenizer's kind has none.
-    """
+    """The text of a tokenizer.json that writes texts as the network reads them."""
     return to_huggingface(tokenizer, special_tokens=bool(run.data_state.get("special_tokens")))
 
 

@@ -76,10 +76,7 @@ def build(
         config = judges.resolved(features.resolved(published.with_sizes(config, overrides)))
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
-    remembered = remembered_data(config, checkpoint, parent)
-    if checkpoint is None:
-        check_tokenizer(config, remembered, overrides)
-    data = make_data(config, remembered)
+    data = make_data(config, remembered_data(config, checkpoint, parent, overrides))
     networks = open_networks(config, data, known_networks(run, checkpoint))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
     flops = flops_of(model, data.specs(data.learns), data.mean_lengths())
@@ -112,14 +109,20 @@ def build(
 
 
 def remembered_data(
-    config: DictConfig, checkpoint: dict[str, Any] | None, parent: Parent | None
+    config: DictConfig, checkpoint: dict[str, Any] | None, parent: Parent | None, overrides: Sequence[str] = ()
 ) -> dict[str, Any] | None:
-    """What the data of the run that this one goes on from, or begins with, keeps: normalisation, tokenizer."""
+    """What the data of the run that this one goes on from, or begins with, keeps: normalisation, tokenizer.
+
+    Raises:
+        ConfigError: If another tokenizer was typed.
+    """
     if checkpoint is not None:
         state = checkpoint["epochal"]["data"]
         if reserves_others(state) or config.init_from is not None or published.source_of(config):
             return state
-    return parent.data if parent is not None else published.data_state(config)
+    state = parent.data if parent is not None else published.data_state(config)
+    check_tokenizer(config, state, overrides)
+    return state
 
 
 def make_network(
