@@ -246,3 +246,21 @@ def test_a_pooler_that_was_pretrained_is_kept_and_low_rank_additions_need_weight
     assert torch.equal(state["pooler.weight"], best["model.pooler.weight"])
     assert "head begins afresh" in said and "pooler" not in said
     refuse("train", *films, "finetune.lora.rank=2", says=("at random", "init_from=<run>"))
+
+
+def test_byte_pairs_are_kept_in_the_run_and_read_by_other_data(home):
+    (home / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 90)
+    sizes = (
+        "model=gpt",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=1",
+        "logger=none",
+        "dataset.batch_size=4",
+    )
+    text = (*sizes, "dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=8", "duration=2steps")
+    learned = train(*text, "dataset.tokenizer=bpe", "dataset.vocab_size=290")
+    again = train(*text, f"dataset.tokenizer={learned.run.folder}")
+    first, second = learned.data.tokenizer, again.data.tokenizer
+    assert second.kind == "huggingface" and len(first) == len(second) and first.ids == second.ids
+    assert first.encode("a lazy fox\n").tolist() == second.encode("a lazy fox\n").tolist()

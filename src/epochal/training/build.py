@@ -20,11 +20,12 @@ from epochal.config.finalize import finalize
 from epochal.config.instantiate import make_model
 from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
+from epochal.core.files import write_atomically
 from epochal.core.format import verbatim
 from epochal.core.multirun import in_grid
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
-from epochal.data.tokenizers import reserves_others
+from epochal.data.tokenizers import BytePairs, reserves_others, to_huggingface
 from epochal.tasks import Task
 from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training import features, judges, published
@@ -195,7 +196,11 @@ def make_record(
     *,
     resumed_step: int,
 ) -> Record:
-    """Writes the run's own files: metrics, summary, checkpoints."""
+    """Writes the run's own files: metrics, summary, checkpoints, and the byte pairs that were learned."""
+    tokenizer = getattr(data, "tokenizer", None)
+    if isinstance(tokenizer, BytePairs) and rank() == 0:
+        between = bool(data.state().get("special_tokens"))
+        write_atomically(run.folder / "tokenizer.json", to_huggingface(tokenizer, special_tokens=between))
     logger = RunLogger(run, length=length, batch_size=config.dataset.batch_size)
     checkpoints = Checkpoints(
         run,
