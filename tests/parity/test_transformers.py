@@ -129,7 +129,10 @@ def test_logits_and_gradients_are_theirs(case, tmp_path):
         )
 
 
-@pytest.mark.parametrize("case", [case for case in THEIRS if THEIRS[case][0].endswith(("LMHeadModel", "CausalLM"))])
+WRITING = [case for case in THEIRS if THEIRS[case][0].endswith(("LMHeadModel", "CausalLM"))]
+
+
+@pytest.mark.parametrize("case", WRITING)
 def test_greedy_texts_are_theirs(case, tmp_path):
     theirs = made(case)
     ours = converted(theirs, tmp_path)
@@ -140,7 +143,7 @@ def test_greedy_texts_are_theirs(case, tmp_path):
     assert len(set(expected[:, 5:].flatten().tolist())) > 4, "a text of one token would show little"
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama, grouped queries"])
+@pytest.mark.parametrize("case", WRITING)
 def test_texts_of_beam_search_are_theirs(case, tmp_path):
     theirs = made(case)
     ours = converted(theirs, tmp_path)

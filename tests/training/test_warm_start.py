@@ -264,3 +264,24 @@ def test_byte_pairs_are_kept_in_the_run_and_read_by_other_data(home):
     first, second = learned.data.tokenizer, again.data.tokenizer
     assert second.kind == "huggingface" and len(first) == len(second) and first.ids == second.ids
     assert first.encode("a lazy fox\n").tolist() == second.encode("a lazy fox\n").tolist()
+
+
+def test_rotary_positions_go_on_beyond_the_texts_that_were_learned_from(home):
+    (home / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 90)
+    sizes = (
+        "model=llama",
+        "model.depth=1",
+        "model.embed_dim=8",
+        "model.num_heads=2",
+        "model.num_kv_heads=1",
+        "logger=none",
+    )
+    text = (*sizes, "dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.batch_size=4", "duration=2steps")
+    short = train(*text, "dataset.context_length=8", "optimizer.lr=1e-12")
+    longer = train(*text, "dataset.context_length=32", f"init_from={short.run.folder}", "optimizer.lr=1e-12")
+    assert longer.task.model.context_length == 32
+    tokens = torch.arange(8, 40)[None]
+    with torch.no_grad():
+        theirs, ours = short.task.model.eval()(tokens[:, :8]), longer.task.model.eval()(tokens)
+    assert ours.shape[1] == 32 and torch.isfinite(ours).all()
+    torch.testing.assert_close(ours[:, :8], theirs, rtol=0, atol=1e-5)
