@@ -62,7 +62,7 @@ def test_curves_have_the_law_of_the_sizes_that_are_best_for_their_compute(compar
     (fit,) = fits(compared.plots[1], compared.drawn)
     assert fit.law.n == len(SIZES) - 2  # the smallest and the largest are not judged
     assert fit.law.exponent == pytest.approx(-0.25, abs=0.02)
-    growth = float(fit.sentence.partition("parameters by training flops: exponent ")[2].partition(",")[0])
+    growth = float(fit.sentence.partition("parameters by training FLOPs: exponent ")[2].partition(",")[0])
     assert growth == pytest.approx(0.5, abs=0.03)
 
 

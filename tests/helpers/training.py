@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 CONF = Path(__file__).parents[2] / "conf"
+# of a Transformer that is trained in a moment
+TINY = ("model.depth=1", "model.embed_dim=8", "model.num_heads=1", "logger=none", "dataset.batch_size=4")
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from epochal.inference.notebook import load
 from helpers.samples import image_folder, pixels
-from helpers.training import train
+from helpers.training import TINY, train
 
 
 @pytest.fixture
@@ -203,14 +203,7 @@ def test_a_run_is_not_tested_on_its_own_data_after_they_changed(reader, refuse, 
 def test_a_language_model_classifies_by_examples_in_its_prompt(command, home):
     """The whole way: a run on running text, other data, the accuracies by number of examples, and their file."""
     (home / "text.txt").write_text("bad number 1\nbad\n\ngood number 2\ngood\n\n" * 200)
-    sizes = (
-        "model=gpt",
-        "model.depth=1",
-        "model.embed_dim=8",
-        "model.num_heads=1",
-        "logger=none",
-        "dataset.batch_size=4",
-    )
+    sizes = ("model=gpt", *TINY)
     text = ("dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=200", "duration=2steps")
     run = train(*sizes, *text).run
     other = ("dataset=sentences", f"dataset.path={sentences(home / 'own.parquet', ('bad', 'good'))}")
@@ -241,14 +234,7 @@ def test_windows_that_overlap_and_a_state_that_is_carried_are_measured(command, 
 def test_low_rank_additions_are_counted_trained_and_merged(command, home):
     """As the panel says, and as a network that is read again: without additions, but with what they learned."""
     (home / "text.txt").write_text("the quick brown fox " * 200)
-    sizes = (
-        "model=gpt",
-        "model.depth=1",
-        "model.embed_dim=8",
-        "model.num_heads=1",
-        "logger=none",
-        "dataset.batch_size=4",
-    )
+    sizes = ("model=gpt", *TINY)
     text = (*sizes, "dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=16", "duration=5steps")
     parent = train(*text).run
     outcome = command("train", *text, f"init_from={parent.folder}", "finetune.lora.rank=2", "optimizer.lr=0.1")

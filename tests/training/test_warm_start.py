@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from helpers.samples import image_folder, pixels
-from helpers.training import train
+from helpers.training import TINY, train
 
 SMALL = ("model=cnn", "model.filters=[4]", "model.hidden=8", "dataset=digits", "duration=2steps", "logger=none")
 VIT = ("model=vit", "model.embed_dim=8", "model.depth=1", "model.num_heads=1", "dataset=digits", "logger=none")
@@ -206,14 +206,7 @@ def test_weights_travel_from_a_language_model_to_a_classifier_of_shorter_texts(h
     lines = [f"{'a good' if n % 2 else 'a bad'} film number {n},{'yes' if n % 2 else 'no'}" for n in range(90)]
     (home / "films.csv").write_text("sentence,label\n" + "\n".join(lines))
     (home / "text.txt").write_text("\n".join(lines * 9))
-    sizes = (
-        "model=gpt",
-        "model.depth=1",
-        "model.embed_dim=8",
-        "model.num_heads=1",
-        "logger=none",
-        "dataset.batch_size=4",
-    )
+    sizes = ("model=gpt", *TINY)
     text = ("dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=24", "duration=2steps")
     parent = train(*sizes, *text)
     films = (*sizes, "dataset=sentences", f"dataset.path={home / 'films.csv'}", f"init_from={parent.run.folder}")
@@ -231,14 +224,7 @@ def test_weights_travel_from_a_language_model_to_a_classifier_of_shorter_texts(h
 def test_a_pooler_that_was_pretrained_is_kept_and_low_rank_additions_need_weights(home, refuse):
     lines = [f"film {n},{'is good' if n % 2 else 'is bad'},{'yes' if n % 2 else 'no'}" for n in range(90)]
     (home / "films.csv").write_text("sentence,then,label\n" + "\n".join(lines))
-    bert = (
-        "model=bert",
-        "model.depth=1",
-        "model.embed_dim=8",
-        "model.num_heads=1",
-        "logger=none",
-        "dataset.batch_size=4",
-    )
+    bert = ("model=bert", *TINY)
     films = (*bert, "dataset=sentences", f"dataset.path={home / 'films.csv'}", "dataset.second_column=then")
     parent = train(*films, "task=masked_lm", "model.next_sentence=true", "duration=2steps")
     state, said = told(*films, f"init_from={parent.run.folder}", "finetune.lora.rank=2")
@@ -250,14 +236,7 @@ def test_a_pooler_that_was_pretrained_is_kept_and_low_rank_additions_need_weight
 
 def test_byte_pairs_are_kept_in_the_run_and_read_by_other_data(home):
     (home / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 90)
-    sizes = (
-        "model=gpt",
-        "model.depth=1",
-        "model.embed_dim=8",
-        "model.num_heads=1",
-        "logger=none",
-        "dataset.batch_size=4",
-    )
+    sizes = ("model=gpt", *TINY)
     text = (*sizes, "dataset=text", f"dataset.path={home / 'text.txt'}", "dataset.context_length=8", "duration=2steps")
     learned = train(*text, "dataset.tokenizer=bpe", "dataset.vocab_size=290")
     again = train(*text, f"dataset.tokenizer={learned.run.folder}")

@@ -74,8 +74,6 @@ def _run_options(config: DictConfig) -> Iterator[str]:
     except ConfigError as error:
         yield str(error)
     yield from _beginnings(config)
-    if config.get("init_from") is not None and config.model.get("pretrained"):
-        yield "init_from and model.pretrained both choose the weights to begin with; leave one out."
     if config.output_dir is not None:
         folder = expanded(str(config.output_dir)).absolute()
         parent = next(p for p in (folder, *folder.parents) if os.path.exists(p))  # false for a name too long
@@ -86,7 +84,7 @@ def _run_options(config: DictConfig) -> Iterator[str]:
 
 
 def _beginnings(config: DictConfig) -> Iterator[str]:
-    """Conflicts of what `init_from` names with the networks that the task has."""
+    """Conflicts of the weights to begin with: networks that the task has not, two sources, or none where one is needed."""
     given, needs = config.get("init_from"), () if config.task.name == "auto" else task_needs(config)
     runs = list(map(str, given)) if isinstance(given, DictConfig) else ["policy"] if given is not None else []
     if unknown := [name for name in runs if name not in ("policy", *needs)]:
@@ -96,6 +94,8 @@ def _beginnings(config: DictConfig) -> Iterator[str]:
         others = "".join(f", {name}: <run>" for name in needs if name != "reference")
         right = f"{{policy: <run>{others}}}" if others else "<run>"
         yield f"task={config.task.name} has no {missing[0]} to begin with; give init_from={right}."
+    if given is not None and config.model.get("pretrained"):
+        yield "init_from and model.pretrained both choose the weights to begin with; leave one out."
     rank = OmegaConf.select(config, "finetune.lora.rank")
     if rank is not None and given is None and not config.model.get("pretrained"):
         yield (

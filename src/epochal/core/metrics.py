@@ -124,6 +124,7 @@ METRICS = {
         Metric("parameters", "parameters", "min", "short"),
         Metric("flops", "FLOPs", "min", "short", "one example"),
         Metric("flops_at_mean_length", "FLOPs at mean length", "min", "short", "one example"),
+        Metric("training_flops", "training FLOPs", None, "short"),
         Metric("seconds", "time", "min", "duration", "s"),
         Metric("peak_memory_mb", "peak memory", "min", "whole", "MB"),
         Metric("steps", "steps", "min", "whole"),

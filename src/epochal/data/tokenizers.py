@@ -294,8 +294,8 @@ class HuggingFace(Tokenizer):
         self._engine.no_truncation()
         self._engine.encode_special_tokens = True  # as the text that they are
         self.adds_special = self._engine.num_special_tokens_to_add(False) > 0
-        normalizer = json.dumps(json.loads(vocabulary).get("normalizer"))
-        self.keeps_text = not any(name in normalizer for name in ('"Lowercase"', '"BertNormalizer"', '"StripAccents"'))
+        normal = self._engine.normalizer
+        self.keeps_text = normal is None or "É" in unicodedata.normalize("NFC", normal.normalize_str("É"))
         known = self._engine.get_vocab(with_added_tokens=True)
         self._size = 1 + max(known.values())
         found = {role: (known[name] for name in names if name in known) for role, names in self.NAMES.items()}

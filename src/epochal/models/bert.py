@@ -78,9 +78,8 @@ class BERT(nn.Module):
     heads: ClassVar[tuple[str, ...]] = ("masked_token", "classes", "step_classes", "numbers", "scalar")
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
     head_parameters: ClassVar[tuple[str, ...]] = ("head.", "pooler.")
-    kept_parameters: ClassVar[tuple[str, ...]] = (
-        "pooler.",
-    )  # of these what another task goes on with, if it was trained
+    # of these what another task goes on with, where the weights have it
+    kept_parameters: ClassVar[tuple[str, ...]] = ("pooler.",)
 
     def __init__(
         self,

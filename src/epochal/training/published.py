@@ -84,8 +84,8 @@ def data_state(config: DictConfig) -> dict[str, Any] | None:
     source = source_of(config)
     if source is None:
         return None
-    tokenizer = HuggingFace.open(huggingface.fetch(source))
-    rows = huggingface.read_config(source)[0]["vocab_size"]
+    folder = huggingface.fetch(source)
+    tokenizer, rows = HuggingFace.open(folder), huggingface.read_config(folder)[0]["vocab_size"]
     if len(tokenizer) > rows:
         raise ConfigError(
             f"model.pretrained={source}: tokenizer.json has {len(tokenizer):,} ids and the embedding {rows:,}, so it is of "
