@@ -261,6 +261,8 @@ def test_a_plot_shows_any_metric_over_any_axis_by_any_group(window):
     assert {row["x"] for row in rows(window)} == {640, 1280, 1920, 2560, 3200}
     choose(window, x="training_flops")
     assert max(row["x"] for row in rows(window)) == 3 * 2000 * 3200
+    layers = window.page.evaluate("state.figures[0].spec.layer.map((l) => l.encoding.x.scale.type)")
+    assert {*layers} == {"log"}, "as in the figures that are written"
     window.page.locator("#plots .group input[value='model.depth']").check()
     assert {row["series"] for row in rows(window)} >= {"plain, depth 8", "resnet, depth 44"}
     choose(window, aggregate="runs")

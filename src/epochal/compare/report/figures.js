@@ -8,7 +8,6 @@ const COLOURS = {
   dark: ["#4fa8e8", "#f07f30", "#26b88a", "#d98fb8", "#8fcdf2", "#e6a92e", "#a8a8a8"],
 };
 const OPACITIES = [0.5, 0.25, 0.1]; // of neighbouring bars, as in figures.py
-const LOG_KEYS = ["parameters", "flops", "optimizer.lr", "optimizer.weight_decay"];
 const DECADES = 1.5, MAX_DECADES = 12, MAX_BARS = 60;
 const LEGEND_WIDTH = 62; // characters in a line of the legend of a copied figure
 
@@ -135,7 +134,7 @@ function axesOf(settings, kind, found, references, titles) {
   if (kind === "points") y.scale.padding = 8; // whole marks at the ends of the axis
   if (kind === "bars") return {y};
   const xs = rows.map((row) => row.x), positive = xs.length > 0 && Math.min(...xs) > 0;
-  const logX = settings.log_x === "auto" ? points && positive && (LOG_KEYS.includes(settings.x) || spansDecades(xs)) : settings.log_x === "on" && positive;
+  const logX = settings.log_x === "auto" ? positive && (data.style.log_keys.includes(settings.x) || (points && spansDecades(xs))) : settings.log_x === "on" && positive;
   return {y, x: numberAxis(titles.x, xs, {percent: points && isPercent(settings.x), horizontal: true, log: logX, ticksAtValues: points})};
 }
 

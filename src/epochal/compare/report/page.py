@@ -22,6 +22,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.compare.figures import LOG_KEYS
 from epochal.compare.fits import fits
 from epochal.compare.groups import kinds
 from epochal.compare.labels import key_text, run_label, title
@@ -113,6 +114,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
             "shapes": vega.SHAPES,
             "dashes": vega.DASHES,
             "series": vega.MAX_SERIES,
+            "log_keys": LOG_KEYS,
         },
         "names": _names(records, [*columns, *_plotted(comparison)], common),
         "keys": comparison.keys,
