@@ -98,6 +98,7 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
     # a power of two, so that on a live page not every new run changes the curves of all others
     points = 1 << (MAX_NUMBERS // max(1, columns_in_all)).bit_length() >> 1
     drawn = set(comparison.drawn)
+    profiled = {plot.y for plot in comparison.plots if plot.kind == "profile"}
     return {
         "title": comparison.title,
         "source": comparison.source,
@@ -123,24 +124,27 @@ def contents(comparison: Comparison, shown: Sequence[Json], *, left_out: int = 0
         "sections": _sections(records, names),
         "common": common,
         "runs": [
-            {
-                "name": name,
-                "label": run_label(record, comparison.keys),
-                "status": record.shown_status,
-                "progress": round(record.progress, 3),
-                "error": record.error,
-                "drawn": record in drawn,
-                "values": _values(record),
-                "config": {k: v for k, v in record.config.items() if k not in common},
-                "versions": _versions(record),
-                "curves": curves(record, points),
-                "profiles": profiles(record, {plot.y for plot in comparison.plots if plot.kind == "profile"}),
-            }
+            {"name": name, "label": run_label(record, comparison.keys), "drawn": record in drawn}
+            | _run(record, common, points)
+            | {"profiles": profiles(record, profiled)}
             for record, name in names.items()
         ],
         "shown": list(shown),
         "left_out": left_out,
         "skipped": [[printable(relative(skipped.path)), skipped.reason] for skipped in comparison.skipped],
+    }
+
+
+def _run(record: Record, common: Json, points: int) -> Json:
+    """What a run has by itself: its state, values, versions and curves, and the configuration that not all share."""
+    return {
+        "status": record.shown_status,
+        "progress": round(record.progress, 3),
+        "error": record.error,
+        "values": _values(record),
+        "config": {k: v for k, v in record.config.items() if k not in common},
+        "versions": _versions(record),
+        "curves": curves(record, points),
     }
 
 
