@@ -13,6 +13,7 @@ import pytest
 
 from epochal.compare.command import compare
 from epochal.compare.records import read_columns
+from epochal.compare.report import page
 from epochal.compare.scan import read
 from epochal.core.errors import ConfigError
 from helpers.run_folders import run_folder
@@ -27,6 +28,44 @@ def test_a_run_has_its_config_metrics_costs_and_errors(tmp_path):
     assert [record.value(name) for name in ("model.name", "model.hidden", "allow")] == ["mlp", "[8, 4]", "[]"]
     assert record.value("val/bleu") is None
     assert {"val/error", "flops", "optimizer.lr"} <= set(record.names)
+
+
+@pytest.fixture
+def evaluated(tmp_path) -> Path:
+    """The folder of runs with one that evaluate.py was used on: its own data, other data, few-shot questions, a task."""
+    run = run_folder(tmp_path / "runs", "a", metrics={"test/accuracy": 0.5}, config={"dataset.name": "digits"})
+    run_folder(tmp_path / "runs", "b", metrics={"test/accuracy": 0.6}, config={"dataset.name": "digits"})
+    for name, content in {
+        "digits/metrics.json": {"test/accuracy": 0.1},
+        "mnist/metrics.json": {"test/accuracy": 0.2, "test/noise_0.3/accuracy": 0.15, "test/loss": "nan"},
+        "sst2_few_shot/metrics.json": {"test/shots_4/accuracy": 0.75, "test/shots_4_permuted/accuracy": 0.5},
+        "lm_eval/a-b_2shot.json": {"task": "a/b", "shots": 2, "metrics": {"acc": 0.3, "acc_stderr": 0.01}},
+    }.items():
+        file = run / "evaluation" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    return tmp_path / "runs"
+
+
+def test_what_evaluate_found_since_are_values_of_the_run(evaluated):
+    [record, other], _ = read([evaluated])
+    assert record.evaluated == {
+        **{"mnist/accuracy": 0.2, "mnist/noise_0.3/accuracy": 0.15},
+        **{"sst2/shots_4/accuracy": 0.75, "sst2/shots_4_permuted/accuracy": 0.5},
+        **{"a-b/shots_2/acc": 0.3, "a-b/shots_2/acc_stderr": 0.01},
+    }
+    assert record.value("test/accuracy") == 0.5, "of its own data the test's value stays"
+    assert record.value("sst2/shots_4/accuracy") == 0.75 and other.value("sst2/shots_4/accuracy") is None
+    assert compare(evaluated, y="sst2/shots_4/accuracy").records
+
+
+def test_what_evaluate_found_since_has_columns_in_the_page(evaluated, tmp_path):
+    data = page.contents(compare(evaluated), [])
+    since = {"a-b/shots_2/acc", "mnist/accuracy", "mnist/noise_0.3/accuracy", "sst2/shots_4/accuracy"}
+    assert since | {"sst2/shots_4_permuted/accuracy"} <= set(data["columns"])
+    assert "a-b/shots_2/acc_stderr" not in data["columns"] and "a-b/shots_2/acc_stderr" in data["names"]
+    named = data["names"]["sst2/shots_4/accuracy"]
+    assert (named["title"], named["form"], named["best"]) == ("sst2 accuracy at shots 4", "percent", "max")
 
 
 def test_curves_leave_out_what_was_not_logged(tmp_path):

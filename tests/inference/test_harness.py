@@ -181,7 +181,7 @@ def test_tasks_of_ones_own_go_into_the_run_and_the_leaderboard(tasks, copied, co
     choice = json.loads((folder / "my_choice_0shot.json").read_text())
     assert choice["questions"] == 6 and 0 <= choice["metrics"]["acc"] <= 1
     assert json.loads((folder / "my_rolls_0shot.json").read_text())["metrics"]["bits_per_byte"] > 1
-    assert "my_choice/0_shot/acc" in outcome.out
+    assert "my_choice/shots_0/acc" in outcome.out
     assert command("leaderboard").status == 0
     assert "my_choice 0-shot acc_norm" in Path("outputs/leaderboard.csv").read_text()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from rich.text import Text
 
 from epochal.compare import scan
 from epochal.compare.groups import trial
-from epochal.compare.records import Record, own_file, usable_number
+from epochal.compare.records import Record, usable_number
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import relative, write_atomically
-from epochal.core.format import cell_width, count_text, number_text, print_anything, printable, say, verbatim
+from epochal.core.format import cell_width, count_text, number_text, print_anything, say, verbatim
 from epochal.core.metrics import find
 from epochal.core.program import command_line
 
@@ -47,9 +46,9 @@ BITS, PERPLEXITY = "bits per byte", "perplexity"
 FIRST = ("run", "model", "parameters", "data", "tokenizer", BITS, PERPLEXITY)
 TEXTS = ("run", "model", "data", "tokenizer")
 # of a task's metrics, the one in the table: as in the Open LLM Leaderboard where there are several
-MAIN = ("acc_norm", "acc", "exact_match", "f1", "bits_per_byte", "word_perplexity")
+ACCURACY = "accuracy"  # of few-shot questions, whose column does not name it
+MAIN = (ACCURACY, "acc_norm", "acc", "exact_match", "f1", "bits_per_byte", "word_perplexity")
 SMALLER = ("perplexity", "bits_per_byte", "bits per byte", "parameters")  # better when smaller
-MAX_SIZE = 10_000_000  # bytes of a file of results
 
 
 @dataclass(frozen=True)
@@ -167,41 +166,19 @@ def entry(record: Record) -> Entry:
         PERPLEXITY: metrics.get("test/perplexity"),
     }
     more: dict[str, float] = {}
-    for file in sorted((record.folder / "evaluation").glob("*_few_shot/metrics.json")):
-        data = file.parent.name.removesuffix("_few_shot")
-        for name, value in numbers(file, record.folder).items():
-            shots = name.removeprefix("test/shots_").removesuffix("/accuracy")
-            if shots.isdecimal():
-                cells[f"{data} {shots}-shot"] = value
-            elif shots.endswith("_permuted"):
-                more[f"{data} {shots.removesuffix('_permuted')}-shot, permuted labels"] = value
-    for file in sorted((record.folder / "evaluation" / "lm_eval").glob("*.json")):
-        read = content(file, record.folder)
-        task, count, found = (read.get(key) for key in ("task", "shots", "metrics"))
-        if not isinstance(found, Mapping) or not isinstance(task, str) or not isinstance(count, int):
+    tasks: dict[tuple[str, str], dict[str, float]] = {}
+    for name, value in record.evaluated.items():
+        task, condition, metric = (name.split("/") + ["", ""])[:3]
+        if condition.startswith("shots_"):
+            tasks.setdefault((task, condition.removeprefix("shots_")), {})[metric] = value
+    for (task, shots), metrics in tasks.items():
+        if shots.endswith("_permuted"):
+            more[f"{task} {shots.removesuffix('_permuted')}-shot, permuted labels"] = metrics["accuracy"]
             continue
-        measured = {name: each for name, each in found.items() if usable_number(each) is not None}
-        chosen = next((name for name in (*MAIN, *measured) if name in measured), None)
-        if chosen is not None:
-            cells[f"{task} {count}-shot {chosen}"] = measured[chosen]
-        more |= {f"{task} {count}-shot {name}": value for name, value in measured.items() if name != chosen}
+        chosen = next(name for name in (*MAIN, *metrics) if name in metrics)
+        cells[f"{task} {shots}-shot" + (f" {chosen}" if chosen != ACCURACY else "")] = metrics.pop(chosen)
+        more |= {f"{task} {shots}-shot {name}": value for name, value in metrics.items()}
     return Entry(record, cells, more)
-
-
-def content(file: Path, folder: Path) -> dict[str, Any]:
-    """A JSON object in a run's folder; empty where there is none that can be read."""
-    try:
-        if not own_file(file, folder) or file.stat().st_size > MAX_SIZE:
-            return {}
-        found = printable(json.loads(file.read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def numbers(file: Path, folder: Path) -> dict[str, float]:
-    """The numbers of a JSON object in a run's folder, by name."""
-    return {name: value for name, each in content(file, folder).items() if (value := usable_number(each)) is not None}
 
 
 def columns(found: Sequence[Entry]) -> list[str]:
@@ -265,8 +242,7 @@ def _cell(name: str, value: Any) -> str:
         return value
     known = {BITS: "bits_per_byte", PERPLEXITY: "perplexity", "parameters": "parameters"}.get(name)
     if known is None:
-        metric = name.rpartition(" ")[2]
-        known = "accuracy" if name.endswith("-shot") or metric in ("acc", "acc_norm", "exact_match") else metric
+        known = ACCURACY if name.endswith("-shot") else name.rpartition(" ")[2]
     return number_text(find(known).name, value)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ STATUSES = ("finished", "running", "failed", "stopped", "pruned")
 LARGEST = 1e100  # larger values are no measurements, and their squares overflow
 TRAINING_FLOPS = "training_flops"  # an axis of learning curves, which follows from the examples
 TRAINING = 3  # times the FLOPs of a forward pass: a backward pass takes two
+MAX_SIZE = 10_000_000  # bytes of a file with results of evaluate.py
 SILENT = 600  # seconds without a written file after which a "running" run counts as silent
 STEP_FILE = re.compile(r"(?P<name>.+)_(?P<step>\d{6,})")
 
@@ -110,7 +112,7 @@ class Record:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last value of each metric, and for each accuracy also the error (1 - accuracy)."""
+        """The last value of each metric, for each accuracy also the error (1 - accuracy), and what is in `evaluated`."""
         found = {
             name: value
             for name, v in (self.summary.get("metrics") or {}).items()
@@ -122,6 +124,26 @@ class Record:
                     found[name] = float(values[-1])
         for name in [name for name in found if name.endswith("/accuracy")]:
             found.setdefault(name.removesuffix("accuracy") + "error", 1 - found[name])
+        return {**self.evaluated, **found}
+
+    @cached_property
+    def evaluated(self) -> dict[str, float]:
+        """What evaluate.py found since on other data (`fashion_mnist/accuracy`), few-shot questions and tasks of
+        lm-evaluation-harness (`sst2/shots_4/accuracy`)."""
+        found, folder = dict[str, float](), self.folder / "evaluation"
+        for file in sorted(folder.glob("*/metrics.json")):
+            if (data := file.parent.name) == slug(str(self.config.get("dataset.name"))):
+                continue
+            for name, value in _content(file, self.folder).items():
+                if name.startswith("test/") and (number := usable_number(value)) is not None:
+                    found[f"{data.removesuffix('_few_shot')}/{name.removeprefix('test/')}"] = number
+        for file in sorted((folder / "lm_eval").glob("*.json")):
+            read = _content(file, self.folder)
+            task, shots, metrics = (read.get(key) for key in ("task", "shots", "metrics"))
+            if isinstance(metrics, Mapping) and isinstance(task, str) and isinstance(shots, int):
+                for name, value in metrics.items():
+                    if (number := usable_number(value)) is not None:
+                        found[f"{slug(task)}/shots_{shots}/{name}"] = number
         return found
 
     @property
@@ -234,6 +256,17 @@ def own_file(path: Path, folder: Path) -> bool:
         return real.is_relative_to(folder.resolve()) and (real.is_file() or not real.exists())
     except (OSError, RuntimeError):  # a link to itself
         return False
+
+
+def _content(file: Path, folder: Path) -> dict[str, Any]:
+    """A JSON object in a run's folder; empty where there is none that can be read."""
+    try:
+        if not own_file(file, folder) or file.stat().st_size > MAX_SIZE:
+            return {}
+        found = printable(json.loads(file.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """Every metric and cost: its label, unit, direction, and how its values are written.
 
 Names are those of `metrics.csv` and `summary.json`: `<split>/<metric>`, such as `test/accuracy`; with a condition between
-the two where the data was changed first, `test/noise_0.3/accuracy`; or without a split for the axes of learning curves
-and for what a run costs, such as `seconds`.
+the two where the data was changed first, `test/noise_0.3/accuracy`; other data or a task in place of the split for what
+evaluate.py found since, `sst2/shots_4/accuracy`; or without a split for the axes of learning curves and for what a run
+costs, such as `seconds`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ METRICS = {
         Metric("accuracy", "accuracy", "max", "percent"),
         Metric("error", "error", "min", "percent"),  # 1 - accuracy
         Metric("top5_accuracy", "top-5 accuracy", "max", "percent"),
+        Metric("acc", "accuracy", "max", "percent"),  # the names of lm-evaluation-harness
+        Metric("acc_norm", "accuracy by bytes", "max", "percent"),  # likelihoods by the length of the answers
+        Metric("exact_match", "exact matches", "max", "percent"),
         Metric("exact", "exact matches", "max", "percent"),
         Metric("whole", "whole sequences right", "max", "percent"),
         Metric("solved", "solved", "max", "percent"),

@@ -221,7 +221,11 @@ def _check_length(
     if longest is None or needed <= longest:
         return
     smaller = [number for number in shots if number < count]
-    advice = f"shots={smaller} would fit" if smaller else "only a model with a longer context can read them"
+    advice = (
+        f"shots={','.join(map(str, smaller))} would fit"
+        if smaller
+        else "only a model with a longer context can read them"
+    )
     raise ConfigError(
         f"shots={count} makes prompts of up to {needed:,} tokens, and the model reads {longest:,} at once; {advice}."
     )

@@ -154,7 +154,7 @@ def run_tasks(config: DictConfig, model: nn.Module, data: Any, device: torch.dev
         folder: `<run>/evaluation/lm_eval`.
 
     Returns:
-        The metrics, `<task>/<n>_shot/<metric>`.
+        The metrics, `<task>/shots_<n>/<metric>`.
 
     Raises:
         ConfigError: If the harness is not installed, there is no such task, its few-shot examples are among its questions,
@@ -177,7 +177,7 @@ def run_tasks(config: DictConfig, model: nn.Module, data: Any, device: torch.dev
                 name = task.config.task
                 metrics = plain_metrics(results["results"][name])
                 questions = results.get("n-samples", {}).get(name, {}).get("effective")
-                found |= {f"{name}/{number}_shot/{metric}": value for metric, value in metrics.items()}
+                found |= {f"{name}/shots_{number}/{metric}": value for metric, value in metrics.items()}
                 written = {
                     "task": name,
                     "shots": number,

@@ -332,12 +332,14 @@ def _address(kind: str, content: bytes) -> Json:
 
 
 def _columns(comparison: Comparison, records: Sequence[Record]) -> list[str]:
-    """Names of the run table's columns: varying keys, metrics, costs."""
+    """Names of the run table's columns: varying keys, metrics, what evaluate.py found since, costs."""
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics))
     plotted = [comparison.y, *(plot.y for plot in comparison.plots)]
     results = [name for name in metrics if name.startswith(("test/", "val/")) and not name.endswith("/error")]
+    since = sorted({name for record in records for name in record.evaluated if not name.endswith("_stderr")})
     instead = {name.removesuffix("error") + "accuracy" for name in plotted if name.endswith("/error")}
-    wanted = [*comparison.keys, "seed", *plotted, *(name for name in results if name not in instead), *COSTS[:4]]
+    results = [name for name in results if name not in instead]
+    wanted = [*comparison.keys, "seed", *plotted, *results, *since, *COSTS[:4]]
     return [name for name in dict.fromkeys(wanted) if any(record.value(name) is not None for record in records)]
 
 
