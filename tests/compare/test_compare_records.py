@@ -65,7 +65,7 @@ def test_what_evaluate_found_since_has_columns_in_the_page(evaluated, tmp_path):
     assert since | {"sst2/shots_4_permuted/accuracy"} <= set(data["columns"])
     assert "a-b/shots_2/acc_stderr" not in data["columns"] and "a-b/shots_2/acc_stderr" in data["names"]
     named = data["names"]["sst2/shots_4/accuracy"]
-    assert (named["title"], named["form"], named["best"]) == ("sst2 accuracy at shots 4", "percent", "max")
+    assert (named["title"], named["form"], named["best"]) == ("sst2 accuracy at 4 shots", "percent", "max")
 
 
 def test_curves_leave_out_what_was_not_logged(tmp_path):

@@ -35,6 +35,7 @@ LARGER = re.compile(
     r"|(^|_)(r2|iou|dice|psnr|ssim|kappa|mcc)(_|$)",
     re.IGNORECASE,
 )
+SHOTS = re.compile(r"\bshots (\d+)")  # the examples in a prompt
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,10 @@ def direction(name: str) -> Direction | None:
 
 
 def metric_label(name: str, *, short: bool = False) -> str:
-    """`validation accuracy`, `test error at noise 0.3`; short: `val accuracy`, as in the head of a column."""
+    """`validation accuracy`, `test error at noise 0.3`, `sst2 accuracy at 4 shots`; short: `val accuracy`, as in the head
+    of a column."""
     split, slash, rest = name.partition("/")
     condition = rest.rpartition("/")[0].replace("_", " ").replace("/", ", ")
+    condition = SHOTS.sub(lambda found: f"{found[1]} shot" + "s" * (found[1] != "1"), condition)
     words = [split if short else SPLITS.get(split, split)] if slash else []
     return " ".join([*words, find(name).label, *(["at", condition] if condition else [])])
