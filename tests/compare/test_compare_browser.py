@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,24 @@ def test_what_one_has_chosen_survives_a_reload(window):
     assert window.page.locator("#runs input:checked").count() == 2
     assert window.page.get_by_label("Also the keys that agree").is_checked()
     assert window.page.locator("#plots h2").first.inner_text() == "Validation accuracy by epoch"
+
+
+def test_a_power_law_is_drawn_until_other_axes_are_chosen(chromium, tmp_path):
+    for size in (100, 200, 400, 800):
+        run_folder(tmp_path / "runs", f"n{size}", parameters=size, metrics={"val/loss": size**-0.5})
+    comparison = Request(paths=(str(tmp_path / "runs"),), x="parameters", y="val/loss").compare(())
+    plot = replace(comparison.plots[0], fit="power")
+    opened = chromium.new_page()
+    opened.goto(page.write(replace(comparison, plots=[plot]), tmp_path / "report.html").as_uri())
+    opened.locator("#plots canvas").first.wait_for()
+    law = opened.evaluate("state.views[0].data('laws').map((row) => [row.x, row.y])")
+    assert law[0] == pytest.approx([100, 0.1]) and law[-1] == pytest.approx([800, 800**-0.5])
+    assert "Dashed: Power law" in opened.locator("figcaption").first.inner_text()
+    opened.evaluate("change(0, {x: 'flops'})")
+    opened.wait_for_timeout(300)
+    assert opened.evaluate("state.figures[0].datasets.laws") is None
+    assert "Power law" not in opened.locator("figcaption").first.inner_text()
+    opened.close()
 
 
 @pytest.mark.parametrize("window", ["report"], indirect=True)

@@ -95,5 +95,10 @@ def test_the_law_is_told_in_the_terminal_the_page_and_the_document(compared, tmp
     out = io.StringIO()
     show(compared, Console(file=out, width=400))
     assert all(sentence in out.getvalue() for sentence in said)
-    assert [plot["laws"] for plot in page.contents(compared, [])["plots"]] == said
+    plots = page.contents(compared, [])["plots"]
+    assert [law["says"] for plot in plots for law in plot["laws"]] == said
+    for plot, shown in zip(compared.plots, plots, strict=True):
+        (law,), (fit,) = shown["laws"], fits(plot, compared.drawn)
+        assert [law["line"][0][0], law["line"][-1][0]] == pytest.approx(fit.ends)
+        assert law["line"][0][1] == pytest.approx(fit.law(fit.ends[0]))
     assert " ".join(said) in docs.section(replace(compared, experiment="x", claim={}), tmp_path / "a", tmp_path / "b")

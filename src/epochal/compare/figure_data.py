@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Groups = Sequence[tuple[Series, Group]]
 
 PAPER_COLOURS, PAPER_DASH = ("#6a6a6a", "#9a9a9a"), (3, 3)  # of references
-FITTED_POINTS = 20  # of the line of a power law, which is bent where an axis is linear
 MAX_POINTS = 200  # of a curve: more than a column's width can show
 MAX_LINES = 60  # curves of single runs in one plot; with more, only their bands are drawn
 MARKS = 6  # on a curve
@@ -96,7 +95,7 @@ def fitted_data(fits: Sequence[Fit], groups: Groups) -> tuple[list[Series], list
         if own is None:
             own = Series(fit.name, "#000000", "stroke", PAPER_DASH, hollow=True)  # in the legend a line
             series.append(own)
-        rows += [_row(own, x=float(x), y=fit.law(float(x))) for x in np.geomspace(*fit.ends, FITTED_POINTS)]
+        rows += [_row(own, x=x, y=y) for x, y in fit.line]
     return series, rows
 
 

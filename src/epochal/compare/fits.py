@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from epochal.compare.comparison import Plot
 from epochal.compare.groups import Group, grouped
 from epochal.compare.labels import title
@@ -12,6 +14,7 @@ from epochal.compare.power_law import LEAST, PowerLaw, best_sizes, power_law
 from epochal.compare.records import Record
 
 BEST = "the best for their compute"
+POINTS = 20  # of the line of a law, which is bent where an axis is linear
 
 
 class Fit(NamedTuple):
@@ -30,6 +33,13 @@ class Fit(NamedTuple):
     ends: tuple[float, float]
     sentence: str
     name: str = BEST
+
+    @property
+    def line(self) -> list[tuple[float, float]]:
+        """Points (x, y) of the law between its ends; none where there is no law."""
+        if self.law is None:
+            return []
+        return [(float(x), self.law(float(x))) for x in np.geomspace(*self.ends, POINTS)]
 
 
 def fits(plot: Plot, records: Sequence[Record]) -> list[Fit]:

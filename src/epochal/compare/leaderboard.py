@@ -168,7 +168,7 @@ def entry(record: Record) -> Entry:
     more: dict[str, float] = {}
     tasks: dict[tuple[str, str], dict[str, float]] = {}
     for name, value in record.evaluated.items():
-        task, condition, metric = (name.split("/") + ["", ""])[:3]
+        task, condition, metric = [*name.split("/"), "", ""][:3]
         if condition.startswith("shots_"):
             tasks.setdefault((task, condition.removeprefix("shots_")), {})[metric] = value
     for (task, shots), metrics in tasks.items():

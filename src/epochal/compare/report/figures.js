@@ -90,12 +90,14 @@ function makeFigure(settings) {
     : kind === "profile" ? curveRows(groups, settings, profileCurve(settings.y)) : pointRows(groups, settings, kind === "bars");
   const left = groups.length < all.length ? ` The best ${groups.length} of ${all.length} groups are drawn.` : "";
   const references = referenceRows(settings, kind, series);
+  const laws = settings.laws.flatMap(({line}, law) => line.map(([x, y]) => ({law, x, y})));
+  const said = settings.laws.map(({says, line}) => ` ${line.length ? "Dashed: " : ""}${says}`).join("");
   const titles = titlesOf(settings, kind, runs);
-  const datasets = Object.fromEntries(Object.entries({means: found.means, singles: found.singles, references}).filter(([, rows]) => rows.length));
+  const datasets = Object.fromEntries(Object.entries({means: found.means, singles: found.singles, references, laws}).filter(([, rows]) => rows.length));
   const layers = (kind === "bars" ? barLayers : lineLayers)(settings, kind, found, references, series, titles).filter((layer) => layer.data.name in datasets);
   const rows = found.means.length ? [...found.means, ...references] : found.singles;
   return {
-    kind, series, datasets, rows, titles, caption: caption(kind, settings, found) + left,
+    kind, series, datasets, rows, titles, caption: caption(kind, settings, found) + left + said,
     spec: {description: "", layer: layers.length ? layers : [{mark: "point", data: {values: []}, encoding: {}}]},
     points: [...found.singles, ...found.means.filter((row) => row.n > 1 || !found.singles.length || kind === "curves"), ...references],
   };
@@ -157,8 +159,10 @@ function lineLayers(settings, kind, found, references, series, titles) {
   ];
   const mark = layer("means", {type: "point", size: 50}, 1, filled);
   if (kind !== "points") mark.transform = [{filter: "datum.marked"}];
+  const lines = layer("means", {type: "line", strokeWidth: 1.8}, 1, {stroke, strokeDash});
+  const law = layer("laws", {type: "line", strokeWidth: 1.6, strokeDash: [5, 3], color: isDark() ? "#e4e8ee" : "#1c2128"}, 1, {detail: {field: "law"}});
   const layers = [
-    ...behind, layer("means", {type: "line", strokeWidth: 1.8}, 1, {stroke, strokeDash}),
+    ...behind, ...(kind === "points" && settings.laws.length ? [law] : [lines, law]), // the law in place of lines between points
     layer("references", {type: "line", strokeWidth: 1.2}, 1, {stroke, strokeDash}), mark, layer("references", {type: "point", size: 45}, 1, filled),
   ];
   const zoom = {name: "zoom", select: {type: "interval", zoom: "wheel![event.ctrlKey || event.shiftKey]"}, bind: "scales"};

@@ -177,7 +177,7 @@ def _plot(comparison: Comparison, plot: Plot, names: dict[Record, str]) -> Json:
     heading = plot.heading(comparison.records)
     if comparison.parts and runs:  # of which data set, as the sections of the table are called
         heading = f"{replace(plot, where=()).heading(chosen)} ({kinds(chosen)[0].label})"
-    laws = " ".join(fit.sentence for fit in fits(plot, comparison.drawn))
+    laws = [{"says": fit.sentence, "line": fit.line} for fit in fits(plot, comparison.drawn)]
     shown: Json = {"heading": heading, "kind": plot.kind, "x": plot.x, "y": plot.y, "group": plot.group, "of": runs}
     shown |= {"where": plot.where} if plot.where else {}
     return {**shown, "laws": laws} if laws else shown

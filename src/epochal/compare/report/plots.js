@@ -14,7 +14,7 @@ function settingsOf(entry) {
   const kind = kindOf(settings);
   settings.aggregate = AGGREGATES[entry.aggregate] ? entry.aggregate : kind === "curves" || kind === "profile" ? "range" : "std";
   const same = settings.heading && settings.x === base.x && settings.y === base.y;
-  settings.laws = same && settings.laws ? ` ${settings.laws}` : ""; // of all runs that count, whichever are shown
+  settings.laws = same && settings.laws || []; // of all runs that count, whichever are shown
   settings.heading = same ? settings.heading : kind === "parallel" ? "Parallel coordinates" : headingOf(settings);
   return settings;
 }
@@ -162,9 +162,9 @@ function drawPlot(number, settings) {
   const made = makeFigure(settings);
   state.figures[number] = {...made, settings};
   fillForm(number, settings, made.kind, changedChoices());
-  if (changed(`plot ${number} words`, settings.heading, made.caption, settings.laws)) {
+  if (changed(`plot ${number} words`, settings.heading, made.caption)) {
     figure.querySelector("h2").textContent = settings.heading;
-    figure.querySelector("figcaption").textContent = made.caption + settings.laws;
+    figure.querySelector("figcaption").textContent = made.caption;
     box.setAttribute("aria-label", `${settings.heading}. ${made.caption} Arrow keys go from point to point; the numbers are in the table below.`);
   }
   drawLegend(number, made.series, settings, made.kind);
