@@ -13,20 +13,9 @@ import pytest
 import epochal.data.tokenizers
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, MASK, PAD, RESERVED, UNKNOWN, ReservedIds
-from epochal.data import tokenizers
-from epochal.data.tokenizers import (
-    OLDER,
-    REPLACEMENT,
-    BytePairs,
-    Bytes,
-    Characters,
-    HuggingFace,
-    Words,
-    chosen,
-    from_state,
-    learn,
-    to_huggingface,
-)
+from epochal.data import tokenizers, vocabularies
+from epochal.data.tokenizers import REPLACEMENT, BytePairs, Bytes, Characters, HuggingFace, Words, to_huggingface
+from epochal.data.vocabularies import OLDER, chosen, from_state, learn
 
 VARIED = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 漢字 🙂 e\u0301\n\t\x00\n\n  x  \u2028y\n"
 LINES = ["the cat sat on the mat.", "The dog sat on the log!", "a cat and a dog"] * 20
@@ -183,10 +172,10 @@ def test_a_vocabulary_must_hold_the_bytes():
 def test_the_library_is_only_imported_by_byte_pairs(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)  # to import it is an error now
     module = runpy.run_path(epochal.data.tokenizers.__file__)
-    for kind in ("character", "byte", "word"):
-        assert len(module["learn"](kind, LINES, vocab_size=300).encode("the cat")) in (2, 7)
+    assert len(module["Characters"].learn(LINES).encode("the cat")) == len(module["Bytes"]().encode("the cat")) == 7
+    assert len(module["Words"].learn(LINES, vocab_size=300, min_count=1).encode("the cat")) == 2
     with pytest.raises(ImportError):
-        module["learn"]("bpe", LINES, vocab_size=300)
+        module["BytePairs"].learn(LINES, vocab_size=300)
 
 
 # -- words of all scripts -------------------------------------------------------------------------------------------
@@ -234,30 +223,6 @@ def test_a_new_vocabulary_is_restored_with_its_rules():
     assert len(again) == len(made) == 10 and again.decode(again.encode("फिल्म यह")) == "फिल्म यह"
 
 
-@pytest.mark.parametrize(
-    "texts, kind",
-    [
-        (["这部电影太无聊了", "很好看"], "bpe"),
-        (["この映画はとても面白い"], "bpe"),
-        (["ภาพยนตร์ดีมาก"], "bpe"),
-        (["너무 지루한 영화"], "word"),
-        (["यह फिल्म"], "word"),
-        (["a good film 很"], "word"),
-    ],
-)
-def test_byte_pairs_take_the_place_of_words_where_there_are_no_spaces(texts, kind):
-    made = tokenizers.learn_or_restore("word", None, texts, vocab_size=1000)
-    assert made.kind == kind and (UNKNOWN not in made.encode(texts[0]))
-    note = tokenizers.note("word", made, [made.encode(texts[0])])
-    assert ("dataset.tokenizer=bpe takes the place of word" in note) == (kind == "bpe")
-
-
-@pytest.mark.parametrize("vocab_size", [100, 264])
-def test_byte_pairs_that_were_chosen_for_the_user_need_a_vocabulary(vocab_size):
-    with pytest.raises(ConfigError, match="tokenizer=bpe takes the place of word, and dataset.vocab_size=.* too small"):
-        tokenizers.learn_or_restore("word", None, ["这部电影太无聊了"], vocab_size=vocab_size)
-
-
 LANGUAGES = {
     "Korean": "정말 재미있는 영화였다! 또 보고 싶다.",
     "Chinese": "这部电影非常好看，我很喜欢。",
@@ -287,20 +252,12 @@ def test_a_text_of_any_language_comes_back_as_it_was(text, kind, reserved):
 
 @pytest.mark.parametrize("text", LANGUAGES.values(), ids=LANGUAGES)
 def test_words_of_any_language_are_known_and_lose_spaces_and_capitals_alone(text):
-    made = tokenizers.learn_or_restore("word", None, [text], vocab_size=1000)
+    made = vocabularies.learn_or_restore("word", None, [text], vocab_size=1000)
     ids = made.encode(text)
     assert UNKNOWN not in ids and made.decode(ids) == made.as_decoded(text)
     assert "".join(made.decode(ids).split()) == "".join(text.lower().split())
     starts = [made.decode([token])[:1] for token in ids if made.kind == "word"]
     assert len(ids) > 1 and not any(unicodedata.category(start).startswith("M") for start in starts)
-
-
-def test_many_unknown_tokens_are_told_with_their_share():
-    words = tokenizers.Words.learn(["good good film"], vocab_size=1000, min_count=2)
-    assert tokenizers.note("word", words, [words.encode("good good film x")]).startswith(
-        "50% of the tokens are unknown"
-    )
-    assert tokenizers.note("word", words, [words.encode("good " * 19 + "x")]) == ""  # 5 %
 
 
 @pytest.mark.parametrize("kind", ["character", "byte", "bpe"])
@@ -410,19 +367,6 @@ def test_a_long_text_is_encoded_in_long_pieces(monkeypatch):
         parts = (text[start : start + size] for start in range(0, len(text), size))
         found.append([i for ids in tokenizer.encode_running(parts) for i in ids.tolist()])
     assert found[0] == found[1] == found[2] and tokenizer.decode(found[0]) == text
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [(None, "does not exist"), ("", "has no tokenizer.json"), ("{}", "cannot be read as a tokenizer")],
-)
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, words):
-    if content is not None:
-        (tmp_path / "folder").mkdir()
-    if content:
-        (tmp_path / "folder" / "tokenizer.json").write_text(content)
-    with pytest.raises(ConfigError, match=words):
-        chosen(str(tmp_path / "folder"), ("byte",))
 
 
 @pytest.mark.parametrize("texts", [LINES, [*LINES, *LANGUAGES.values(), VARIED, "it's, don't! İstanbul ΣΑΣΑ"]])

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN, END, Images, Inputs, Outputs, Tokens
-from epochal.data import cache, pictures, ragged, sources, tables, tokenizers
+from epochal.data import cache, pictures, ragged, sources, tables, vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import check_count
 from epochal.data.image_decoding import decode_all, find_image_column, offering_to_skip, readable, survey
@@ -81,7 +81,7 @@ class CaptionData(StoredImages):
     ) -> None:
         super().__init__(**options)
         self.encoding, self.skip_broken = encoding, skip_broken
-        tokenizers.check_kind(tokenizer, TOKENIZERS)
+        vocabularies.check_kind(tokenizer, TOKENIZERS)
         check_count("vocab_size", vocab_size)
         check_count("min_count", min_count)
         check_count("max_length", max_length, 3)
@@ -95,13 +95,13 @@ class CaptionData(StoredImages):
         key = source.fingerprint() | {"image": self.image_column, "captions": self.caption_columns}
         key |= {"size": self.image_size, "vocab_size": self.vocab_size}
         key |= {"min_count": self.min_count, "max_length": self.max_length}
-        key |= tokenizers.cache_key(self.kind, self._loaded)
+        key |= vocabularies.cache_key(self.kind, self._loaded)
         key |= {"skip_broken": True} if self.skip_broken else {}
         key |= {"background": self.background} if self.background != pictures.WHITE else {}
         folder = cache.cached(self.name, key | self.split_key(), lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.target_tokenizer = tokenizers.from_state(meta["tokenizer"])
+        self.target_tokenizer = vocabularies.from_state(meta["tokenizer"])
         self._rows, self._texts = {}, {}
         for split, role in meta["roles"].items():
             images, image = (cache.read_array(folder / f"{name}.npy") for name in (f"{role}_images", f"{split}_image"))
@@ -109,7 +109,7 @@ class CaptionData(StoredImages):
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
         train = self._rows["train"]
         ids = [rows.captions.values.numpy() for rows in self._rows.values()]
-        self._note = tokenizers.note(self.kind, self.target_tokenizer, ids)
+        self._note = vocabularies.note(self.kind, self.target_tokenizer, ids)
         self.inputs = Images(*train.images.shape[1:])
         self.fit_normalisation(ImageRows(train.images, train.image, train.image.unique()), folder)
         self.check_batch_size(len(train.image))
@@ -131,7 +131,7 @@ class CaptionData(StoredImages):
         order = np.random.default_rng(self.split_seed).permutation(counts["train"])
         splits = self.split_rows(counts, order)
         texts = {s: [text for i in rows for text in captions[role][i]] for s, (role, rows) in splits.items()}
-        tokenizer = tokenizers.learn_or_restore(
+        tokenizer = vocabularies.learn_or_restore(
             self.kind, self._loaded, texts["train"], vocab_size=self.vocab_size, min_count=self.min_count
         )
         for split, (role, rows) in splits.items():
@@ -191,13 +191,15 @@ class CaptionData(StoredImages):
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
-        captions = Tokens(tokenizers.size_of(config, "vocab_size", 8_000), tokenizers.size_of(config, "max_length", 40))
+        captions = Tokens(
+            vocabularies.size_of(config, "vocab_size", 8_000), vocabularies.size_of(config, "max_length", 40)
+        )
         return [(images, captions) for images in cls.example_images(config)]
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         super().restore(inputs, outputs)
         assert self._loaded is not None
-        self.target_tokenizer = tokenizers.from_state(self._loaded)
+        self.target_tokenizer = vocabularies.from_state(self._loaded)
 
     def specs(self, target: str) -> tuple[Inputs, Outputs]:
         return self.inputs, Tokens(len(self.target_tokenizer), self.max_length)
@@ -216,7 +218,7 @@ class CaptionData(StoredImages):
         if "mean" in state:  # the state of texts has none
             super().load_state(state)
         if "mean" not in state or "vocabulary" in state:  # that of `ImageData` has none
-            self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True, most=1)
+            self._loaded = vocabularies.read_state(state, self.name, older=vocabularies.OLDER, pads=True, most=1)
             self.kind = self._loaded["tokenizer"]
 
     def rows(self, split: str) -> tuple[CaptionRows, int]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED, PAD, Inputs, Outputs, Tokens
-from epochal.data import cache, dialogue_rows, ragged, sources, tokenizers
+from epochal.data import cache, dialogue_rows, ragged, sources, vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.chat_template import render
 from epochal.data.datamodule import SPLITS, check_count
@@ -127,17 +127,19 @@ class DialogueData(StoredExamples):
         self.template, self.packing, self.encoding = template, packing, encoding
         self.conversational = template == "chat"
         self.vocab_size, self.min_count, self.max_length = vocab_size, min_count, max_length
-        self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
+        self.kind, self._loaded = vocabularies.chosen(
+            tokenizer, TOKENIZERS
+        )  # the state of one that is not to be learned
         self._note = ""
 
     def prepare(self) -> None:
         source = self.locate()
         key = source.fingerprint() | {"learns": self.learns, "template": self.template, "packing": self.packing}
         key |= {"vocab_size": self.vocab_size, "min_count": self.min_count, "max_length": self.max_length}
-        key |= tokenizers.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
+        key |= vocabularies.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
         folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
-        self.fingerprint, self.tokenizer = meta["fingerprint"], tokenizers.from_state(meta["tokenizer"])
+        self.fingerprint, self.tokenizer = meta["fingerprint"], vocabularies.from_state(meta["tokenizer"])
         self._note = meta["note"]
         self._rows = {split: self._open(folder, split) for split in SPLITS}
         self.check_batch_size(self.rows("train")[1])
@@ -174,7 +176,7 @@ class DialogueData(StoredExamples):
         chosen = {split: [found[role][row] for row in rows] for split, (role, rows) in splits.items()}
         sizes = {"vocab_size": self.vocab_size, "min_count": self.min_count}
         texts = [text for row in chosen["train"] for text in row.texts]
-        self.tokenizer = tokenizers.learn_or_restore(self.kind, self._loaded, texts, **sizes)
+        self.tokenizer = vocabularies.learn_or_restore(self.kind, self._loaded, texts, **sizes)
         notes = []
         for split, rows in chosen.items():
             kept = [made for row in rows if (made := self._encoded(row)) is not None]
@@ -245,7 +247,9 @@ class DialogueData(StoredExamples):
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
-        tokens = Tokens(tokenizers.size_of(config, "vocab_size", 8000), tokenizers.size_of(config, "max_length", 256))
+        tokens = Tokens(
+            vocabularies.size_of(config, "vocab_size", 8000), vocabularies.size_of(config, "max_length", 256)
+        )
         return [(tokens, tokens)]
 
     def specs(self, target: str) -> tuple[Inputs, Outputs]:
@@ -270,12 +274,12 @@ class DialogueData(StoredExamples):
         return {**self.tokenizer.state(), "template": self.template}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, most=1)
+        self._loaded = vocabularies.read_state(state, self.name, older=vocabularies.OLDER, most=1)
         self.kind = self._loaded["tokenizer"]
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         assert self._loaded is not None
-        self.tokenizer = tokenizers.from_state(self._loaded)
+        self.tokenizer = vocabularies.from_state(self._loaded)
 
     def rows(self, split: str) -> tuple[Dataset[Batch], int]:
         rows = self._rows[split]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED, PAD, Inputs, Outputs, Tokens
-from epochal.data import tokenizers
+from epochal.data import vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.counter_rng import uniform
 from epochal.data.synthetic import Synthetic
@@ -80,7 +80,7 @@ class LetterTasks(Synthetic):
         Raises:
             ConfigError: If its tokens are not single characters, or it does not know the letters.
         """
-        found = tokenizers.from_state(tokenizers.read_state(state, self.name, older=0, most=1))
+        found = vocabularies.from_state(vocabularies.read_state(state, self.name, older=0, most=1))
         if found.kind not in ("byte", "character") or found.missing(ALPHABET):
             raise ConfigError(
                 f"dataset={self.name} is read letter by letter, but the other run's tokenizer ({found.kind}) has no token for each "

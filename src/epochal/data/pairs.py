@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.specs import BEGIN, END, RESERVED, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tables, tokenizers
+from epochal.data import cache, ragged, sources, tables, vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
 from epochal.data.stored import StoredExamples
-from epochal.data.tokenizers import size_of
+from epochal.data.vocabularies import size_of
 
 TOKENIZERS = ("bpe", "word", "character", "byte")
 TABLES = (*tables.DELIMITED, *tables.JSON, ".parquet", ".arrow", ".gz")  # suffixes that are not a language
@@ -79,7 +79,7 @@ class PairData(StoredExamples):
     ) -> None:
         super().__init__(validation=validation, test=test, **options)
         self.encoding = encoding
-        tokenizers.check_kind(tokenizer, TOKENIZERS)
+        vocabularies.check_kind(tokenizer, TOKENIZERS)
         if source == target:
             raise ConfigError(f"dataset.source and dataset.target are both {source}; give two languages.")
         self.source, self.target = source, target
@@ -107,7 +107,7 @@ class PairData(StoredExamples):
 
     def _set_tokenizers(self, states: list[dict[str, Any]]) -> None:
         """Makes the tokenizers of source and target; a single one serves both."""
-        made = [tokenizers.from_state(state) for state in states]
+        made = [vocabularies.from_state(state) for state in states]
         self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
 
     def _make(self, source: sources.Source, building: Path) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class PairData(StoredExamples):
         if self._loaded is None:
             sides = pairs["train"]
             learned = [[*sides[0], *sides[1]]] if self.joint else list(sides)
-            made = [tokenizers.learn(self.kind, texts, vocab_size=self.vocab_size) for texts in learned]
+            made = [vocabularies.learn(self.kind, texts, vocab_size=self.vocab_size) for texts in learned]
             self.source_tokenizer, self.target_tokenizer = made[0], made[-1]
         else:
             self._set_tokenizers(self._loaded)
@@ -181,10 +181,10 @@ class PairData(StoredExamples):
         return {**source, **({"target_vocabulary": target[0]["vocabulary"]} if target else {})}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        vocabularies = tokenizers.vocabularies_of(state)
-        first = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, pads=True)
-        self._loaded = [{**first, "vocabulary": vocabulary} for vocabulary in vocabularies]
-        self.kind, self.joint = first["tokenizer"], len(vocabularies) == 1
+        kept = vocabularies.vocabularies_of(state)
+        first = vocabularies.read_state(state, self.name, older=vocabularies.OLDER, pads=True)
+        self._loaded = [{**first, "vocabulary": vocabulary} for vocabulary in kept]
+        self.kind, self.joint = first["tokenizer"], len(kept) == 1
 
     def rows(self, split: str) -> tuple[PairRows, int]:
         rows = self._rows[split]

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import PAD, Classes, Inputs, Outputs, Tokens
-from epochal.data import cache, ragged, sources, tables, tokenizers
+from epochal.data import cache, ragged, sources, tables, tokenizers, vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS
 from epochal.data.ragged import Ragged
@@ -111,9 +111,11 @@ class SentenceData(StoredExamples):
         self.text_column, self.second_column, self.label_column = text_column, second_column, label_column
         self.vocab_size, self.min_count, self.max_length = vocab_size, min_count, max_length
         self.add_special_tokens = add_special_tokens
-        self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
+        self.kind, self._loaded = vocabularies.chosen(
+            tokenizer, TOKENIZERS
+        )  # the state of one that is not to be learned
         if self._loaded is not None:
-            self._loaded |= {"special_tokens": tokenizers.from_state(self._loaded).adds_special}
+            self._loaded |= {"special_tokens": vocabularies.from_state(self._loaded).adds_special}
         self._note = ""
 
     def prepare(self) -> None:
@@ -122,12 +124,12 @@ class SentenceData(StoredExamples):
         key |= {"second": self.second_column} if self.second_column else {}
         key |= {"special": self.add_special_tokens, "learns": self.learns == "text"}
         key |= {"vocab_size": self.vocab_size, "min_count": self.min_count, "max_length": self.max_length}
-        key |= tokenizers.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
+        key |= vocabularies.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
         folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
         self.classes = Classes(tuple(meta["classes"]))
-        self.tokenizer, self.pairs = tokenizers.from_state(meta["tokenizer"]), meta["pairs"]
+        self.tokenizer, self.pairs = vocabularies.from_state(meta["tokenizer"]), meta["pairs"]
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
         self.bytes_per_token: dict[str, float] = meta["bytes_per_token"]
         self._rows, self._texts = {}, {}
@@ -136,7 +138,7 @@ class SentenceData(StoredExamples):
             self._rows[split] = SentenceRows(Ragged.read(folder, f"{split}_tokens"), labels, self._pad, self._pair_end)
             self._texts[split] = Ragged.read(folder, f"{split}_texts")
         ids = [rows.tokens.values.numpy() for rows in self._rows.values()]
-        self._note = tokenizers.note(self.kind, self.tokenizer, ids)
+        self._note = vocabularies.note(self.kind, self.tokenizer, ids)
         self.check_batch_size(len(self._rows["train"].tokens))
 
     def _made_from(self) -> dict[str, Any]:
@@ -182,7 +184,7 @@ class SentenceData(StoredExamples):
     def _learned(self, texts: list[str]) -> tokenizers.Tokenizer:
         """The tokenizer of `load_state`, or one learned from the texts."""
         sizes = {"vocab_size": self.vocab_size, "min_count": self.min_count}
-        return tokenizers.learn_or_restore(self.kind, self._loaded, texts, **sizes)
+        return vocabularies.learn_or_restore(self.kind, self._loaded, texts, **sizes)
 
     def _delimiters(self) -> tuple[int | None, int | None]:
         """The ids before and after each text, if any.
@@ -222,7 +224,7 @@ class SentenceData(StoredExamples):
 
     @classmethod
     def example_specs(cls, config: Mapping[str, Any], target: str) -> list[tuple[Inputs, Outputs]]:
-        sizes = tokenizers.size_of(config, "vocab_size", 20_000), tokenizers.size_of(config, "max_length", 256)
+        sizes = vocabularies.size_of(config, "vocab_size", 20_000), vocabularies.size_of(config, "max_length", 256)
         tokens = Tokens(*sizes)
         return [(tokens, tokens if target == "text" else Classes(("negative", "positive")))]
 
@@ -245,7 +247,7 @@ class SentenceData(StoredExamples):
         return {**self.tokenizer.state(), "special_tokens": special, "pairs": self.pairs}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._loaded = tokenizers.read_state(state, self.name, older=tokenizers.OLDER, most=1)
+        self._loaded = vocabularies.read_state(state, self.name, older=vocabularies.OLDER, most=1)
         self._loaded |= {"special_tokens": state.get("special_tokens")}
         self.kind, self.pairs = self._loaded["tokenizer"], bool(state.get("pairs"))
 
@@ -253,7 +255,7 @@ class SentenceData(StoredExamples):
         assert self._loaded is not None
         if isinstance(outputs, Classes):
             self.classes = outputs
-        self.tokenizer = tokenizers.from_state(self._loaded)
+        self.tokenizer = vocabularies.from_state(self._loaded)
 
     def encode(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         if self.pairs:

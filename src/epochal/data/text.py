@@ -17,12 +17,13 @@ from torch.utils.data import Dataset
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED, RESERVED, Inputs, Outputs, Tokens
-from epochal.data import cache, sources, tables, tokenizers
+from epochal.data import cache, sources, tables, tokenizers, vocabularies
 from epochal.data.batching import Batch, BatchIndices
 from epochal.data.datamodule import SPLITS, check_count
 from epochal.data.ragged import smallest
 from epochal.data.stored import StoredData, count_of
-from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer, size_of
+from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer
+from epochal.data.vocabularies import size_of
 
 NEWLINE = "\n"  # the default prompt
 COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
@@ -124,17 +125,19 @@ class TextData(StoredData):
             )
         self.asks_some_tokens = self.eval_stride < context_length
         self.prompt: str = prompt
-        self.kind, self._loaded = tokenizers.chosen(tokenizer, TOKENIZERS)  # the state of one that is not to be learned
+        self.kind, self._loaded = vocabularies.chosen(
+            tokenizer, TOKENIZERS
+        )  # the state of one that is not to be learned
 
     def prepare(self) -> None:
         key, read = self._reader()
-        key |= {"column": self.column, "documents": self.documents} | tokenizers.cache_key(self.kind, self._loaded)
+        key |= {"column": self.column, "documents": self.documents} | vocabularies.cache_key(self.kind, self._loaded)
         key |= {"validation": self.validation, "test": self.test}
         key |= {"vocab_size": self.vocab_size if self.kind == "bpe" else None}
         folder = cache.cached(self.name, key, lambda building: self._encode(read(building), building))
         meta = cache.read_meta(folder)
         self.fingerprint = meta["fingerprint"]
-        self.tokenizer = tokenizers.from_state(meta["tokenizer"])
+        self.tokenizer = vocabularies.from_state(meta["tokenizer"])
         self._check_prompt()
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
         self.bytes_per_token: dict[str, float] = meta["bytes_per_token"]
@@ -151,7 +154,7 @@ class TextData(StoredData):
 
     def restore(self, inputs: Inputs, outputs: Outputs) -> None:
         assert self._loaded is not None
-        self.tokenizer = tokenizers.from_state(self._loaded)
+        self.tokenizer = vocabularies.from_state(self._loaded)
         self._check_prompt()
 
     def _check_prompt(self) -> None:
@@ -201,7 +204,7 @@ class TextData(StoredData):
 
     def _encode(self, texts: dict[str, list[Document]], building: Path) -> dict[str, Any]:
         """Writes the tokens of each split; returns the tokenizer, and the characters and bytes per token, by split."""
-        loaded = None if self._loaded is None else tokenizers.from_state(self._loaded)
+        loaded = None if self._loaded is None else vocabularies.from_state(self._loaded)
         if loaded is not None and loaded.ids.end is None:
             texts = {role: [_on_lines(documents)] for role, documents in texts.items()}
         texts = {role: [document for document in documents if any(document)] for role, documents in texts.items()}
@@ -252,7 +255,7 @@ class TextData(StoredData):
         return self.tokenizer.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._loaded = tokenizers.read_state(state, self.name, older=0, most=1)
+        self._loaded = vocabularies.read_state(state, self.name, older=0, most=1)
         self.kind = self._loaded["tokenizer"]
 
     def rows(self, split: str) -> tuple[TextRows, int]:

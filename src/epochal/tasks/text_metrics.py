@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epochal.core.format import number_text
-from epochal.data.tokenizers import have_no_spaces
+from epochal.data.vocabularies import have_no_spaces
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:

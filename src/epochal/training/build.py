@@ -25,7 +25,8 @@ from epochal.core.format import verbatim
 from epochal.core.multirun import in_grid
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
-from epochal.data.tokenizers import BytePairs, reserves_others, to_huggingface
+from epochal.data.tokenizers import BytePairs, to_huggingface
+from epochal.data.vocabularies import reserves_others
 from epochal.tasks import Task
 from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training import features, judges, published

@@ -17,7 +17,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.files import relative
 from epochal.core.specs import Inputs, Outputs, from_plain
 from epochal.data import DataModule
-from epochal.data.tokenizers import vocabularies_of
+from epochal.data.vocabularies import vocabularies_of
 from epochal.models.common.lora import merged
 from epochal.models.common.old_names import current_names
 from epochal.training.checkpoint_io import read_checkpoint
