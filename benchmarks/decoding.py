@@ -160,7 +160,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cases = product(options.models, options.rows, options.tokens)
     results = [compare(*case, options.repeats) for case in cases]
-    table = Table("model", "rows", "tokens", "cached", "beside", "ratio", "range", "alike", "target")
+    table = Table("model", "rows", "tokens", "cached", "beside", "ratio", "range", "alike", "target", box=None)
     for r in results:
         ratio, target = median(r["ratios"]), ""
         if r["tokens"] >= 512:
