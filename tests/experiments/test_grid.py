@@ -224,7 +224,7 @@ def test_a_run_that_is_finished_or_another_processes_is_not_begun_twice(command,
     ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_a_grid_that_is_stopped_says_how_to_go_on(sent, status, tmp_path):
-    process = start("-m", "model=mlp", "seed=1,2", "duration=9999epochs", cwd=tmp_path)
+    process = start("-m", "model=mlp", "seed=1,2", "duration=9999epochs", "callbacks.checkpoint_every=10", cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "outputs" / "runs").glob("*/checkpoints/last.ckpt")))
     process.send_signal(sent)
     _, error = process.communicate(timeout=60)
