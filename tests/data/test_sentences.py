@@ -115,6 +115,37 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
     assert data.classes.names == ("negative", "positive")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_test_split_without_the_column_of_labels_is_left_out(tmp_path, suffix):
+    for split, rows in (("train", table(40)), ("test", {"sentence": table(8)["sentence"]})):
+        getattr(datasets.Dataset.from_dict(rows), f"to_{suffix}")(str(tmp_path / f"{split}.{suffix}"))
+    assert prepared(tmp_path, test=10, validation=10).sizes() == {"train": 20, "val": 10, "test": 10}
+
+
+def test_a_split_without_the_column_of_texts_is_refused(tmp_path):
+    for split, rows in (("train", table(40)), ("test", {"label": table(8)["label"], "words": table(8)["sentence"]})):
+        datasets.Dataset.from_dict(rows).to_csv(str(tmp_path / f"{split}.csv"))
+    with pytest.raises(
+        ConfigError, match="The split test of .* has no column sentence, as train has; it has: label, words"
+    ):
+        prepared(tmp_path)
+
+
+def test_minus_one_is_a_label_where_train_has_it(tmp_path):
+    for split, count in (("train", 40), ("test", 8)):
+        rows = table(count)
+        rows["label"] = [-1] * count if split == "test" else [2 * label - 1 for label in rows["label"]]
+        datasets.Dataset.from_dict(rows).to_csv(str(tmp_path / f"{split}.csv"))
+    assert prepared(tmp_path, validation=10).sizes() == {"train": 30, "val": 10, "test": 8}
+
+
+def test_tables_of_two_kinds_in_a_folder_are_refused(tmp_path):
+    datasets.Dataset.from_dict(table(40)).to_csv(str(tmp_path / "a.csv"))
+    datasets.Dataset.from_dict(table(40)).to_parquet(str(tmp_path / "b.parquet"))
+    with pytest.raises(ConfigError, match=r"holds .parquet and .csv files, and only one kind of table can be read"):
+        prepared(tmp_path)
+
+
 def test_the_vocabulary_is_that_of_the_training_rows(file):
     data = prepared(file, train_size=4)
     known = set(data.tokenizer.vocabulary.split("\n"))

@@ -58,6 +58,7 @@ def test_a_text_is_decoded_to_the_letter(tmp_path, written_in, encoding):
         (KOREAN.encode(), "ascii", "Line 1 of .* is not text in ascii"),
         (b"good", "cp9490", "dataset.encoding=cp9490 is no encoding"),
         (b"good", "base64", "dataset.encoding=base64 is no encoding"),
+        (b"good", "base64", "dataset.encoding=base64 is no encoding"),
         (b"good\nba\0d\n", None, "Line 2 of .* has a NUL character"),
         ("good".encode("utf-16-le"), None, "Line 1 of .* has a NUL character.*utf-16-le"),
     ],

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyarrow import csv
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import END, IGNORED
@@ -331,15 +332,40 @@ def test_a_pattern_chooses_files(books):
         prepared(f"{books}/*.md")
 
 
-def test_a_folder_of_texts_has_the_splits_that_its_names_say(books):
-    for name in ("train.txt", "valid.txt", "wiki.test.txt", "README.md", ".hidden"):
-        (books / name).write_text(f"of {name}\n" * 20)
-    data = prepared(books, tokenizer="byte")
+def test_a_folder_of_texts_has_the_splits_that_its_names_say(tmp_path):
+    for name in ("train.txt", "valid.txt", "wiki.test.txt", "README.md", "LICENSE.txt", ".hidden"):
+        (tmp_path / name).write_text(f"of {name}\n" * 20)
+    data = prepared(tmp_path, tokenizer="byte")
     assert {split: decoded(data, split)[:8] for split in ("train", "val", "test")} == {
         "train": "of train",
         "val": "of valid",
         "test": "of wiki.",
     }
+
+
+def test_a_text_that_belongs_to_no_split_is_not_left_out(tmp_path):
+    for name in ("train.txt", "test.txt", "more.txt"):
+        (tmp_path / name).write_text(f"of {name}\n" * 20)
+    with pytest.raises(
+        ConfigError, match=r"splits \(.*test.*train.*\).* more.txt belongs to none of them; name it as one"
+    ):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_pattern_takes_the_tables_that_it_matches_and_no_others(suffix, tmp_path):
+    for name in ("a1", "a2", "b"):
+        table = pa.table({"text": [f"{name} {i}" for i in range(50)]})
+        file = tmp_path / f"{name}.{suffix}"
+        pq.write_table(table, file) if suffix == "parquet" else csv.write_csv(table, file)
+    data = prepared(tmp_path / f"a*.{suffix}", tokenizer="byte")
+    assert "a1 0" in decoded(data, "train") and "b" not in "".join(decoded(data, s) for s in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize("prompt", [123, "", None])
+def test_a_prompt_is_a_text(prompt):
+    with pytest.raises(ConfigError, match="dataset.prompt=.* must be a text"):
+        TextData(name="text", path="x", prompt=prompt)
 
 
 def test_rows_are_documents_where_that_is_asked(tmp_path):

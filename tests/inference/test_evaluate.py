@@ -214,6 +214,8 @@ def test_a_language_model_classifies_by_examples_in_its_prompt(command, home):
     assert all(0 <= value <= 1 for value in found.values())
     outcome = command("evaluate", f"run={run.folder}", *other, "shots=0,99")
     assert outcome.status == 2 and "shots=0 would fit" in outcome.error
+    outcome = command("evaluate", f"run={run.folder}", *other, "label_words=bad,good")
+    assert outcome.status == 2 and "label_words goes with shots" in outcome.error
 
 
 def test_windows_that_overlap_and_a_state_that_is_carried_are_measured(command, home):

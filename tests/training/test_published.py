@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from epochal.data.tokenizers import BytePairs, HuggingFace, to_huggingface
 from epochal.models import BERT, GPT
@@ -100,6 +101,46 @@ def _first(job):
 def test_what_does_not_fit_is_said(overrides: tuple[str, ...], says: str, folders: Path, refuse) -> None:
     given = [override.format(folder=folders) for override in overrides]
     refuse("train", "dataset=text", f"dataset.path={folders / 'text.txt'}", "logger=none", *given, says=(says,))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"n_head": "2"}, "config.json gives '2' for what is num_heads here; it must be a whole number above zero"),
+        ({"n_embd": None}, "config.json gives None for what is embed_dim here"),
+        ({"n_embd": None, "n_inner": None}, "config.json has a value of another kind than it should be"),
+        ({"layer_norm_epsilon": "1e-5"}, "config.json gives '1e-5' for what is eps here; it must be a number"),
+        ({"model_type": ["gpt2"]}, "ours are gpt2 openai-gpt bert llama"),
+        ({"quantization_config": {"bits": 8}}, "of a form that ours has not: quantization_config"),
+    ],
+)
+def test_a_config_with_odd_values_is_refused(change, says, folders: Path, tmp_path: Path, refuse) -> None:
+    for file in (folders / "gpt").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described | change))
+    refuse("train", *LM, f"dataset.path={folders / 'text.txt'}", f"model.pretrained={tmp_path}", says=(says,))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(lambda t: t.to(torch.int8), "quantised weights cannot be read"), (lambda t: t * torch.nan, "not finite")],
+)
+def test_weights_that_are_no_numbers_to_compute_with_are_refused(change, says, folders, tmp_path, refuse) -> None:
+    for file in (folders / "gpt").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = {name: change(tensor) for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    refuse("train", *LM, f"dataset.path={folders / 'text.txt'}", f"model.pretrained={tmp_path}", says=(says,))
+
+
+@pytest.mark.parametrize("named", [["a"], None, {"x": 3}, {"x": "../gpt/model.safetensors"}])
+def test_an_index_that_names_no_files_is_refused(named, folders: Path, tmp_path: Path, refuse) -> None:
+    for file in (folders / "gpt").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    given = (*LM, f"dataset.path={folders / 'text.txt'}", f"model.pretrained={tmp_path}")
+    refuse("train", *given, says=("must name a file of the folder for each tensor in its weight_map",))
 
 
 def test_weights_without_a_tokenizer_are_refused(folders: Path, tmp_path: Path, refuse) -> None:

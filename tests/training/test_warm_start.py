@@ -232,6 +232,7 @@ def test_a_pooler_that_was_pretrained_is_kept_and_low_rank_additions_need_weight
     assert torch.equal(state["pooler.weight"], best["model.pooler.weight"])
     assert "head begins afresh" in said and "pooler" not in said
     refuse("train", *films, "finetune.lora.rank=2", says=("at random", "init_from=<run>"))
+    refuse("train", *films, "finetune.lora.targets=[qkv]", says=("finetune.lora.targets goes with finetune.lora.rank",))
 
 
 def test_byte_pairs_are_kept_in_the_run_and_read_by_other_data(home):

@@ -20,6 +20,7 @@ from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
+LORA = {"alpha": 16, "targets": ["qkv", "proj"]}  # as in conf/train.yaml
 
 THREADS = 1024  # of many more torch aborts the process
 TRAINER = "pytorch_lightning.Trainer"
@@ -96,8 +97,16 @@ def _beginnings(config: DictConfig) -> Iterator[str]:
         yield f"task={config.task.name} has no {missing[0]} to begin with; give init_from={right}."
     if given is not None and config.model.get("pretrained"):
         yield "init_from and model.pretrained both choose the weights to begin with; leave one out."
-    rank = OmegaConf.select(config, "finetune.lora.rank")
-    if rank is not None and given is None and not config.model.get("pretrained"):
+    yield from _wrong_lora(config, begins=given is not None or bool(config.model.get("pretrained")))
+
+
+def _wrong_lora(config: DictConfig, *, begins: bool) -> Iterator[str]:
+    """What is wrong with finetune.lora; begins: whether there are weights to begin with."""
+    lora = OmegaConf.select(config, "finetune.lora") or {}
+    rank = lora.get("rank")
+    if rank is None and (typed := [name for name, usual in LORA.items() if lora.get(name, usual) != usual]):
+        yield f"finetune.lora.{typed[0]} goes with finetune.lora.rank, e.g. finetune.lora.rank=8."
+    if rank is not None and not begins:
         yield (
             f"finetune.lora.rank={rank} leaves the network's own weights as they begin, which here is at random; give "
             "init_from=<run> or model.pretrained=<weights>."

@@ -358,7 +358,8 @@ def read(
 ) -> Corpus:
     """The texts, pairs and labels of a source, see `SentenceData`.
 
-    A validation or test split without labels (all of them -1 or null) is left out.
+    A validation or test split without labels (no such column, or all of them -1, which is no label of train, or null) is
+    left out.
 
     Args:
         labelled: Whether there must be labels.
@@ -375,12 +376,19 @@ def read(
     if second is not None:
         _check_second(source, features, text, second, label)
     texts: list[Texts] = [{}, {}]
-    values = {}
+    values: dict[str, list[Any]] = {}
     for role, rows in splits.items():
+        if label is not None and label not in rows.column_names:
+            continue
         found = _labels(rows, label)
-        if role == "train" or any(value not in (-1, None) for value in found):
+        if role == "train" or any(value is not None and (value != -1 or -1 in values["train"]) for value in found):
             values[role] = found
             for side, column in enumerate(name for name in (text, second) if name is not None):
+                if column not in rows.column_names:
+                    raise ConfigError(
+                        f"The split {role} of {source.path} has no column {column}, as train has; it has: "
+                        f"{', '.join(rows.column_names)}."
+                    )
                 texts[side][role] = list(rows[column])
                 _check_rows(source, role, column, texts[side][role], label, found, features)
     labels, names = {role: np.zeros(len(each), np.int64) for role, each in values.items()}, list[str]()

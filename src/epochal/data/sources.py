@@ -175,11 +175,14 @@ def _load(source: Source, scratch: Path) -> Any:
 
     if source.local is None:
         return datasets.load_dataset(source.path, source.config, revision=source.revision)
-    if source.local.is_file():
+    if source.local.is_file() or source.files is not None:
         kinds = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-        kind = kinds.get(source.local.suffix, "text")
+        files = source.contents()
+        kind, *others = sorted({kinds.get(file.suffix.lower(), "text") for file in files})
+        if others:
+            raise ConfigError(f"{source.path} matches files of several kinds ({kind}, {', '.join(others)}); take one.")
         options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
-        return datasets.load_dataset(kind, data_files=_literal(source.local), cache_dir=str(scratch), **options)
+        return datasets.load_dataset(kind, data_files=[*map(_literal, files)], cache_dir=str(scratch), **options)
     folder, config = source.local, source.config
     if config and (folder / config).is_dir():  # as on the Hub, a folder for each configuration
         folder, config = folder / config, None

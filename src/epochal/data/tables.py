@@ -98,7 +98,7 @@ def read_blocks(file: Path, encoding: str | None = None) -> Iterator[str]:
             block = stream.read(BLOCK)
             marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
             used = marked or encoding or "utf-8"
-            b"".decode(used)  # raises if it is no encoding of text
+            "a".encode(used)  # raises if it is no encoding of text
             decoder = codecs.getincrementaldecoder(used)()
             while block:
                 text = decoder.decode(block)
@@ -245,6 +245,8 @@ def open_splits(source: sources.Source, scratch: Path, running: bool = False) ->
             raise ConfigError(
                 f"{source.local} holds {error.object[error.start]!a}, half of a character, which is no text; leave it out."
             ) from error
+        except OverflowError as error:
+            raise ConfigError(f"{source.local} holds a number that is too large: {error}.") from error
         except (ValueError, TypeError) as error:  # those of pyarrow are among them
             raise ConfigError(
                 f"{source.local} holds values of several types in the column {_mixed(table)}: {error}."
@@ -371,21 +373,18 @@ def table_files(source: sources.Source) -> dict[str, list[Path]] | None:
         return None
     if local.is_file():
         return {"train": [local]} if suffix(local) in (*DELIMITED, *JSON) else None
-    from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
-
-    in_config = bool(source.config) and (local / str(source.config)).is_dir()
-    root = local / str(source.config) if in_config else local
-    card = root / "README.md"
-    if (source.config and not in_config) or (card.is_file() and "\nconfigs:" in card.read_text(errors="ignore")):
-        return None  # configurations that the card defines
-    try:
-        with sources.literal_paths(root):
-            patterns = get_data_patterns(str(root))
-            found = DataFilesDict.from_patterns(patterns, base_path=str(root))
-    except (EmptyDatasetError, FileNotFoundError):
+    if source.files is not None:  # those of a pattern
+        return {"train": list(source.files)} if {*map(suffix, source.files)} <= {*DELIMITED, *JSON} else None
+    files = _by_split(local, source.config)
+    if files is None:
         return None
-    files = {split: [Path(name) for name in names] for split, names in found.items()}
-    if {suffix(file) for parts in files.values() for file in parts} - {*DELIMITED, *JSON, ".md", ""}:
+    found_kinds = {suffix(file) for parts in files.values() for file in parts}
+    if ".parquet" in found_kinds and (others := found_kinds & {".csv", ".tsv", ".jsonl", ".ndjson"}):
+        raise ConfigError(
+            f"{local} holds .parquet and {' and '.join(sorted(others))} files, and only one kind of table can be read; "
+            "move the others elsewhere."
+        )
+    if found_kinds - {*DELIMITED, *JSON, ".md", ""}:
         return None
     # notes in .txt may lie beside tables
     for kinds in ((".csv", ".tsv", *JSON), (".txt",)):
@@ -393,3 +392,21 @@ def table_files(source: sources.Source) -> dict[str, list[Path]] | None:
         if any(kept.values()):
             return {split: parts for split, parts in kept.items() if parts}
     return None
+
+
+def _by_split(local: Path, config: str | None) -> dict[str, list[Path]] | None:
+    """The files of a folder by split, as `datasets` finds them; None if it finds none, or the folder's card says which."""
+    from datasets.data_files import DataFilesDict, EmptyDatasetError, get_data_patterns
+
+    in_config = bool(config) and (local / str(config)).is_dir()
+    root = local / str(config) if in_config else local
+    card = root / "README.md"
+    if (config and not in_config) or (card.is_file() and "\nconfigs:" in card.read_text(errors="ignore")):
+        return None  # configurations that the card defines
+    try:
+        with sources.literal_paths(root):
+            patterns = get_data_patterns(str(root))
+            found = DataFilesDict.from_patterns(patterns, base_path=str(root))
+    except (EmptyDatasetError, FileNotFoundError):
+        return None
+    return {split: [Path(name) for name in names] for split, names in found.items()}

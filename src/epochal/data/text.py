@@ -115,6 +115,8 @@ class TextData(StoredData):
         self.encoding = encoding
         if documents is not None and documents not in DOCUMENTS:
             raise ConfigError(f"dataset.documents={documents} must be one of {', '.join(DOCUMENTS)}, or null.")
+        if not isinstance(prompt, str) or not prompt:
+            raise ConfigError(f"dataset.prompt={prompt!r} must be a text, in quotation marks where it is a number.")
         self.column, self.documents = column, documents
         self.vocab_size, self.context_length = vocab_size, context_length
         self.eval_stride = context_length if eval_stride is None else eval_stride
@@ -351,16 +353,24 @@ def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
     files = [f for f in source.contents() if f.is_relative_to(root) and not _aside(f.relative_to(root))]
     if not files or any(tables.suffix(f) in COLUMNS or f.suffix.lower() in PACKED for f in files):
         return None
-    roles: dict[str, list[Path]] = {}
+    roles: dict[str | None, list[Path]] = {}
     for file in files:
-        if role := _role(file.relative_to(root)):
-            roles.setdefault(role, []).append(file)
-    return roles if "train" in roles and len(roles) > 1 else {"train": files}
+        roles.setdefault(_role(file.relative_to(root)), []).append(file)
+    nowhere = roles.pop(None, [])
+    if "train" not in roles or len(roles) < 2:
+        return {"train": files}
+    if nowhere:
+        raise ConfigError(
+            f"{root} has splits ({', '.join(map(str, roles))}) by the names of its files, and {nowhere[0].name} belongs to "
+            "none of them; name it as one, such as train-2.txt, or move it elsewhere."
+        )
+    return {str(role): each for role, each in roles.items()}
 
 
 def _aside(file: Path) -> bool:
-    """Whether a file is hidden, or the card of a data set."""
-    return any(part.startswith(".") for part in file.parts) or str(file) == "README.md"
+    """Whether a file is hidden, or says something about the data set."""
+    about = len(file.parts) == 1 and file.name.split(".")[0].upper() in ("README", "LICENSE", "LICENCE", "NOTICE")
+    return any(part.startswith(".") for part in file.parts) or about
 
 
 def _role(file: Path) -> str | None:

@@ -6,6 +6,7 @@ any other, and weights travel. `decode` leaves the reserved ids out, except UNKN
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -25,6 +26,7 @@ from epochal.core.specs import BEGIN, END, RESERVED, UNKNOWN, ReservedIds
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for the space before a word in pieces as Llama's
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # stands for unknown tokens
 AT_ONCE = 10_000  # most texts that are encoded together, and most characters of a piece of a long text
+LETTERS = "".join(map(chr, range(33, 127)))  # that a tokenizer that keeps all of a text has
 LONG_PIECE = 1_000_000  # most characters of a piece where lines are not encoded by themselves
 # what `str.splitlines` takes for the end of a line
 LINE_END = r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
@@ -297,6 +299,9 @@ class HuggingFace(Tokenizer):
         self._size = 1 + max(known.values())
         found = {role: (known[name] for name in names if name in known) for role, names in self.NAMES.items()}
         self._ids = ReservedIds(**{role: next(numbers, None) for role, numbers in found.items()})
+        if self._ids.unknown is None:  # it refuses what it lacks, or leaves it out
+            with contextlib.suppress(ConfigError):
+                self.keeps_text &= self.decode(self.encode(LETTERS)).replace(" ", "") == LETTERS
 
     @classmethod
     def open(cls, path: Path) -> HuggingFace:
@@ -334,7 +339,8 @@ class HuggingFace(Tokenizer):
         return self._size
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._engine.encode(_clean(text), add_special_tokens=False).ids, np.int32)
+        with _refusals():
+            return np.array(self._engine.encode(_clean(text), add_special_tokens=False).ids, np.int32)
 
     def encode_running(self, parts: Iterable[str]) -> Iterator[np.ndarray]:
         return map(self.encode, _long_pieces(parts))
@@ -343,7 +349,8 @@ class HuggingFace(Tokenizer):
         values, lengths = [np.zeros(0, np.int32)], list[int]()
         for start in range(0, len(texts), AT_ONCE):
             some = [_clean(text) for text in texts[start : start + AT_ONCE]]
-            found = self._engine.encode_batch_fast(some, add_special_tokens=False)
+            with _refusals():
+                found = self._engine.encode_batch_fast(some, add_special_tokens=False)
             lengths += map(len, found)
             values.append(np.fromiter(chain.from_iterable(each.ids for each in found), np.int32))
         return np.concatenate(values), np.array(lengths, np.int64)
@@ -423,6 +430,15 @@ def _for_library(pattern: re.Pattern[str]) -> str:
     word = r"\p{L}\p{N}_"
     text = pattern.pattern.replace(r"[^\w\s]", rf"[^{word}\s]").replace(r"\w", f"[{word}]")
     return text.replace(r"\b", rf"(?![{word}])")
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Raises ConfigError where a tokenizer.json refuses a text: it lacks a letter or word, and names no token for such."""
+    try:
+        yield
+    except Exception as error:  # the library's own errors have no class
+        raise ConfigError(f"The tokenizer cannot read the text: {error}. Take one that knows all of it.") from error
 
 
 def _is_text(number: int, reserved: int) -> bool:

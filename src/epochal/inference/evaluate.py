@@ -82,6 +82,8 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
         return evaluate_tasks(config, console)
     if config.shots is not None:
         return evaluate_few_shot(config, console)
+    if config.label_words is not None:
+        raise ConfigError("label_words goes with shots, e.g. shots=0,4: it is what stands for the classes in a prompt.")
     rebuilt = rebuild(config)
     task, data = rebuilt.task, rebuilt.data
     for note in rebuilt.notes:
@@ -123,7 +125,8 @@ def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
     data = labelled_data(saved)
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     device = trainer.strategy.root_device
-    words = None if config.label_words is None else [str(word) for word in config.label_words]
+    given = [config.label_words] if isinstance(config.label_words, str | int | float) else config.label_words
+    words = None if given is None else [str(word) for word in given]
     metrics, task.artifacts = few_shot(task.model.to(device), data, shots, words, device, running=running)
     rebuilt = Rebuilt(
         saved.config, task, data, trainer, saved.folder / "evaluation" / f"{slug(data.name)}_few_shot", []

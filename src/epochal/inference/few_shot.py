@@ -139,6 +139,8 @@ def few_shot(
     names = data.classes.names
     if words is not None and len(words) != len(names):
         raise ConfigError(f"label_words has {len(words)} words for the {len(names)} classes {', '.join(names)}.")
+    if twice := next((word for word in words or () if list(words or ()).count(word) > 1), None):
+        raise ConfigError(f"label_words has {twice} for two classes; each needs a word of its own.")
     prompts = Prompts.of(data.tokenizer, words or names, beginning(data.tokenizer, running=running))
     labels = data.rows("test")[0].labels[:QUESTIONS].tolist()
     metrics: dict[str, float] = {}

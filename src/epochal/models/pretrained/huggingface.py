@@ -251,7 +251,7 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
     """
     folder = fetch(source)
     theirs = _json(folder / CONFIG)
-    kind, classes = theirs.get("model_type"), theirs.get("architectures") or []
+    kind, classes = str(theirs.get("model_type")), theirs.get("architectures") or []
     if kind not in FAMILIES:
         raise ConfigError(
             f"{folder} holds {' '.join(classes) or 'a network'} (model_type {kind}); ours are {' '.join(FAMILIES)}."
@@ -260,6 +260,11 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
         config, wrong = {"gpt2": _gpt2, "openai-gpt": _gpt1, "bert": _bert, "llama": _llama}[kind](theirs)
     except KeyError as error:
         raise ConfigError(f"{folder / CONFIG} does not say {error.args[0]}.") from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise ConfigError(f"{folder / CONFIG} has a value of another kind than it should be: {error}.") from error
+    _check_values(folder, config)
+    if "quantization_config" in theirs:
+        wrong.append("quantization_config")
     if wrong:
         raise ConfigError(f"{folder} holds a {kind} of a form that ours has not: {', '.join(wrong)}.")
     heads = FAMILIES[kind].heads
@@ -274,10 +279,36 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
     return {"name": FAMILIES[kind].ours, **config}, head is None
 
 
+def _check_values(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a size is no whole number above zero, or a number is none."""
+    for name, value in config.items():
+        whole = name in (
+            "vocab_size",
+            "context_length",
+            "depth",
+            "num_heads",
+            "num_kv_heads",
+            "embed_dim",
+            "feedforward_dim",
+        )
+        number = whole or name in ("eps", "dropout", "rope_base")
+        right = isinstance(value, int) if whole else isinstance(value, int | float)
+        if number and (not right or isinstance(value, bool) or value < whole):
+            what = "a whole number above zero" if whole else "a number"
+            raise ConfigError(f"{folder / CONFIG} gives {value!r} for what is {name} here; it must be {what}.")
+
+
 def _labels(theirs: Mapping[str, Any]) -> list[str]:
-    """The names of the classes of a config.json."""
-    names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
-    return [names[key] for key in sorted(names, key=int)]
+    """The names of the classes of a config.json.
+
+    Raises:
+        ConfigError: If they are not names by number.
+    """
+    try:
+        names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
+        return [names[key] for key in sorted(names, key=int)]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{CONFIG} has no names of classes by number in id2label or num_labels: {error}.") from error
 
 
 def _wrong(theirs: Mapping[str, Any], required: Mapping[str, Iterable[Any]]) -> list[str]:
@@ -338,7 +369,7 @@ def _bert(theirs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _llama(theirs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    rope = {**(theirs.get("rope_scaling") or {}), **(theirs.get("rope_parameters") or {})}
     heads = theirs["num_attention_heads"]
     config = {
         "vocab_size": theirs["vocab_size"],
@@ -357,8 +388,10 @@ def _llama(theirs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     wrong = _wrong(theirs, {"hidden_act": ("silu",), "head_dim": (None, theirs["hidden_size"] // heads)})
     wrong += _wrong(theirs, {"mlp_bias": (config["bias"],)})
-    if (scaling := rope.get("rope_type", rope.get("type", "default"))) != "default":
-        wrong.append(f"rope_type={scaling}")
+    wrong += _wrong({**theirs, **rope}, {"partial_rotary_factor": (None, 1)})
+    kinds = {rope[key] for key in ("rope_type", "type") if key in rope} - {"default"}
+    if kinds or rope.get("factor", 1) != 1:
+        wrong.append(f"rope_type={' '.join(map(str, kinds)) or 'scaled'}")
     return config, wrong
 
 
@@ -416,7 +449,12 @@ def _names(folder: Path) -> dict[str, Path]:
         ConfigError: If there is none, or one is missing or damaged.
     """
     if (folder / INDEX).is_file():
-        files = sorted({folder / file for file in _json(folder / INDEX).get("weight_map", {}).values()})
+        named = _json(folder / INDEX).get("weight_map", {})
+        if not isinstance(named, dict) or not all(
+            isinstance(file, str) and Path(file).name == file for file in named.values()
+        ):
+            raise ConfigError(f"{folder / INDEX} must name a file of the folder for each tensor in its weight_map.")
+        files = sorted({folder / file for file in named.values()})
     else:
         files = [folder / WEIGHTS]
     if absent := [file.name for file in files if not file.is_file()]:
@@ -436,7 +474,12 @@ def _open(file: Path) -> Any:
 def _tensor(file: Path, name: str, files: dict[Path, Any]) -> Tensor:
     if file not in files:
         files[file] = _open(file)
-    return files[file].get_tensor(name)
+    tensor: Tensor = files[file].get_tensor(name)
+    if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        raise ConfigError(f"{file} holds {name} as {tensor.dtype}: quantised weights cannot be read.")
+    if not tensor.isfinite().all():
+        raise ConfigError(f"{file} holds values of {name} that are not finite: copy or download it again.")
+    return tensor
 
 
 def _json(file: Path) -> dict[str, Any]:
