@@ -61,6 +61,8 @@ class Source:
         part |= {"encoding": self.encoding} if self.encoding else {}
         if self.local.is_dir() and any(map(image_folders.is_picture, files)):
             part["pictures"] = image_folders.VERSION
+        if self.files is not None and any(f.suffix.lower() not in (".txt", ".md", "") for f in self.files):
+            part["matched"] = True  # older caches of tables hold all of the folder
         return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest(), **part}
 
 
