@@ -107,6 +107,12 @@ def test_broken_results_are_left_out(runs, command, content):
     assert not [name for name in rows()[0] if name.startswith("a ")]
 
 
+def test_results_of_another_program_are_left_out(runs, command):
+    _write(runs / "better" / "evaluation" / "x_few_shot" / "metrics.json", {"test/shots_4_permuted/loss": 1.0})
+    assert command("leaderboard").status == 0
+    assert not [name for name in rows()[0] if name.startswith("x ")]
+
+
 def test_a_link_to_a_file_elsewhere_is_not_read(runs, home):
     _write(home / "secret" / "secret.json", {"task": "secret", "shots": 0, "metrics": {"acc": 1.0}})
     folder = runs / "better" / "evaluation" / "lm_eval"

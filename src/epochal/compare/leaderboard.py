@@ -173,7 +173,8 @@ def entry(record: Record) -> Entry:
             tasks.setdefault((task, condition.removeprefix("shots_")), {})[metric] = value
     for (task, shots), metrics in tasks.items():
         if shots.endswith("_permuted"):
-            more[f"{task} {shots.removesuffix('_permuted')}-shot, permuted labels"] = metrics["accuracy"]
+            if ACCURACY in metrics:
+                more[f"{task} {shots.removesuffix('_permuted')}-shot, permuted labels"] = metrics[ACCURACY]
             continue
         chosen = next(name for name in (*MAIN, *metrics) if name in metrics)
         cells[f"{task} {shots}-shot" + (f" {chosen}" if chosen != ACCURACY else "")] = metrics.pop(chosen)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # suffixes of files with columns
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
@@ -61,7 +62,7 @@ class Source:
         part |= {"encoding": self.encoding} if self.encoding else {}
         if self.local.is_dir() and any(map(image_folders.is_picture, files)):
             part["pictures"] = image_folders.VERSION
-        if self.files is not None and any(f.suffix.lower() not in (".txt", ".md", "") for f in self.files):
+        if self.files is not None and any(f.suffix.lower() in TABLES for f in self.files):
             part["matched"] = True  # older caches of tables hold all of the folder
         return {"local": str(self.local), "files": hashlib.sha256(repr(listing).encode()).hexdigest(), **part}
 

@@ -26,7 +26,6 @@ from epochal.data.tokenizers import BytePairs, Bytes, Characters, Tokenizer
 from epochal.data.vocabularies import size_of
 
 NEWLINE = "\n"  # the default prompt
-COLUMNS = (".csv", ".tsv", *tables.JSON, ".parquet")  # suffixes of files with columns; others are running text
 PACKED = (".arrow", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst")  # what `datasets` unpacks
 TOKENIZERS = ("character", "byte", "bpe")
 DOCUMENTS = ("files", "rows")
@@ -69,7 +68,8 @@ class TextData(StoredData):
     """Running text for language models, from the Hub, a text file, or many of them: a folder, or a pattern like `books/*.txt`.
 
     A validation or test split that the source does not have is cut off the end of its training split. A folder of texts
-    has splits if the names of its files or folders say so (train.txt, validation.txt; train/...). Between two documents
+    has splits if the names of its files or folders say so (train.txt, validation.txt; train/...), and then all must; README
+    and LICENSE are left aside. Between two documents
     of a split stands the token END; a window may go on from one to the next. With the vocabulary of an older run, which
     has no END, it is a newline.
 
@@ -89,7 +89,7 @@ class TextData(StoredData):
         **options: See `StoredData`; a count in `train_size` is one of tokens.
 
     Raises:
-        ConfigError: If there is no such tokenizer, or documents is none of these.
+        ConfigError: If there is no such tokenizer, documents is none of these, or prompt is no text or empty.
     """
 
     targets: ClassVar = ("text",)
@@ -347,11 +347,11 @@ def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
     if source.local is None:
         return None
     if source.local.is_file():
-        return {"train": [source.local]} if tables.suffix(source.local) not in COLUMNS else None
+        return {"train": [source.local]} if tables.suffix(source.local) not in sources.TABLES else None
     in_config = bool(source.config) and (source.local / str(source.config)).is_dir()
     root = source.local / str(source.config) if in_config else source.local
     files = [f for f in source.contents() if f.is_relative_to(root) and not _aside(f.relative_to(root))]
-    if not files or any(tables.suffix(f) in COLUMNS or f.suffix.lower() in PACKED for f in files):
+    if not files or any(tables.suffix(f) in sources.TABLES or f.suffix.lower() in PACKED for f in files):
         return None
     roles: dict[str | None, list[Path]] = {}
     for file in files:

@@ -134,7 +134,8 @@ def few_shot(
         running: Whether the model learned from running text, see `beginning`.
 
     Raises:
-        ConfigError: If the words are not as many as the classes, or the prompts are longer than the model reads.
+        ConfigError: If the words are not as many as the classes or one stands for two, or the prompts are longer than the
+            model reads.
     """
     names = data.classes.names
     if words is not None and len(words) != len(names):

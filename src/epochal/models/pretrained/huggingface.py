@@ -37,6 +37,9 @@ IGNORED = re.compile(
     r"|^(lm_head|cls|score|classifier|multiple_choice_head|pooler)\."
 )
 SAMPLE = 3  # names in a message
+# our arguments that are whole numbers above zero, and others that are numbers
+SIZES = ("vocab_size", "context_length", "depth", "num_heads", "num_kv_heads", "embed_dim", "feedforward_dim")
+NUMBERS = ("eps", "dropout", "rope_base")
 
 
 @dataclass(frozen=True)
@@ -282,16 +285,8 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
 def _check_values(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises ConfigError if a size is no whole number above zero, or a number is none."""
     for name, value in config.items():
-        whole = name in (
-            "vocab_size",
-            "context_length",
-            "depth",
-            "num_heads",
-            "num_kv_heads",
-            "embed_dim",
-            "feedforward_dim",
-        )
-        number = whole or name in ("eps", "dropout", "rope_base")
+        whole = name in SIZES
+        number = whole or name in NUMBERS
         right = isinstance(value, int) if whole else isinstance(value, int | float)
         if number and (not right or isinstance(value, bool) or value < whole):
             what = "a whole number above zero" if whole else "a number"
