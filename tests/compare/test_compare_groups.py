@@ -28,6 +28,7 @@ def test_seeds_output_places_and_loggers_make_no_difference(tmp_path):
             seed=seed,
             config={"output_dir": f"o{seed}", "logger.name": f"l{seed}", "claim.a": seed},
         )
+    run_folder(tmp_path, "none", typed=["logger=none"], config={"output_dir": "o", "logger": {}, "claim.a": 3})
     assert varying(records_in(tmp_path)) == []
 
 

@@ -152,7 +152,8 @@ def _kind(record: Record, trainer: str) -> dict[str, Value]:
 
 
 def _is_ignored(key: str) -> bool:
-    return key in IGNORED or key.startswith(IGNORED_GROUPS) or key.endswith(("._target_", "._partial_"))
+    # a group without keys, as of logger=none, is a key itself
+    return key in IGNORED or f"{key}.".startswith(IGNORED_GROUPS) or key.endswith(("._target_", "._partial_"))
 
 
 def _rank(key: str) -> tuple[int, bool, str]:
