@@ -96,7 +96,7 @@ def beside_transformers(model: Any) -> dict[str, Way]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from epochal.models.pretrained.huggingface import save
+    from epochal.models.pretrained.huggingface_save import save
 
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder)

@@ -161,7 +161,7 @@ def transformers(job: Any) -> Iterator[None]:
     from torch.nn.functional import cross_entropy
 
     from epochal.core.specs import IGNORED
-    from epochal.models.pretrained.huggingface import save
+    from epochal.models.pretrained.huggingface_save import save
 
     with tempfile.TemporaryDirectory() as folder:
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM

@@ -14,6 +14,7 @@ import epochal
 from epochal.inference import export as module
 from epochal.inference import onnx_graph
 from epochal.models.pretrained import huggingface
+from epochal.models.pretrained.huggingface_names import CLASSES
 from helpers.exports import loaded
 
 TEXTS = ("dataset=sentences", "dataset.path={reviews}", "dataset.batch_size=4", "model.depth=1", "model.embed_dim=16")
@@ -78,7 +79,7 @@ def test_a_language_model_is_written_as_transformers_has_it(command, copied, hom
     assert outcome.status == 0, outcome.error
     config, state = huggingface.load(home / "gpt")
     ours = epochal.load(run)
-    theirs = huggingface.CLASSES[config.pop("name")](**config).eval()
+    theirs = CLASSES[config.pop("name")](**config).eval()
     theirs.load_state_dict(state)
     tokens = torch.randint(8, 20, (2, 6))
     with torch.no_grad():

@@ -10,7 +10,9 @@ from epochal.core.errors import ConfigError
 from epochal.core.specs import ReservedIds
 from epochal.models import BERT, GPT, LeNet, LLaMA
 from epochal.models.pretrained import huggingface
-from epochal.models.pretrained.huggingface import CLASSES, load, load_pretrained, save
+from epochal.models.pretrained.huggingface import load, load_pretrained
+from epochal.models.pretrained.huggingface_names import CLASSES
+from epochal.models.pretrained.huggingface_save import save
 
 SMALL = {"vocab_size": 11, "context_length": 8, "depth": 2, "num_heads": 4, "embed_dim": 16}
 MODELS = {

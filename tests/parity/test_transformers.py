@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from epochal.core.specs import ReservedIds
-from epochal.models.pretrained.huggingface import CLASSES, load, load_pretrained, read_config, save, save_tokenizer
+from epochal.models.pretrained.huggingface import load, load_pretrained, read_config
+from epochal.models.pretrained.huggingface_names import CLASSES
+from epochal.models.pretrained.huggingface_save import save, save_tokenizer
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity

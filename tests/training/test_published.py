@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from epochal.data.tokenizers import BytePairs, HuggingFace, to_huggingface
 from epochal.models import BERT, GPT
-from epochal.models.pretrained.huggingface import save
+from epochal.models.pretrained.huggingface_save import save
 from epochal.training.run_folder import comparable
 from helpers.training import composed, train
 

@@ -28,7 +28,8 @@ from epochal.inference import onnx_graph
 from epochal.inference.load import EXPORTED, WEIGHTS, opened
 from epochal.inference.model_card import card, portable
 from epochal.inference.notebook import LoadedRun
-from epochal.models.pretrained.huggingface import CLASSES, save, save_tokenizer
+from epochal.models.pretrained.huggingface_names import CLASSES
+from epochal.models.pretrained.huggingface_save import save, save_tokenizer
 from epochal.training.run_folder import VOLATILE
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)

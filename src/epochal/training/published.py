@@ -17,6 +17,7 @@ from epochal.core.specs import Outputs, class_count
 from epochal.data import DataModule
 from epochal.data.tokenizers import HuggingFace
 from epochal.models.pretrained import huggingface, torchvision
+from epochal.models.pretrained.huggingface_names import CLASSES
 
 OF_THE_DATA = (
     "name",
@@ -34,7 +35,7 @@ def source_of(config: DictConfig) -> str | None:
         ConfigError: If it should be one, and is true or false.
     """
     given = config.model.get("pretrained")
-    if isinstance(given, bool) and given and config.model.name in huggingface.CLASSES:
+    if isinstance(given, bool) and given and config.model.name in CLASSES:
         raise ConfigError(
             f"model.pretrained={str(given).lower()}: name the weights, a folder or a repository of the Hub, e.g. "
             "model.pretrained=openai-community/gpt2."

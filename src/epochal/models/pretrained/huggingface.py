@@ -1,4 +1,4 @@
-"""Weights of GPT, BERT and LLaMA from the Hugging Face Hub or a folder, and back into a folder that `transformers` opens.
+"""Weights of GPT, BERT and LLaMA from the Hugging Face Hub, or from a folder such as `transformers` writes.
 
 A folder holds config.json and model.safetensors, or several files with model.safetensors.index.json. The tensors are the same
 under other names; GPT-2's matrices are stored transposed, and of BERT and Llama query, key and value apart.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,18 @@ from torch import Tensor, nn
 
 from epochal.core.errors import ConfigError
 from epochal.core.hub import hub_is_reachable
-from epochal.core.specs import ReservedIds
-from epochal.models.bert import BERT
-from epochal.models.common.attention import FEEDFORWARDS
-from epochal.models.common.causal import CausalTransformer
-from epochal.models.gpt import GPT
-from epochal.models.llama import LLaMA
-
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"),
+from epochal.models.pretrained.huggingface_names import (
+    CLASSES,
+    CONFIG,
+    FAMILIES,
+    INDEX,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    is_transposed,
+    plain_name,
+    their_names,
 )
-CLASSES = {"gpt": GPT, "bert": BERT, "llama": LLaMA}
+
 # buffers of older files, and heads; whether a head is ours is asked by name
 IGNORED = re.compile(
     r"(\.attn\.(bias|masked_bias)|rotary_emb\.inv_freq|position_ids|token_type_ids)$"
@@ -40,108 +38,6 @@ SAMPLE = 3  # names in a message
 # our arguments that are whole numbers above zero, and others that are numbers
 SIZES = ("vocab_size", "context_length", "depth", "num_heads", "num_kv_heads", "embed_dim", "feedforward_dim")
 NUMBERS = ("eps", "dropout", "rope_base")
-
-
-@dataclass(frozen=True)
-class Family:
-    """How `transformers` names the parts of one architecture, by our names."""
-
-    ours: str  # of CLASSES
-    prefix: str  # of everything but the heads; absent where a network without a head was saved
-    top: dict[str, str]
-    block: str  # prefix of a block's parts, with its number
-    parts: Mapping[str, tuple[str, ...]]
-    heads: dict[str, tuple[str, dict[str, str]]]  # name of the head -> class, and modules
-    transposed: bool = False  # the matrices of the blocks
-
-
-_GPT_PARTS = {"norm1": ("ln_1",), "attention.qkv": ("attn.c_attn",), "attention.proj": ("attn.c_proj",)}
-_GPT_PARTS |= {"norm2": ("ln_2",), "mlp.fc1": ("mlp.c_fc",), "mlp.fc2": ("mlp.c_proj",)}
-_BERT_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
-_LLAMA_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-_MASKED = {"head.transform": "cls.predictions.transform.dense", "head.norm": "cls.predictions.transform.LayerNorm"}
-_MASKED |= {"head": "cls.predictions"}
-FAMILIES = {  # by model_type
-    "gpt2": Family(
-        "gpt",
-        "transformer.",
-        {"embed": "wte", "position": "wpe", "norm": "ln_f"},
-        "h.{}.",
-        _GPT_PARTS,
-        {
-            "next_token": ("GPT2LMHeadModel", {"head": "lm_head"}),
-            "classes": ("GPT2ForSequenceClassification", {"head": "score"}),
-            "scalar": ("GPT2ForSequenceClassification", {"head": "score"}),
-            "step_classes": ("GPT2ForTokenClassification", {"head": "classifier"}),
-        },
-        transposed=True,
-    ),
-    "openai-gpt": Family(
-        "gpt",
-        "transformer.",
-        {"embed": "tokens_embed", "position": "positions_embed"},
-        "h.{}.",
-        _GPT_PARTS,
-        {
-            "next_token": ("OpenAIGPTLMHeadModel", {"head": "lm_head"}),
-            "classes": ("OpenAIGPTForSequenceClassification", {"head": "score"}),
-            "scalar": ("OpenAIGPTForSequenceClassification", {"head": "score"}),
-        },
-        transposed=True,
-    ),
-    "bert": Family(
-        "bert",
-        "bert.",
-        {
-            "embed": "embeddings.word_embeddings",
-            "position": "embeddings.position_embeddings",
-            "segment": "embeddings.token_type_embeddings",
-            "norm": "embeddings.LayerNorm",
-            "pooler": "pooler.dense",
-        },
-        "encoder.layer.{}.",
-        {
-            "attention.qkv": _BERT_QKV,
-            "attention.proj": ("attention.output.dense",),
-            "norm1": ("attention.output.LayerNorm",),
-            "mlp.fc1": ("intermediate.dense",),
-            "mlp.fc2": ("output.dense",),
-            "norm2": ("output.LayerNorm",),
-        },
-        {
-            "masked_token": ("BertForMaskedLM", _MASKED),
-            "next_sentence": ("BertForPreTraining", {**_MASKED, "head.next_sentence": "cls.seq_relationship"}),
-            "classes": ("BertForSequenceClassification", {"head": "classifier"}),
-            "scalar": ("BertForSequenceClassification", {"head": "classifier"}),
-            "numbers": ("BertForSequenceClassification", {"head": "classifier"}),
-            "step_classes": ("BertForTokenClassification", {"head": "classifier"}),
-        },
-    ),
-    "llama": Family(
-        "llama",
-        "model.",
-        {"embed": "embed_tokens", "norm": "norm"},
-        "layers.{}.",
-        {
-            "norm1": ("input_layernorm",),
-            "attention.qkv": _LLAMA_QKV,
-            "attention.proj": ("self_attn.o_proj",),
-            "norm2": ("post_attention_layernorm",),
-            "mlp.gate": ("mlp.gate_proj",),
-            "mlp.fc1": ("mlp.up_proj",),
-            "mlp.fc2": ("mlp.down_proj",),
-        },
-        {
-            "next_token": ("LlamaForCausalLM", {"head": "lm_head"}),
-            "classes": ("LlamaForSequenceClassification", {"head": "score"}),
-            "scalar": ("LlamaForSequenceClassification", {"head": "score"}),
-            "step_classes": ("LlamaForTokenClassification", {"head": "score"}),
-        },
-    ),
-}
-
-
-# ---- from transformers to ours ----
 
 
 def load(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -398,43 +294,21 @@ def _read(folder: Path, own: Mapping[str, Tensor], config: Mapping[str, Any]) ->
     """
     family = FAMILIES[_json(folder / CONFIG)["model_type"]]
     head = "next_sentence" if config.get("next_sentence") else config.get("head") or next(iter(family.heads))
-    held = {_plain(name, family): (file, name) for name, file in _names(folder).items()}
+    held = {plain_name(name, family): (file, name) for name, file in _names(folder).items()}
     state, missing, used = {}, [], set()
     files: dict[Path, Any] = {}
     for name in own:
-        theirs = [_plain(their, family) for their in their_names(name, family, head)]
+        theirs = [plain_name(their, family) for their in their_names(name, family, head)]
         if not theirs or any(their not in held for their in theirs):
             missing.append(name)
             continue
         used.update(theirs)
         parts = [_tensor(*held[their], files) for their in theirs]
         tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-        state[name] = tensor.t().contiguous() if _is_transposed(name, family) else tensor
+        state[name] = tensor.t().contiguous() if is_transposed(name, family) else tensor
     if rest := [name for name in held if name not in used and not IGNORED.search(name)]:
         raise ConfigError(f"{folder} holds weights that a {config['name']} has no place for: {_some(rest)}.")
     return state, missing
-
-
-def their_names(name: str, family: Family, head: str) -> list[str]:
-    """What `transformers` calls our tensor: three names where it keeps query, key and value apart; none: it has none."""
-    module, _, part = name.rpartition(".")
-    if inside := re.fullmatch(r"blocks\.(\d+)\.(.+)", module):
-        prefix = family.prefix + family.block.format(inside[1])
-        return [f"{prefix}{their}.{part}" for their in family.parts.get(inside[2], ())]
-    if module in family.top:
-        return [f"{family.prefix}{family.top[module]}.{part}"]
-    modules = family.heads[head][1] if head in family.heads else {}
-    return [f"{modules[module]}.{part}"] if module in modules else []
-
-
-def _is_transposed(name: str, family: Family) -> bool:
-    return family.transposed and name.startswith("blocks.") and name.endswith(".weight") and ".norm" not in name
-
-
-def _plain(name: str, family: Family) -> str:
-    """A tensor's name without the prefix of the body, and that of today for a norm's in the first files of BERT."""
-    name = name.removeprefix(family.prefix)
-    return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
 
 
 def _names(folder: Path) -> dict[str, Path]:
@@ -492,188 +366,3 @@ def _json(file: Path) -> dict[str, Any]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SAMPLE:,} more" if len(names) > SAMPLE else ""
     return ", ".join(names[:SAMPLE]) + more
-
-
-# ---- from ours to transformers ----
-
-
-def save(
-    model: nn.Module, folder: str | Path, *, ids: ReservedIds | None = None, labels: Sequence[str] | None = None
-) -> None:
-    """Writes config.json and model.safetensors, which the `AutoModel` classes of `transformers` open.
-
-    Args:
-        model: A `GPT`, `BERT` or `LLaMA`.
-        folder: Is made if it is not there.
-        ids: The reserved ids of its tokenizer.
-        labels: Names of the classes, if its head has classes.
-
-    Raises:
-        ConfigError: If `transformers` has no such network.
-    """
-    from safetensors.torch import save_file
-
-    kind, config = _their_config(model)
-    family, head = FAMILIES[kind], _head_of(model)
-    if head not in family.heads:
-        raise ConfigError(f"transformers has no {kind} with a head for {head}.")
-    config |= {"model_type": kind, "architectures": [family.heads[head][0]], **_ids(ids)}
-    if head in ("classes", "step_classes", "scalar", "numbers"):
-        count: Any = model.head.out_features  # type: ignore[union-attr]
-        names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(count)]
-        config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-        if head in ("scalar", "numbers"):
-            config["problem_type"] = "regression"
-    state: dict[str, Tensor] = {}
-    for name, tensor in {**model.state_dict(), **_zero_biases(model, family)}.items():
-        theirs = their_names(name, family, head)
-        tensor = (tensor.t() if _is_transposed(name, family) else tensor).detach().cpu()
-        parts = _split(model, tensor) if len(theirs) > 1 else (tensor,)
-        state |= {their: part.contiguous().clone() for their, part in zip(theirs, parts, strict=True)}
-    config["torch_dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def save_tokenizer(
-    text: str, folder: str | Path, *, ids: ReservedIds, context_length: int | None = None, segments: bool = False
-) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, which `AutoTokenizer` opens.
-
-    Args:
-        text: Of tokenizer.json, in the format of the library `tokenizers`.
-        folder: Of the network's files.
-        ids: The reserved ids, whose tokens get their roles.
-        context_length: Most tokens that the network reads at once.
-        segments: Whether it reads which text of a pair each token is of.
-    """
-    from tokenizers import Tokenizer
-
-    names = {"pad": "pad", "unknown": "unk", "begin": "bos", "end": "eos", "mask": "mask"}
-    tokens = Tokenizer.from_str(text)
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    for ours, theirs in names.items():
-        if (number := getattr(ids, ours)) is not None:
-            config[f"{theirs}_token"] = tokens.id_to_token(number)
-    if context_length is not None:
-        config["model_max_length"] = context_length
-    config["model_input_names"] = ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]
-    Path(folder, TOKENIZER_FILES[0]).write_text(text, encoding="utf-8")
-    Path(folder, TOKENIZER_FILES[1]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _head_of(model: Any) -> str:
-    return "next_sentence" if getattr(model.head, "next_sentence", None) is not None else model.head_name
-
-
-def _ids(ids: ReservedIds | None) -> dict[str, Any]:
-    ids = ids or ReservedIds()
-    return {"pad_token_id": ids.pad, "bos_token_id": ids.begin, "eos_token_id": ids.end}
-
-
-def _their_config(model: Any) -> tuple[str, dict[str, Any]]:
-    """The model_type that a network is to `transformers`, and its config.
-
-    Raises:
-        ConfigError: If it has none.
-    """
-    if not isinstance(model, BERT | CausalTransformer):
-        raise ConfigError(f"transformers has no {type(model).__name__}; to=huggingface is for gpt, bert and llama.")
-    block: Any = model.blocks[0]
-    feedforward = next(
-        name
-        for name, (activation, gated) in FEEDFORWARDS.items()
-        if activation is block.mlp.activation and gated == (block.mlp.gate is not None)
-    )
-    if isinstance(model, BERT):
-        return "bert", _their_bert(model, feedforward)
-    rms, rotary = isinstance(block.norm1, nn.RMSNorm), model.rotary is not None
-    if rms and rotary and feedforward == "swiglu" and block.pre_norm:
-        return "llama", _their_llama(model)
-    if rms or rotary or feedforward == "swiglu" or block.attention.num_kv_heads != block.attention.num_heads:
-        form = f"norm={'rms' if rms else 'layer'}, positions={'rotary' if rotary else 'learned'}"
-        form += f", feedforward={feedforward}, num_kv_heads={block.attention.num_kv_heads}, pre_norm={block.pre_norm}"
-        raise ConfigError(f"transformers has no network with {form}: only GPT's parts together, or LLaMA's.")
-    return ("gpt2" if block.pre_norm else "openai-gpt"), _their_gpt(model, feedforward)
-
-
-def _their_bert(model: Any, feedforward: str) -> dict[str, Any]:
-    return {
-        **_their_sizes(model),
-        "tie_word_embeddings": True,
-        "type_vocab_size": 2,
-        "hidden_act": {"gelu": "gelu", "gelu_tanh": "gelu_new"}[feedforward],
-        "layer_norm_eps": model.norm.eps,
-        "hidden_dropout_prob": model.dropout.p,
-        "attention_probs_dropout_prob": model.dropout.p,
-    }
-
-
-def _their_llama(model: Any) -> dict[str, Any]:
-    block, bias = model.blocks[0], model.blocks[0].mlp.fc1.bias is not None
-    return {
-        **_their_sizes(model),
-        "tie_word_embeddings": model.head is None,
-        "num_key_value_heads": block.attention.num_kv_heads,
-        "hidden_act": "silu",
-        "rms_norm_eps": block.norm1.eps,
-        "rope_theta": model.rotary.base,
-        "attention_bias": bias,
-        "mlp_bias": bias,
-        "attention_dropout": model.dropout.p,
-    }
-
-
-def _their_sizes(model: Any) -> dict[str, Any]:
-    """As BERT and Llama name them."""
-    block = model.blocks[0]
-    return {
-        "vocab_size": model.embed.num_embeddings,
-        "hidden_size": model.embed.embedding_dim,
-        "num_hidden_layers": len(model.blocks),
-        "num_attention_heads": block.attention.num_heads,
-        "intermediate_size": block.mlp.fc1.out_features,
-        "max_position_embeddings": model.context_length,
-    }
-
-
-def _their_gpt(model: Any, feedforward: str) -> dict[str, Any]:
-    block, width = model.blocks[0], model.embed.embedding_dim
-    wide = block.mlp.fc1.out_features
-    config = {
-        "vocab_size": model.embed.num_embeddings,
-        "tie_word_embeddings": model.head is None,
-        "n_positions": model.context_length,
-        "n_embd": width,
-        "n_layer": len(model.blocks),
-        "n_head": block.attention.num_heads,
-        "layer_norm_epsilon": block.norm1.eps,
-        **{name: model.dropout.p for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")},
-    }
-    if block.pre_norm:
-        activation = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[feedforward]
-        return {**config, "activation_function": activation, "n_inner": wide}
-    if feedforward == "gelu" or wide != 4 * width:
-        raise ConfigError("transformers has GPT-1 only with feedforward=gelu_tanh and feedforward_dim=4 * embed_dim.")
-    return {**config, "afn": "gelu"}  # by which it means the approximation
-
-
-def _zero_biases(model: Any, family: Family) -> dict[str, Tensor]:
-    """The biases that a GPT has to `transformers`, where ours has none."""
-    if family.ours != "gpt":
-        return {}
-    own, zeros = model.state_dict(), {}
-    for name, tensor in own.items():
-        bias = name.removesuffix("weight") + "bias"
-        if name.startswith(("blocks.", "norm.")) and name.endswith(".weight") and bias not in own:
-            zeros[bias] = tensor.new_zeros(len(tensor))
-    return zeros
-
-
-def _split(model: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-    """Query, key and value."""
-    attention = model.blocks[0].attention
-    keys = attention.num_kv_heads * (attention.embed_dim // attention.num_heads)
-    return tensor.split((attention.embed_dim, keys, keys))
