@@ -297,6 +297,42 @@ def test_wrong_loggers(refuse, argument, says):
     refuse("train", argument, says=says)
 
 
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("model=plain model.shortcut=B", "model.shortcut is not read with model.residual=false; it goes with"),
+        ("model=cnn model.pool=none model.pool_size=3", "model.pool_size is not read with model.pool=none: leave one"),
+        ("model=vit model.patch_size=2 model.input=small", "goes with model.patch_size=null."),
+        ("model=rnn model.embed_dim=64", "model.embed_dim is not read here, as the data are no tokens or frames"),
+        ("model=rnn model.scan=rows dataset=python_stdlib", "model.scan is not read here, as the data are no images"),
+        ("model=llama model.positions=learned model.rope_base=500.0 dataset=python_stdlib", "model.positions=rotary."),
+        ("model=gan task.gradient_penalty=1.0", "goes with task.objective=wasserstein_gp."),
+        ("model=gpt dataset=python_stdlib task.beam_size=3 task.samples=4", "goes with task.beam_size=1."),
+        ("model=gpt dataset=python_stdlib task.temperature=0 task.top_k=4", "task.top_k is not read with task.temp"),
+        ("model=gpt dataset=python_stdlib dataset.vocab_size=500", "dataset.tokenizer=byte; it goes with dataset.tok"),
+        (
+            "model=gpt dataset=python_stdlib dataset.validation=0.1",
+            "is not read by dataset=python_stdlib: leave it out",
+        ),
+        ("model=lstm dataset=sst2 dataset.tokenizer=bpe dataset.min_count=3", "it goes with dataset.tokenizer=word."),
+        ("model=transformer dataset=reverse task.beam_size=1 task.length_penalty=0", "leave one of the two out."),
+    ],
+)
+def test_options_that_would_not_be_read(refuse, line, says):
+    refuse("train", *line.split(), "logger=none", says=[says])
+
+
+def test_in_a_grid_an_option_is_for_the_choices_that_read_it(command, home):
+    grid = "-m model=plain,resnet model.depth=8 model.shortcut=B optimizer.momentum=0.8 duration=1steps logger=none"
+    outcome = command("train", *grid.split())
+    assert outcome.status == 0, outcome.error
+    configs = [OmegaConf.load(file) for file in (home / "outputs").rglob("config.yaml")]
+    assert sorted((c.model.name, c.model.depth, c.optimizer.momentum) for c in configs) == [
+        ("plain", 8, 0.8),
+        ("resnet", 8, 0.8),
+    ]
+
+
 @pytest.mark.parametrize("arguments, says", WRONG_CHOICES.values(), ids=WRONG_CHOICES)
 def test_wrong_choice(refuse, arguments, says):
     refuse("train", *arguments, "logger=none", says=says)

@@ -23,6 +23,7 @@ import epochal
 from epochal.config.compose import conf_folder, use_folders
 from epochal.config.messages import explain
 from epochal.config.schema import check_values
+from epochal.config.validate import check_effect
 from epochal.core.errors import ConfigError, EpochalError, did_you_mean
 from epochal.core.files import expanded
 from epochal.core.format import print_anything, say
@@ -67,6 +68,7 @@ NETWORKS = re.compile(
     r"\{\s*\w+:[^{}]*\}(\s*,\s*\{\s*\w+:[^{}]*\})*"
 )  # {policy: <path>, reward: <path>}, perhaps several
 SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)$")
+GROUPS = ("model", "dataset", "task", "optimizer", "scheduler")  # whose choice decides which options there are
 RANKS = (
     "RANK",
     "LOCAL_RANK",
@@ -226,6 +228,8 @@ def run(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[st
             return one_of_many(function, config, given())
         try:
             check_values(config, given(), name)
+            if name == "train":
+                check_effect(config, given())
             check_alone(HydraConfig.get().runtime.choices["hydra/launcher"])
             results.append(function(config))
         except Exception as error:  # kept, not raised: Hydra would print its own lines
@@ -315,7 +319,32 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     overrides = [quoted(argument, many=many) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
-    return [*flags, *overrides]
+    return [*flags, *(overrides if not flags else _for_each_run(overrides))]
+
+
+def _for_each_run(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a grid, with the options of its models, data sets and so on as choices of one.
+
+    Hydra composes what all runs share before it composes the runs, and there a `model.depth=8` would meet the default model, not
+    those of `model=plain,resnet`.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException:
+        return list(overrides)  # Hydra says so
+    several = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    if not several & {*GROUPS} or any(override.key_or_group in ("experiment", "sweep") for override in parsed):
+        return list(overrides)
+    found = []
+    for text, override in zip(overrides, parsed):
+        key, _, value = text.partition("=")
+        option = override.key_or_group.split(".")[0] in GROUPS and "." in override.key_or_group
+        one = option and value and not override.is_sweep_override() and not override.is_delete()
+        found.append(f"{key}=choice({value})" if one else text)
+    return found
 
 
 def split_folders(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -51,6 +51,38 @@ def test_a_copy_with_a_folder_for_each_config(tmp_path, monkeypatch):
     assert found[0].fingerprint() != found[1].fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("a.parquet", {"revision": "main"}, "dataset.revision=main is of data sets on the Hub"),
+        ("a.parquet", {"config": "small"}, "dataset.config=small is a part of a data set on the Hub or of a folder"),
+        ("a.parquet", {"encoding": "cp949"}, "is of text files, and .* holds .parquet"),
+        ("*.parquet", {"config": "small"}, "dataset.config=small is a part of"),
+        ("*.parquet", {"encoding": "cp949"}, "is of text files, and .* holds .parquet"),
+        ("a.txt", {"column": "text"}, "dataset.column=text is of tables, and .* is running text"),
+    ],
+)
+def test_options_that_a_source_has_no_use_for(tmp_path, name, options, says):
+    text_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.txt").write_text("to be or not to be\n" * 100)
+    data = TextData(name="text", path=str(tmp_path / name), batch_size=2, context_length=8, **options)
+    with pytest.raises(ConfigError, match=says):
+        data.prepare()
+
+
+def test_the_hub_needs_no_encoding():
+    with pytest.raises(
+        ConfigError, match="dataset.encoding=cp949 is of local text files, and a/poems is read from the Hub"
+    ):
+        TextData(name="text", path="a/poems", batch_size=2, encoding="cp949").prepare()
+
+
+def test_columns_of_arrays(tmp_path):
+    data = ImageData(name="images", path=str(image_npz(tmp_path / "a.npz")), batch_size=2, label_column="kind")
+    with pytest.raises(ConfigError, match="dataset.label_column=kind is of tables, and .* holds the arrays"):
+        data.prepare()
+
+
 @pytest.mark.parametrize("change", ["content", "time", "new file", "renamed"])
 def test_a_changed_source_has_another_fingerprint(tmp_path, change):
     folder = image_folder(tmp_path / "photos")

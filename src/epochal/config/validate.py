@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,6 +32,64 @@ def validate(config: DictConfig) -> None:
     conflicts = list(_conflicts(config))
     if conflicts:
         raise ConfigError("\n".join(conflicts))
+
+
+def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises ConfigError for options that were typed and would not be read, because of other options or of the data.
+
+    Only of a single run: in a grid the options that go with one of its choices are typed for all.
+
+    Args:
+        config: As composed.
+        overrides: As typed.
+    """
+    keys = [override.partition("=")[0].lstrip("+~").partition(".") for override in overrides]
+    typed = [(group, option) for group, _, option in keys if group in ("model", "dataset", "task") and option]
+    if not typed:
+        return
+    try:
+        nodes = {"model": config.model, "dataset": config.dataset, "task": task_config(config)}
+        owners = {group: target_class(node._target_) for group, node in nodes.items()}
+    except (ConfigError, IndexError):
+        return  # `validate` says so
+    wrong = [line for group, option in typed for line in _unread(group, option, nodes[group], owners[group])]
+    wrong += [
+        line for group, option in typed for line in _of_other_data(group, option, owners[group], owners["dataset"])
+    ]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _unread(group: str, option: str, node: DictConfig, owner: Any) -> Iterator[str]:
+    """A sentence if the class never reads an option, or another one has a value with which it is not read."""
+    if any(option in vars(base).get("unread", ()) for base in owner.__mro__):
+        yield f"{group}.{option} is not read by {group}={node.name}: leave it out."
+    for condition in _declared(owner, "only_with").get(option, ()):
+        if condition.option not in node or condition.holds(node[condition.option]):
+            continue
+        other = f"{group}.{condition.option}"
+        right = " or ".join(map(_typed, condition.values))
+        yield f"{group}.{option} is not read with {other}={_typed(node[condition.option])}" + (
+            f"; it goes with {other}={right}." if right else ": leave one of the two out."
+        )
+
+
+def _of_other_data(group: str, option: str, owner: Any, data: Any) -> Iterator[str]:
+    """A sentence if the option is only for data of other kinds."""
+    kinds = _declared(owner, "only_for").get(option)
+    if kinds is not None and getattr(data, "yields", None) not in kinds:
+        yield f"{group}.{option} is not read here, as the data are no {' or '.join(k.__name__.lower() for k in kinds)}: leave it out."
+
+
+def _declared(owner: Any, name: str) -> dict[str, tuple[Any, ...]]:
+    """What a class and its parents declare by this name, of each option."""
+    bases = [vars(base).get(name, {}) for base in reversed(owner.__mro__)]
+    return {option: found for declared in bases for option, found in declared.items()}
+
+
+def _typed(value: Any) -> str:
+    """A value as one types it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _conflicts(config: DictConfig) -> Iterator[str]:

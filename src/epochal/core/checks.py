@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class OnlyWith(NamedTuple):
+    """With which values of another option an option of a class is read.
+
+    A class says so of its options by `only_with = {"gamma": (OnlyWith("algorithm", ("ppo",)),)}`, and a command in which
+    an option is typed that would not be read is refused.
+    """
+
+    option: str
+    values: tuple[Any, ...] = ()  # where it is one of these; empty: where it is none of `but`
+    but: tuple[Any, ...] = ()
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values if self.values else value not in self.but
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

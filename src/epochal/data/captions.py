@@ -66,6 +66,7 @@ class CaptionData(StoredImages):
     """
 
     targets: ClassVar = ("captions",)
+    only_with: ClassVar = vocabularies.LEARNED
 
     def __init__(
         self,

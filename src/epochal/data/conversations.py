@@ -106,6 +106,7 @@ class DialogueData(StoredExamples):
     """
 
     yields: ClassVar = Tokens
+    only_with: ClassVar = vocabularies.LEARNED
     preferences: ClassVar[bool] = False  # whether each row has two answers
 
     def __init__(

@@ -61,6 +61,7 @@ class PairData(StoredExamples):
 
     targets: ClassVar = ("target_text",)
     yields: ClassVar = Tokens
+    only_with: ClassVar = vocabularies.LEARNED
     unit: ClassVar = "texts"
 
     def __init__(

@@ -90,6 +90,7 @@ class SentenceData(StoredExamples):
 
     targets: ClassVar = ("classes", "text")
     yields: ClassVar = Tokens
+    only_with: ClassVar = vocabularies.LEARNED
     unit: ClassVar = "texts"
 
     def __init__(
@@ -288,8 +289,10 @@ class SwappedWords(SentenceData):
     be are left out. Where the target is the text itself, none is swapped.
 
     Args:
-        **options: See `SentenceData`; label_column and second_column have no effect.
+        **options: See `SentenceData`; but for those in `unread`.
     """
+
+    unread: ClassVar = ("label_column", "second_column")
 
     def _made_from(self) -> dict[str, Any]:
         return {"swapped": True}

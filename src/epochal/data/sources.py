@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # suffixes of files with columns
+BINARY = (".parquet", ".arrow")  # of these, those that say themselves how their texts are encoded
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
@@ -105,14 +106,19 @@ def locate(
         raise ConfigError(
             f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
-    return Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
+    source = Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
+    check_all_read(source)
+    return source
 
 
-def matching(dataset: str, path: str | None, encoding: str | None = None) -> Source | None:
+def matching(dataset: str, path: str | None, **options: Any) -> Source | None:
     """The files that a pattern such as `books/**/*.txt` matches, sorted; None if the path is no pattern.
 
+    Args:
+        **options: config, revision and encoding, see `locate`.
+
     Raises:
-        ConfigError: If it matches none.
+        ConfigError: If it matches none, or one of the options would not be read.
     """
     if not path or not glob.has_magic(path) or os.path.exists(expanded(path)):
         return None
@@ -121,7 +127,36 @@ def matching(dataset: str, path: str | None, encoding: str | None = None) -> Sou
     if not files:
         raise ConfigError(f"dataset.path={path} matches no file.")
     folder = Path(os.path.commonpath([file.parent for file in files]))
-    return Source(dataset, path, None, None, local=folder, encoding=encoding, files=files)
+    source = Source(dataset, path, **{"config": None, "revision": None, **options}, local=folder, files=files)
+    check_all_read(source)
+    return source
+
+
+def check_all_read(source: Source) -> None:
+    """Raises ConfigError if there is an option that a source of its kind has no use for."""
+    if source.local is None:
+        if source.encoding:
+            raise ConfigError(
+                f"dataset.encoding={source.encoding} is of local text files, and {source.path} is read from the Hub: leave "
+                "it out."
+            )
+        return
+    if source.revision is not None:
+        raise ConfigError(
+            f"dataset.revision={source.revision} is of data sets on the Hub, and {source.path} is read from "
+            f"{source.local}, whose revision nobody knows: leave it out"
+            + (", or unset EPOCHAL_DATA to read it from the Hub." if "EPOCHAL_DATA" in os.environ else ".")
+        )
+    if source.config and (source.local.is_file() or source.files is not None):
+        raise ConfigError(
+            f"dataset.config={source.config} is a part of a data set on the Hub or of a folder, and {source.path} has none: "
+            "give dataset.config=null."
+        )
+    if source.encoding and all(file.suffix.lower() in BINARY for file in source.contents()):
+        kinds = " and ".join(sorted({file.suffix.lower() for file in source.contents()}))
+        raise ConfigError(
+            f"dataset.encoding={source.encoding} is of text files, and {source.path} holds {kinds}: leave it out."
+        )
 
 
 def open_splits(source: Source, scratch: Path) -> dict[str, Dataset]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from epochal.core.checks import OnlyWith
 from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED, RESERVED, Inputs, Outputs, Tokens
 from epochal.data import cache, sources, tables, tokenizers, vocabularies
@@ -94,6 +95,7 @@ class TextData(StoredData):
 
     targets: ClassVar = ("text",)
     yields: ClassVar = Tokens
+    only_with: ClassVar = {"vocab_size": (OnlyWith("tokenizer", ("bpe",)),)}
     unit: ClassVar = "windows"
 
     def __init__(
@@ -173,7 +175,8 @@ class TextData(StoredData):
         self.prompt = next(c for c in self.tokenizer.vocabulary if c != tokenizers.REPLACEMENT)
 
     def locate(self) -> sources.Source:
-        return sources.matching(self.name, self.path, self.encoding) or super().locate()
+        options = {"config": self.config, "revision": self.revision, "encoding": self.encoding}
+        return sources.matching(self.name, self.path, **options) or super().locate()
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         """A key that changes with the source, and a function that reads it: folder for scratch -> documents by role."""
@@ -184,6 +187,10 @@ class TextData(StoredData):
         if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
             raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
         if files := _text_files(source):
+            if self.column is not None:
+                raise ConfigError(
+                    f"dataset.column={self.column} is of tables, and {source.path} is running text, which has none: leave it out."
+                )
             texts = {
                 role: [list(tables.read_running(f, source.encoding)) for f in each] for role, each in files.items()
             }
@@ -385,8 +392,10 @@ class PythonStdlib(TextData):
     hundred is held out for validation and one for the test. Each file is a document.
 
     Args:
-        **options: See `TextData`; path, config, revision, column, validation and test have no effect.
+        **options: See `TextData`; but for those in `unread`.
     """
+
+    unread: ClassVar = ("path", "config", "revision", "column", "encoding", "validation", "test")
 
     def _reader(self) -> tuple[dict[str, Any], Any]:
         root = Path(sysconfig.get_paths()["stdlib"])

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from epochal.core.checks import OnlyWith
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded
 from epochal.core.specs import RESERVED
 from epochal.data.tokenizers import KINDS, UNSPACED, BytePairs, Bytes, Characters, HuggingFace, Tokenizer, Words
 
+LEARNED = {  # what is read only by tokenizers that are learned
+    "vocab_size": (OnlyWith("tokenizer", ("word", "bpe")),),
+    "min_count": (OnlyWith("tokenizer", ("word",)),),
+}
 OLDER = 4  # number of ids that older runs reserve where texts are padded; in running text they reserve none
 MOST_UNKNOWN = 0.05  # share of unknown tokens above which the user is warned
 

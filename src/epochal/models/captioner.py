@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_sizes
+from epochal.core.checks import OnlyWith, check_choice, check_fraction, check_sizes
 from epochal.core.specs import Images, Tokens
 from epochal.models.common.attention import Decoder, add_positions
 from epochal.models.common.encoder_decoder import EncoderDecoder
@@ -142,6 +142,10 @@ class Captioner(EncoderDecoder):
 
     heads: ClassVar[tuple[str, ...]] = ("target_text",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    only_with: ClassVar = {
+        **{name: (OnlyWith("decoder", ("recurrent",)),) for name in ("cell", "attention")},
+        "num_heads": (OnlyWith("decoder", ("transformer",)),),
+    }
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
         *TRANSFORMER_LAYERS,
         (r"^sight\.", "image_encoder."),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_sizes, check_whole
+from epochal.core.checks import OnlyWith, check_choice, check_fraction, check_sizes, check_whole
 from epochal.core.specs import Classes, Images
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "none": None}
@@ -46,6 +46,7 @@ class CNN(nn.Module):
 
     heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    only_with: ClassVar = {"pool_size": (OnlyWith("pool", but=("none",)),)}
 
     def __init__(
         self,

@@ -136,6 +136,7 @@ class RNN(AutoregressiveModel):
 
     heads: ClassVar[tuple[str, ...]] = ("classes", "step_classes", "numbers", "next_token")
     reads: ClassVar[tuple[type, ...]] = (Images, Tokens, Series, Frames)
+    only_for: ClassVar = {"scan": (Images,), "embed_dim": (Tokens, Frames)}
     context_length: ClassVar[None] = None  # a language model reads any number of tokens
 
     def __init__(

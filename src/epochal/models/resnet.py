@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_sizes
+from epochal.core.checks import OnlyWith, check_choice, check_sizes
 from epochal.core.specs import Classes, Images
 from epochal.models.common.layers import choose_input, kaiming_init, scaled, small_head_init
 
@@ -115,6 +115,7 @@ class ResNet(nn.Module):
 
     heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    only_with: ClassVar = {"shortcut": (OnlyWith("residual", (True,)),)}
 
     def __init__(
         self,

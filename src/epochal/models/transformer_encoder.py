@@ -58,6 +58,7 @@ class TransformerEncoder(nn.Module):
 
     heads: ClassVar[tuple[str, ...]] = ("classes", "step_classes", "numbers")
     reads: ClassVar[tuple[type, ...]] = (Tokens, Series, Frames, Images)
+    only_for: ClassVar = {"scan": (Images,)}
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = TRANSFORMER_LAYERS
 
     def __init__(

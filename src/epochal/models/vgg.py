@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_sizes
+from epochal.core.checks import OnlyWith, check_choice, check_fraction, check_sizes
 from epochal.core.specs import Classes, Images
 from epochal.models.common.layers import choose_input, kaiming_init, scaled, small_head_init
 
@@ -69,6 +69,7 @@ class VGG(nn.Module):
 
     heads: ClassVar[tuple[str, ...]] = ("classes",)
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    only_with: ClassVar = {"depth": (OnlyWith("convolutions", (None,)),)}
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = ((r"^classifier\.", "head."),)
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_heads, check_sizes
+from epochal.core.checks import OnlyWith, check_choice, check_fraction, check_heads, check_sizes
 from epochal.core.specs import Classes, Images
 from epochal.models.common.attention import FeedForward, MultiHeadAttention
 from epochal.models.common.layers import choose_input, evaluating
@@ -97,6 +97,7 @@ class ViT(nn.Module):
 
     heads: ClassVar[tuple[str, ...]] = ("classes", "patches")
     reads: ClassVar[tuple[type, ...]] = (Images,)
+    only_with: ClassVar = {"input": (OnlyWith("patch_size", (None,)),)}
     head_parameters: ClassVar[tuple[str, ...]] = ("head.", "class_token", "class_position", "pixels.", "mask_token")
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = BLOCKS
     torchvision_keys: ClassVar[tuple[tuple[str, str], ...]] = (

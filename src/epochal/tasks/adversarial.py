@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from epochal.core.checks import check_choice, check_number, check_whole
+from epochal.core.checks import OnlyWith, check_choice, check_number, check_whole
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative
 from epochal.core.seeds import mix
@@ -76,6 +76,7 @@ class Adversarial(Alternating):
 
     head: ClassVar = "adversarial"
     target: ClassVar = "images"
+    only_with: ClassVar = {"gradient_penalty": (OnlyWith("objective", ("wasserstein_gp",)),)}
     image_range: ClassVar = "symmetric"  # the generator's last layer is a tanh
     animated: ClassVar = ("samples",)
 

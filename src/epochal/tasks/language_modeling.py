@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epochal.core.checks import check_number, check_whole
+from epochal.core.checks import OnlyWith, check_number, check_whole
 from epochal.core.errors import ConfigError
 from epochal.core.protocols import BeamSearch, CarriesState, LanguageModel
 from epochal.core.seeds import mix
@@ -51,6 +51,12 @@ class LanguageModeling(Task):
     target: ClassVar = "text"
     reports: ClassVar = ("val/loss", "min")
     response_name: ClassVar = "sample"
+    only_with: ClassVar = {
+        "samples": (OnlyWith("beam_size", (1,)),),
+        "temperature": (OnlyWith("beam_size", (1,)),),
+        "top_k": (OnlyWith("beam_size", (1,)), OnlyWith("temperature", but=(0,))),
+        "top_p": (OnlyWith("beam_size", (1,)), OnlyWith("temperature", but=(0,))),
+    }
 
     def __init__(
         self,

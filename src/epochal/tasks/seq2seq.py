@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.core.checks import check_number, check_whole
+from epochal.core.checks import OnlyWith, check_number, check_whole
 from epochal.core.protocols import EncoderDecoder, ScheduledSampling
 from epochal.core.specs import PAD
 from epochal.data.batching import Batch
@@ -57,6 +57,7 @@ class Seq2SeqTask(Task):
 
     reports: ClassVar = ("val/loss", "min")
     progress_metric: ClassVar = "accuracy"
+    only_with: ClassVar = {"length_penalty": (OnlyWith("beam_size", but=(1,)),)}
     output_name: ClassVar[str]  # what is generated, such as "caption"
 
     def __init__(

@@ -199,14 +199,21 @@ def _other_head(parent: Parent, config: DictConfig, outputs: Outputs) -> tuple[s
 
 
 def check_tokenizer(config: DictConfig, state: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
-    """Raises ConfigError if a tokenizer was typed, and the texts are read with another: that of the weights to begin with.
+    """Raises ConfigError if a tokenizer was typed, or how large one is to be learned, and the texts are read with another: that
+    of the weights to begin with.
 
     Args:
         state: What the data takes over from the other run or the published weights.
         overrides: As typed.
     """
-    typed = any(override.partition("=")[0].lstrip("+") == "dataset.tokenizer" for override in overrides)
-    if not typed or not state or "tokenizer" not in state:
+    typed = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if not state or "tokenizer" not in state:
+        return
+    source = "init_from" if config.init_from is not None else "model.pretrained"
+    weights = f"{source}={config.init_from or config.model.pretrained}"
+    if sizes := sorted(typed & {"dataset.vocab_size", "dataset.min_count"}):
+        raise ConfigError(f"{sizes[0]} is not read here: texts are read with the tokenizer of {weights}; leave it out.")
+    if "dataset.tokenizer" not in typed:
         return
     asked = str(config.dataset.tokenizer)
     if asked in KINDS:
@@ -216,10 +223,8 @@ def check_tokenizer(config: DictConfig, state: Mapping[str, Any] | None, overrid
         known = HuggingFace(state["vocabulary"])
         same = HuggingFace.open(expanded(asked)).with_size(len(known)).vocabulary == known.vocabulary
     if not same:
-        source = "init_from" if config.init_from is not None else "model.pretrained"
         raise ConfigError(
-            f"dataset.tokenizer={asked}: texts are read with the tokenizer of {source}={config.init_from or config.model.pretrained} "
-            f"({state['tokenizer']}), as its weights need it; leave dataset.tokenizer out."
+            f"dataset.tokenizer={asked}: texts are read with the tokenizer of {weights} ({state['tokenizer']}), as its weights need it; leave dataset.tokenizer out."
         )
 
 

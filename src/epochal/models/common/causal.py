@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_fraction, check_heads, check_positive, check_sizes
+from epochal.core.checks import OnlyWith, check_choice, check_fraction, check_heads, check_positive, check_sizes
 from epochal.core.specs import Classes, Numbers, Outputs, StepLabels, Tokens
 from epochal.models.common import beam_search
 from epochal.models.common.attention import FEEDFORWARDS, NORMS, Block, make_norm
@@ -60,6 +60,7 @@ class CausalTransformer(AutoregressiveModel):
 
     heads: ClassVar[tuple[str, ...]] = ("next_token", "classes", "step_classes", "numbers", "scalar")
     reads: ClassVar[tuple[type, ...]] = (Tokens,)
+    only_with: ClassVar = {"rope_base": (OnlyWith("positions", ("rotary",)),)}
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from epochal.core.checks import check_choice, check_number, check_positive, check_whole
+from epochal.core.checks import OnlyWith, check_choice, check_number, check_positive, check_whole
 from epochal.core.errors import ConfigError
 from epochal.data.batching import Batch
 from epochal.models.common.layers import evaluating
@@ -95,6 +95,12 @@ class RLHF(Alternating, UsesFrozen, Policy):
     reports: ClassVar = ("val/objective", "max")
     progress_metric: ClassVar = "reward"
     needs: ClassVar = ("reference", "reward")
+    only_with: ClassVar = {
+        **{name: (OnlyWith("algorithm", ("ppo",)),) for name in ("gamma", "gae_lambda", "value_clip")},
+        **{name: (OnlyWith("algorithm", ("grpo", "ppo")),) for name in ("clip", "normalise")},
+        **{name: (OnlyWith("reward", ("score",)),) for name in ("reward_scale", "reward_limit")},
+        "reduction": (OnlyWith("algorithm", ("grpo", "dpo")),),
+    }
 
     def __init__(
         self,
