@@ -319,7 +319,7 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     overrides = [quoted(argument, many=many) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
-    return [*flags, *(overrides if not flags else _for_each_run(overrides))]
+    return [*flags, *(_for_each_run(overrides) if many else overrides)]
 
 
 def _for_each_run(overrides: Sequence[str]) -> list[str]:
@@ -336,7 +336,7 @@ def _for_each_run(overrides: Sequence[str]) -> list[str]:
     except OverrideParseException:
         return list(overrides)  # Hydra says so
     several = {override.key_or_group for override in parsed if override.is_sweep_override()}
-    if not several & {*GROUPS} or any(override.key_or_group in ("experiment", "sweep") for override in parsed):
+    if not several & {*GROUPS} or any(override.key_or_group == "experiment" for override in parsed):
         return list(overrides)
     found = []
     for text, override in zip(overrides, parsed):
