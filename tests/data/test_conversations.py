@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 
 from epochal.core.errors import ConfigError
-from epochal.core.specs import ASSISTANT, BEGIN, END, IGNORED, PAD, USER
+from epochal.core.specs import ASSISTANT, BEGIN, END, IGNORED, PAD, SYSTEM, USER
 from epochal.data import ConversationData, PreferenceData
 from epochal.data.batching import BatchIndices
 from epochal.data.conversations import packed
@@ -106,6 +107,28 @@ def test_layouts_of_conversations(tmp_path, row):
 @pytest.mark.parametrize(
     "row",
     [
+        {"system": "be brief", "messages": [user("a"), assistant("b"), user("hi"), assistant("ho")]},
+        {"system": "be brief", "instruction": "hi", "history": [["a", "b"]], "output": "ho"},
+        {"system": "be brief", "prompt": [user("a"), assistant("b"), user("hi")], "completion": "ho"},
+    ],
+    ids=lambda row: "+".join(row),
+)
+def test_what_was_said_before_the_prompt(tmp_path, row):
+    data = prepared(tmp_path, [row] * 10)
+    said = [(SYSTEM, "be brief"), (USER, "a"), (ASSISTANT, "b"), (USER, "hi"), (ASSISTANT, "ho")]
+    ids = [[role, *data.tokenizer.encode(text), END] for role, text in said]
+    assert next(whole(data))[0] == [BEGIN, *chain.from_iterable(ids)][:-1]
+
+
+def test_a_preference_can_have_a_system_message(tmp_path):
+    row = {"system": "be brief", "prompt": "hi", "chosen": "ho", "rejected": "no"}
+    made = batch(prepared(tmp_path, [row] * 10, kind=PreferenceData))
+    assert made.inputs[0, 0, :2].tolist() == [BEGIN, SYSTEM]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
         {"prompt": "hi", "chosen": "ho", "rejected": "no"},
         {"prompt": [user("hi")], "chosen": [assistant("ho")], "rejected": [assistant("no")]},
         {"chosen": [user("hi"), assistant("ho")], "rejected": [user("hi"), assistant("no")]},
@@ -144,6 +167,12 @@ BAD = [
     ({"messages": [user("a"), assistant("")]}, False, "Message 2, of the assistant, is empty"),
     ({"messages": [user("a")]}, False, "no answer of the assistant"),
     ({"text": "a"}, False, "neither a conversation"),
+    ({"prompt": "a", "completion": "b", "label": False}, False, "an answer that is not wanted"),
+    ({"prompt": "a", "completion": "b", "tools": [{"name": "f"}]}, False, "the column tools"),
+    ({"prompt": "a", "completion": "b", "history": ["c"]}, False, "history must be a list of pairs"),
+    ({"messages": [user("a"), {**assistant("b"), "weight": 0}]}, False, "a message has weight=0"),
+    ({"messages": [user("a"), {**assistant("b"), "tool_calls": [{}]}]}, False, "a message calls a function"),
+    ({"system": "x", "messages": [{"role": "system", "content": "y"}, user("a"), assistant("b")]}, False, "two system"),
     ("{not json", False, "is not JSON"),
     ("[1]", False, "is no object"),
 ]

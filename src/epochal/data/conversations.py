@@ -138,6 +138,7 @@ class DialogueData(StoredExamples):
         key = source.fingerprint() | {"learns": self.learns, "template": self.template, "packing": self.packing}
         key |= {"vocab_size": self.vocab_size, "min_count": self.min_count, "max_length": self.max_length}
         key |= vocabularies.cache_key(self.kind, self._loaded) | self.split_key() | self._made_from()
+        key |= {"layouts": 2}  # older caches lack system messages and histories that stood in columns of their own
         folder = cache.cached(self.name, key, lambda building: self._make(source, building))
         meta = cache.read_meta(folder)
         self.fingerprint, self.tokenizer = meta["fingerprint"], vocabularies.from_state(meta["tokenizer"])

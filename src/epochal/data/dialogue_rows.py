@@ -1,8 +1,8 @@
 """Rows of conversations and of preferences, in the layouts in which they are usually published, as messages with roles.
 
 A conversation is a list of messages in a column `messages` or `conversations`, each {"role", "content"} or {"from", "value"};
-or a prompt and an answer, texts or lists of messages: `prompt` and `completion`, `instruction` (with `input`) and `output`, and
-the like. A preference is a `chosen` and a `rejected` answer, texts or lists of messages; their `prompt`, or else what both
+or a prompt and an answer, texts or lists of messages: `prompt` and `completion`, `instruction` (with `input`, and `history`,
+pairs of what was said before) and `output`, and the like. Each may have a `system` message beside it. A preference is a `chosen` and a `rejected` answer, texts or lists of messages; their `prompt`, or else what both
 begin with; or two texts of "Human:" and "Assistant:" turns, as of Anthropic's hh-rlhf.
 """
 
@@ -118,8 +118,9 @@ def _conversation(row: Mapping[str, Any], where: str) -> Row:
     Raises:
         ValueError: If it is in none of the layouts.
     """
+    _check_columns(row)
     if column := _first(row, MESSAGES):
-        return Row(where, _messages(row[column], column))
+        return Row(where, _with_system(row, _messages(row[column], column)))
     prompt, answer = _first(row, PROMPTS), _first(row, ANSWERS)
     if prompt is None:
         raise ValueError(
@@ -129,8 +130,8 @@ def _conversation(row: Mapping[str, Any], where: str) -> Row:
     asked = _said(row[prompt], "user", prompt)
     if row.get("input"):  # Alpaca's: what the instruction is about
         asked = (*asked[:-1], {"role": "user", "content": f"{asked[-1]['content']}\n\n{row['input']}"})
-    system = ({"role": "system", "content": row["system"]},) if row.get("system") else ()
-    return Row(where, (*system, *asked, *(() if answer is None else _said(row[answer], "assistant", answer))))
+    answered = () if answer is None else _said(row[answer], "assistant", answer)
+    return Row(where, _with_system(row, (*_history(row), *asked, *answered)))
 
 
 def _preference(row: Mapping[str, Any], where: str) -> Row:
@@ -139,6 +140,7 @@ def _preference(row: Mapping[str, Any], where: str) -> Row:
     Raises:
         ValueError: If it is in none of the layouts, or the answers are equal.
     """
+    _check_columns(row)
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise ValueError(f"there is no {name} answer; a preference has chosen and rejected, and mostly prompt.")
@@ -162,7 +164,42 @@ def _preference(row: Mapping[str, Any], where: str) -> Row:
     answers = tuple(side[0]["content"] for side in sides)
     if answers[0].strip() == answers[1].strip():
         raise ValueError("chosen and rejected are equal, so that none can be preferred; leave the row out.")
-    return Row(where, prompt or ({"role": "user", "content": ""},), answers)
+    return Row(where, _with_system(row, prompt or ({"role": "user", "content": ""},)), answers)
+
+
+def _check_columns(row: Mapping[str, Any]) -> None:
+    """Raises ValueError for columns that change what a row means and cannot be read."""
+    if row.get("tools"):
+        raise ValueError(
+            "the column tools offers functions to call, which no template here can write; leave the row out."
+        )
+    if row.get("label") is False:
+        raise ValueError("label=false marks an answer that is not wanted, and it would be learned; leave the row out.")
+
+
+def _with_system(row: Mapping[str, Any], messages: Messages) -> Messages:
+    """The messages after that of the column `system`, if it has one.
+
+    Raises:
+        ValueError: If they have another one themselves.
+    """
+    if not (system := row.get("system")):
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"] != system:
+            raise ValueError("the column system and the first message are two system messages; leave one out.")
+        return messages
+    return ({"role": "system", "content": system}, *messages)
+
+
+def _history(row: Mapping[str, Any]) -> Messages:
+    """What was said before the prompt: pairs of a prompt and its answer."""
+    history = row.get("history") or []
+    if not isinstance(history, Sequence) or not all(
+        isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2 for pair in history
+    ):
+        raise ValueError("history must be a list of pairs of a prompt and its answer.")
+    return tuple({"role": role, "content": text} for pair in history for role, text in zip(("user", "assistant"), pair))
 
 
 def _check(row: Row, plain: bool) -> None:
@@ -198,6 +235,12 @@ def _messages(value: Any, column: str) -> Messages:
     for message in value:
         if "role" not in message and "from" in message:
             message = {"role": message["from"], "content": message.get("value")}
+        if message.get("tool_calls") or message.get("function_call"):
+            raise ValueError("a message calls a function, which no template here can write; leave the row out.")
+        if message.get("weight") not in (None, 1):
+            raise ValueError(
+                f"a message has weight={message['weight']}, and all answers are learned alike; leave the row out."
+            )
         role = message.get("role")
         made.append({"role": ROLES.get(str(role), role), "content": message.get("content")})
     return tuple(made)  # `check` looks at what is in them
