@@ -53,6 +53,26 @@ def test_language_models_stand_in_order_of_their_bits_per_byte(runs, command):
     assert outcome.out.index("better") < outcome.out.index("worse")
 
 
+def test_the_tokenizer_is_the_one_that_texts_were_read_with(home, command):
+    parent = home / "outputs" / "runs"
+    for name, kind, further in (
+        ("taken over", "bpe", {}),
+        ("own file", "huggingface", {"dataset.tokenizer": "/a/wiki.json"}),
+        ("published", "huggingface", {"model.pretrained": "openai-community/gpt2"}),
+    ):
+        folder = run_folder(
+            parent, name, model="gpt", metrics={"test/bits_per_byte": 1.0}, config={**CONFIG, **further}
+        )
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "tokenizer": kind}))
+    assert command("leaderboard").status == 0
+    assert {row["run"]: row["tokenizer"] for row in rows()} == {
+        "taken over": "bpe",
+        "own file": "wiki.json",
+        "published": "openai-community/gpt2",
+    }
+
+
 def test_what_was_measured_later_has_columns(runs, command):
     assert command("leaderboard", str(runs), "to=board.csv").status == 0
     worse = rows("board.csv")[1]

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN
-from epochal.data.tokenizers import Bytes, Characters
-from epochal.inference.harness import Scorer, check_disjoint, load_task, plain_metrics
+from epochal.data.tokenizers import Bytes, Characters, HuggingFace
+from epochal.inference.harness import Scorer, check_disjoint, load_task, plain_metrics, run_tasks
+from epochal.models.common.sampling import AutoregressiveModel
+from epochal.tasks import LanguageModeling
 
 CPU = torch.device("cpu")
 TASK = """\
@@ -111,6 +113,54 @@ def test_a_vocabulary_without_reserved_ids_begins_with_a_new_line():
 def test_it_writes_up_to_where_the_task_ends(scorer):
     assert scorer.write("a", {"max_gen_toks": 3}) == "bcd"
     assert scorer.write("a", {"until": ["d"], "max_gen_toks": 9}) == "bc"
+
+
+class Ends(AutoregressiveModel):
+    """Writes an "a" after the prompt, then the id that ends a text."""
+
+    context_length = 16
+
+    def __init__(self, vocab_size: int, ids: list[int]) -> None:
+        super().__init__()
+        self.vocab_size, self.ids = vocab_size, ids
+
+    def initial_state(self, steps: int) -> int:
+        return 0
+
+    def next_logits(self, text: Tensor, state: int) -> tuple[Tensor, int]:
+        token = torch.tensor([self.ids[min(state, 1)]] * len(text))
+        return 99.0 * nn.functional.one_hot(token, self.vocab_size), state + 1
+
+
+def test_what_stands_behind_the_end_of_a_text_is_no_text():
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer(library.models.BPE())  # as GPT-2's: no padding, and id 0 is "!"
+    engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = library.decoders.ByteLevel()
+    alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
+    trainer = library.trainers.BpeTrainer(vocab_size=256, initial_alphabet=alphabet)
+    engine.train_from_iterator([], trainer)
+    engine.add_special_tokens(["<|endoftext|>"])
+    tokenizer = HuggingFace(engine.to_str())
+    assert tokenizer.ids.pad is None and tokenizer.ids.end == 256 and tokenizer.decode([0]) == "!"
+    model = Ends(len(tokenizer), [int(tokenizer.encode("a")[0]), 256])
+    assert Scorer(model, tokenizer, CPU).write("b", {"max_gen_toks": 9}) == "a"
+    writer = LanguageModeling(model=model, optimizer=None, scheduler=None, total_steps=1, sample_length=9)
+    data = SimpleNamespace(tokenizer=tokenizer, prompt=None, seed=1)
+    writer._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    assert writer.respond("b") == ["ba", "ba"]
+
+
+def test_a_vocabulary_that_a_text_cannot_begin_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("epochal.inference.harness._harness", lambda: (None, ""))
+    with pytest.raises(ConfigError, match="neither a token for the beginning of a text nor a newline"):
+        run_tasks(
+            SimpleNamespace(lm_eval="x", shots=None),
+            Next(3),
+            SimpleNamespace(tokenizer=Characters("abc", reserved=0), prompt="a"),
+            CPU,
+            tmp_path,
+        )
 
 
 def test_examples_that_are_questions_are_refused():

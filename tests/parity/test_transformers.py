@@ -35,6 +35,7 @@ THEIRS = {
     "gpt2 on tokens": ("GPT2ForTokenClassification", "GPT2Config", GPT | {"num_labels": 3}),
     "gpt1": ("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", GPT),
     "bert": ("BertForMaskedLM", "BertConfig", BERT),
+    "bert, approximate gelu": ("BertForMaskedLM", "BertConfig", BERT | {"hidden_act": "gelu_new"}),
     "bert and the next sentence": ("BertForPreTraining", "BertConfig", BERT),
     "bert on classes": ("BertForSequenceClassification", "BertConfig", BERT | {"num_labels": 3}),
     "bert on tokens": ("BertForTokenClassification", "BertConfig", BERT | {"num_labels": 3}),

@@ -25,7 +25,7 @@ LETTERS = Characters.learn(["".join(TEXTS)])
 def task(tokenizer: Tokenizer = LETTERS, **options: Any) -> MaskedLM:
     network = BERT(vocab_size=len(tokenizer), context_length=64, depth=1, embed_dim=16, num_heads=2, dropout=0.0)
     made = MaskedLM(model=network.eval(), **OPTIONS, **options)
-    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(tokenizer=tokenizer))  # type: ignore[assignment]
+    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(tokenizer=tokenizer), global_rank=0)  # type: ignore[assignment]
     return made
 
 
@@ -46,6 +46,14 @@ def test_a_share_of_the_tokens_of_each_text_is_chosen_and_nothing_reserved():
     assert torch.equal(task().eval().chosen(batch()), task().eval().chosen(batch(seed=2))), (
         "a validation is as the last"
     )
+
+
+def test_other_devices_mask_other_tokens_and_one_may_have_no_row():
+    one, other = task(mask_ratio=0.5), task(mask_ratio=0.5)
+    other._trainer.global_rank = 1  # type: ignore[union-attr]
+    assert not torch.equal(one.chosen(batch()), other.chosen(batch()))
+    empty = torch.zeros((0, 0), dtype=torch.long)
+    assert task().weight(Batch(empty, empty, 1, torch.zeros(0, dtype=torch.long))) == 0
 
 
 @pytest.mark.parametrize("text", ["a", ""])

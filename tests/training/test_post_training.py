@@ -333,6 +333,23 @@ def test_a_policy_whose_judge_is_gone_answers(road, judge, home, command):
     shutil.rmtree(copy)
     done = command("evaluate", f"run={folder}", "prompt=q1")
     assert done.status == 0 and "No answers are judged" in done.out + done.error
+    assert command("evaluate", f"run={folder}", "prompt=q1", "temperature=0.5").status == 0
+    import epochal
+
+    loaded = epochal.load(folder)
+    assert isinstance(loaded.generate("q1", temperature=0.5), str)
+    assert isinstance(loaded.generate("q1", beam_size=2), str), "one text, without samples"
+
+
+def test_a_prompt_that_leaves_no_room_for_a_judged_answer(road, judge, home, command):
+    outcome = command("train", *preferring(road), f"task.judge={judge}", "task.sample_length=500")
+    assert outcome.status == 2 and "A prompt of the test has" in outcome.error
+    assert "for the judge, it fills the context of" in outcome.error
+
+
+def test_minutes_are_measured_beside_frozen_networks(road, home):
+    job = train(*(o for o in preferring(road) if not o.startswith("duration=")), "duration=0.02minutes")
+    assert job.run.summary()["status"] == "finished" and job.run.summary()["steps"] >= 1
 
 
 def test_a_run_whose_judge_changed_is_not_resumed(road, judge, home):

@@ -21,7 +21,7 @@ from epochal.core.errors import DivergedError
 from epochal.core.files import AXES
 from epochal.training.trainer import available_threads
 from helpers.samples import text_file
-from helpers.training import in_new_process, train, train_until_killed
+from helpers.training import train
 
 SMALL = ("model=mlp", "model.hidden=[32]", "dataset=digits", "logger=none", "trainer=cpu", "dataset.batch_size=32")
 
@@ -229,12 +229,6 @@ def test_debug_takes_five_steps(home):
     assert summary(train("model=mlp", "dataset=digits", "logger=none", "trainer=debug").run.folder)["steps"] == 5
 
 
-def test_a_gan_learns_on_several_devices_too(tmp_path):
-    gan = ("model=gan", "model.width=4", "dataset=digits", "dataset.batch_size=32", "logger=none", "duration=2steps")
-    ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", f"output_dir={tmp_path}")
-    assert in_new_process(train_until_killed, (*gan, *ddp), None, "on_train_start") == 0
-
-
 def test_mixed_precision_clips(home):
     job = train("model=gru", "dataset=digits", "logger=none", "trainer.precision=bf16-mixed", "duration=2steps")
     assert summary(job.run.folder)["steps"] == 2
@@ -331,18 +325,42 @@ TEXTS += [
 ]
 
 
+def on_devices(count: int, out: Path, *overrides: str) -> Path:
+    """The folder of a run on so many processes."""
+    arguments = [*overrides, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={count}"]
+    arguments += ["log_every=1", "logger=none", f"output_dir={out}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, ROOT / "train.py", *arguments], check=True, env=environment, timeout=120)
+    (folder,) = (out / "runs").iterdir()
+    return folder
+
+
 def test_two_processes_learn_like_one(home, tmp_path):
     losses = {}
     for devices in (1, 2):
-        out = tmp_path / str(devices)
-        arguments = [*TEXTS, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}"]
-        arguments += ["duration=8steps", "log_every=1", "logger=none", f"output_dir={out}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, ROOT / "train.py", *arguments], check=True, env=environment, timeout=120)
-        folders = list((out / "runs").iterdir())
-        assert len(folders) == 1
-        losses[devices] = [float(row["train/loss"]) for row in rows(folders[0]) if row["train/loss"]]
+        folder = on_devices(devices, tmp_path / str(devices), *TEXTS, "duration=8steps")
+        losses[devices] = [float(row["train/loss"]) for row in rows(folder) if row["train/loss"]]
     assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+
+
+SMALL_BERT = "model=bert model.depth=1 model.embed_dim=8 model.num_heads=2 dataset=sentences dataset.tokenizer=byte"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{SMALL_BERT} task=masked_lm dataset.batch_size=4 dataset.eval_batch_size=8 dataset.validation=9 dataset.test=9",
+        "model=gan model.width=4 dataset=digits dataset.batch_size=32 task.test_images=64 task.validation_images=64",
+    ],
+    ids=["a last batch with rows for one of them", "two optimizers"],
+)
+def test_two_processes_come_to_the_end_of_the_test(home, tmp_path, line):
+    if "sentences" in line:
+        texts = [f"{'good' if n % 2 else 'bad'} film number {n},{n % 2}" for n in range(40)]
+        Path("texts.csv").write_text("\n".join(["text,label", *texts]))
+        line += " dataset.path=texts.csv"
+    known = summary(on_devices(2, tmp_path, *line.split(), "duration=2steps"))
+    assert known["status"] == "finished" and any(name.startswith("test/") for name in known["metrics"])
 
 
 def test_a_recurrent_classifier_keeps_the_gradient_of_each_state(home):

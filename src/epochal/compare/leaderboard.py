@@ -161,7 +161,7 @@ def entry(record: Record) -> Entry:
         "model": record.value("model.name"),
         "parameters": record.value("parameters"),
         "data": record.value("dataset.name"),
-        "tokenizer": Path(str(record.value("dataset.tokenizer") or "")).name,
+        "tokenizer": tokenizer_of(record),
         BITS: metrics.get("test/bits_per_byte"),
         PERPLEXITY: metrics.get("test/perplexity"),
     }
@@ -180,6 +180,14 @@ def entry(record: Record) -> Entry:
         cells[f"{task} {shots}-shot" + (f" {chosen}" if chosen != ACCURACY else "")] = metrics.pop(chosen)
         more |= {f"{task} {shots}-shot {name}": value for name, value in metrics.items()}
     return Entry(record, cells, more)
+
+
+def tokenizer_of(record: Record) -> str:
+    """What texts are read with: the kind, as init_from may bring another than the config has; of a tokenizer.json its name."""
+    asked, kind = str(record.value("dataset.tokenizer") or ""), record.summary.get("tokenizer")
+    if kind is None or (kind == "huggingface" and "/" in asked):
+        return Path(asked).name
+    return str(record.value("model.pretrained") or kind) if kind == "huggingface" else str(kind)
 
 
 def columns(found: Sequence[Entry]) -> list[str]:

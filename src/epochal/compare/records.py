@@ -169,7 +169,9 @@ class Record:
     def curve(self, metric: str, x: str = "step") -> Curve | None:
         """The learning curve of a metric: two (n,) arrays, the axis and the finite values; None if there is none."""
         if x == TRAINING_FLOPS:
-            flops, curve = usable_number(self.summary.get("flops")), self.curve(metric, "examples")
+            # of texts those of one of the mean length, as they are padded only to the longest of a batch
+            found = (usable_number(self.summary.get(name)) for name in ("flops_at_mean_length", "flops"))
+            flops, curve = next((each for each in found if each), None), self.curve(metric, "examples")
             return (TRAINING * flops * curve[0], curve[1]) if flops and curve else None
         columns = self.columns
         if metric not in columns and metric.endswith("/error"):

@@ -229,9 +229,24 @@ def _unlearned(both: tuple[Side, Side], needs: Sequence[Mapping[str, Any]]) -> s
 
 def _examples(y: str, both: tuple[Side, Side]) -> float | None:
     """How many examples a metric of validation or test was measured on, at least; None if a run does not say."""
-    sizes = [(record.summary.get("sizes") or {}).get(y.partition("/")[0]) for side in both for record in side.runs]
-    known = [number for size in sizes if (number := usable_number(size)) is not None]
-    return min(known) if known and len(known) == len(sizes) and not y.startswith("train/") else None
+    split = y.partition("/")[0]
+    sizes = [_measured(record, split) for side in both for record in side.runs]
+    known = [size for size in sizes if size is not None]
+    return min(known) if known and len(known) == len(sizes) and split != "train" else None
+
+
+def _measured(record: Record, split: str) -> float | None:
+    """How many examples of a split a run was measured on: all, unless the trainer limits the batches."""
+    size, limit = (
+        usable_number((record.summary.get("sizes") or {}).get(split)),
+        record.value(f"trainer.limit_{split}_batches"),
+    )
+    batch = usable_number(record.value("dataset.eval_batch_size"))
+    if size is None or not isinstance(limit, int | float) or isinstance(limit, bool):
+        return size
+    if isinstance(limit, float):
+        return size * min(limit, 1.0)
+    return size if batch is None else min(size, limit * batch)
 
 
 def _limit(result: Tested, k: int, alone: Decision) -> str:

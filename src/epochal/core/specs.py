@@ -35,6 +35,11 @@ class ReservedIds:
         """Those of a vocabulary whose first `count` ids are reserved."""
         return cls(*range(count))
 
+    @property
+    def filler(self) -> int:
+        """The id behind the last token of a row: padding, or END in a vocabulary without, as neither is decoded to text."""
+        return next((number for number in (self.pad, self.end) if number is not None), 0)
+
     def known(self) -> tuple[int, ...]:
         """Those that there are, each once, in order."""
         return tuple(sorted({number for number in astuple(self) if number is not None}))

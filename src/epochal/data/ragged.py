@@ -45,7 +45,7 @@ class Ragged:
         values, offsets, numbers = self.values.numpy(), self.offsets.numpy(), rows.numpy()
         starts = offsets[numbers]
         lengths = offsets[numbers + 1] - starts
-        span = np.arange(lengths.max())
+        span = np.arange(lengths.max(initial=0))  # of a last batch smaller than the number of ranks one may have no row
         index = np.minimum(starts[:, None] + span, len(values) - 1)
         # numpy takes half the time of torch here, which matters beside the training step of a small network
         padded = np.where(span < lengths[:, None], values.take(index).astype(np.int64), pad)

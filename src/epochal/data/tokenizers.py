@@ -356,7 +356,8 @@ class HuggingFace(Tokenizer):
         return np.concatenate(values), np.array(lengths, np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._engine.decode([int(number) for number in ids], skip_special_tokens=True)
+        reserved = {*self.ids.known()}
+        return self._engine.decode([int(number) for number in ids if number not in reserved], skip_special_tokens=True)
 
     def word_starts(self) -> np.ndarray:
         described = json.loads(self.vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 from omegaconf import DictConfig
@@ -80,4 +81,15 @@ def set_options(config: DictConfig, given: DictConfig) -> None:
     config.task.update(options)
     if wrong_values := [line for line in wrong_numbers(config) if line.startswith("task.")]:
         raise ConfigError("\n".join(wrong_values))
-    make_task(config, nn.Linear(1, 1), total_steps=1)  # other wrong values are found before the data is looked for
+    make_task(
+        alone(config), nn.Linear(1, 1), total_steps=1
+    )  # other wrong values are found before the data is looked for
+
+
+def alone(config: DictConfig) -> DictConfig:
+    """A copy of a run's config without the networks beside it, which answering a prompt does not need and may be gone."""
+    config = copy.deepcopy(config)
+    for key in ("judge", "features"):
+        if config.task.get(key) is not None:
+            config.task[key] = None
+    return config

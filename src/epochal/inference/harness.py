@@ -110,6 +110,7 @@ class Scorer:
             temperature=temperature,
             stop=ids.end,
             forbidden=[token for token in ids.known() if token != ids.end],
+            pad=ids.filler,
             generator=torch.Generator(self.device).manual_seed(0),
         )
         text = self.tokenizer.decode(tokens[0, len(given) :].tolist())
@@ -164,6 +165,11 @@ def run_tasks(config: DictConfig, model: nn.Module, data: Any, device: torch.dev
     shots = [None] if config.shots is None else shots_of(config)
     harness, version = _harness()
     scorer = Scorer(model.eval(), data.tokenizer, device, data.prompt is not None)
+    if not scorer.first:
+        raise ConfigError(
+            "lm_eval asks for the probability of whole texts, and this vocabulary has neither a token for the beginning of a "
+            "text nor a newline to predict the first one from."
+        )
     found: dict[str, float] = {}
     with quiet():
         tasks = [task for name in given for task in load_task(str(name))]

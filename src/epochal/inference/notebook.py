@@ -16,7 +16,7 @@ from epochal.core.errors import ConfigError
 from epochal.core.format import number_text
 from epochal.core.specs import Classes, Inputs, Outputs, describe
 from epochal.data.batching import Batch
-from epochal.inference.generate import respond, set_options
+from epochal.inference.generate import alone, respond, set_options
 from epochal.inference.load import SavedRun, open_run
 from epochal.tasks.base import model_inputs
 from epochal.training.factories import make_task, new_data
@@ -133,14 +133,15 @@ class LoadedRun:
         Args:
             prompt: What to go on from, or to translate.
             samples: How many texts; with 1 the text itself is returned.
-            options: temperature, top_k, top_p, sample_length (in tokens) of a language model; beam_size of a translation.
+            options: temperature, top_k, top_p, sample_length (in tokens) of a language model; beam_size, of one too, with which
+                there is one text.
 
         Raises:
             ConfigError: If the network writes no text for another, an option is wrong, or it cannot read the prompt.
         """
-        config = OmegaConf.create(OmegaConf.to_container(self.config))
-        given = OmegaConf.create({**options, **({"samples": samples} if "samples" in config.task else {})})
-        assert isinstance(config, DictConfig)
+        config = alone(self.config)
+        several = "samples" in config.task and (samples != 1 or "beam_size" not in options)
+        given = OmegaConf.create({**options, **({"samples": samples} if several else {})})
         set_options(config, given)
         task = make_task(config, self.model, total_steps=1)
         task.trainer = make_trainer(config, task, logger=False, enable_checkpointing=False)

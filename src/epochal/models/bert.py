@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import check_choice, check_fraction, check_heads, check_sizes
 from epochal.core.specs import Outputs, Tokens
-from epochal.models.common.attention import Block, padding_mask
+from epochal.models.common.attention import FEEDFORWARDS, Block, padding_mask
 from epochal.models.common.causal import check_context, sizes_for, with_variant
 
 SEGMENTS = 2  # the first and the second text of a pair
@@ -29,17 +29,19 @@ VARIANTS: dict[str, dict[str, int]] = {
 
 
 class MaskedTokenHead(nn.Module):
-    """A linear layer with GELU and layer norm; then the matrix of the token embedding (tied weights) and a bias."""
+    """A linear layer with the GELU of the blocks and layer norm; then the matrix of the token embedding (tied weights) and a
+    bias."""
 
-    def __init__(self, *, embed_dim: int, vocab_size: int, eps: float, next_sentence: bool) -> None:
+    def __init__(self, *, embed_dim: int, vocab_size: int, eps: float, next_sentence: bool, feedforward: str) -> None:
         super().__init__()
+        self.activation = FEEDFORWARDS[feedforward][0]
         self.transform = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim, eps=eps)
         self.bias = nn.Parameter(Tensor(vocab_size))
         self.next_sentence = nn.Linear(embed_dim, 2) if next_sentence else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # (..., C), (V, C) -> (..., V)
-        return F.linear(self.norm(F.gelu(self.transform(x))), embedding, self.bias)
+        return F.linear(self.norm(self.activation(self.transform(x))), embedding, self.bias)
 
 
 class BERT(nn.Module):
@@ -128,18 +130,17 @@ class BERT(nn.Module):
         )
         pooled = next_sentence or head in ("classes", "numbers", "scalar")
         self.pooler = nn.Linear(width, width) if pooled else None
-        self.head = self._make_head(width, vocab_size, num_outputs, eps, next_sentence)
+        masked = {"eps": eps, "next_sentence": next_sentence, "feedforward": feedforward}
+        self.head = self._make_head(width, vocab_size, num_outputs, masked)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def _make_head(
-        self, width: int, vocab_size: int, num_outputs: int | None, eps: float, next_sentence: bool
-    ) -> nn.Module:
+    def _make_head(self, width: int, vocab_size: int, num_outputs: int | None, masked: dict[str, Any]) -> nn.Module:
         if self.head_name == "masked_token":
-            return MaskedTokenHead(embed_dim=width, vocab_size=vocab_size, eps=eps, next_sentence=next_sentence)
+            return MaskedTokenHead(embed_dim=width, vocab_size=vocab_size, **masked)
         num_outputs = 1 if self.head_name == "scalar" else num_outputs
         if num_outputs is None:
             raise ValueError(f"head={self.head_name} needs num_outputs, the number of its outputs.")

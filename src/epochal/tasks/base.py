@@ -267,13 +267,23 @@ class Task(pl.LightningModule):
         elif self.trainer.world_size > 1 and (
             isinstance(items, Tensor) or self.data.batch_size % self.trainer.world_size
         ):
-            # ranks are averaged, which is the mean over items only where all have as many; nothing here waits for a GPU
-            count = torch.as_tensor(items, dtype=torch.float32, device=self.device)
-            loss = loss * (count / self.trainer.strategy.reduce(count.clone(), reduce_op="mean"))
+            loss = loss * self.share(items)
         return loss
 
     # Lightning reads the signature at each step; computing it anew costs as much as a layer
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
+
+    def share(self, items: int | Tensor) -> Tensor:
+        """What a mean over so many items of this rank counts: ranks are averaged, which is the mean over all items only where
+        each has as many."""
+        count = torch.as_tensor(items, dtype=torch.float32, device=self.device)
+        return count / self._over_ranks(count, "mean").clamp(min=1e-6)  # nothing here waits for a GPU
+
+    def _over_ranks(self, value: Tensor, how: str) -> Tensor:
+        """The "mean" or "sum" of a tensor over ranks; the tensor itself where there is one."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value.clone(), reduce_op=how)
 
     def accumulate(self, metrics: Metrics, items: int | Tensor = 1) -> None:
         """Adds the training metrics of a batch, which are means over so many items, to the next logged row.

@@ -181,6 +181,7 @@ class LanguageModeling(Task):
             "length": self.sample_length,
             "stop": ids.end if self.data.prompt is None else None,
             "forbidden": [token for token in ids.known() if token != ids.end],
+            "pad": ids.filler,
         }
         beginning = torch.tensor(prompt, device=self.device)[None]
         if self.beam_size > 1:

@@ -120,14 +120,18 @@ class MaskedLM(Task):
         if self.whole_words:  # of a word that of its first token, so that all are chosen or none
             rank = torch.full_like(rank, rank.shape[1]).scatter_reduce(1, words, rank, "amin").gather(1, words)
         chosen = (rank < wanted) & free
-        if not chosen.any():  # nothing but reserved tokens: the mean over none is no number
+        if len(chosen) and not chosen.any():  # nothing but reserved tokens: the mean over none is no number
             chosen[0, 0] = True
         self._newest = batch, chosen.to(batch.inputs.device)
         return self._newest[1]
 
     def _seed(self, batch: Batch) -> int:
         """Of what is drawn for a batch: new in each epoch of the training, and the same in each validation."""
-        return batch.seed if self.training else int(batch.inputs.sum())
+        if not self.training:
+            return int(batch.inputs.sum())
+        return (
+            mix(batch.seed, self.global_rank) if self.global_rank else batch.seed
+        )  # else all ranks mask the same places
 
     def corrupted(self, batch: Batch, chosen: Tensor) -> Tensor:
         """The tokens as the network reads them, (B, T)."""
@@ -181,7 +185,7 @@ class MaskedLM(Task):
                 "model.next_sentence=true needs pairs of texts: a data set with dataset.second_column, or dataset=glue."
             )
         if self._exchanged is None or self._exchanged[0] is not batch:
-            self._exchanged = batch, exchanged(batch, self._seed(batch), pad=self.data.tokenizer.ids.pad or 0)
+            self._exchanged = batch, exchanged(batch, self._seed(batch), pad=self.data.tokenizer.ids.filler)
         return self._exchanged[1]
 
     def _logits(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
@@ -248,6 +252,8 @@ def exchanged(batch: Batch, seed: int, pad: int) -> tuple[Batch, Tensor]:
     """
     assert batch.lengths is not None and batch.segments is not None
     count = len(batch.inputs)
+    if not count:  # a rank's part of a last, small batch
+        return batch, torch.ones(0, dtype=torch.bool, device=batch.inputs.device)
     generator = torch.Generator().manual_seed(mix(seed, TAG + 2))
     moved = torch.nonzero(torch.rand(count, generator=generator) < 0.5).flatten()
     others = torch.arange(count)

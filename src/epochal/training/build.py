@@ -83,10 +83,11 @@ def build(
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
     flops = flops_of(model, data.specs(data.learns), data.mean_lengths())
     set_threads(config, model, flops["flops"])
-    length = length_of(config, data, model, console)
+    frozen = {name: network.network for name, network in networks.items()}
+    length = length_of(config, data, model, frozen, console)
     task = make_task(config, model, length.steps, classes=class_count(data.specs(data.learns)[1]))
     if isinstance(task, UsesFrozen):
-        task.attach({name: frozen.network for name, frozen in networks.items()})
+        task.attach(frozen)
     if config.compile:
         compile_networks(model)
     check_lengths(config, data)
@@ -260,6 +261,8 @@ def known_values(
         "data_fingerprint": data.fingerprint,
         "wandb_id": wandb_id,
     }
+    if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # which need not be the config's
+        known["tokenizer"] = tokenizer.kind
     if config.init_from is not None:
         known["init_from"] = str(parent.run.folder) if parent else run.summary().get("init_from")
     return known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -15,17 +16,34 @@ from torch import nn
 
 from epochal.config.duration import Length, parse_duration
 from epochal.data import DataModule
+from epochal.tasks.post_training.policy import UsesFrozen
 from epochal.training.factories import make_task
 from epochal.training.trainer import make_trainer, train_batches
 
 
-def length_of(config: DictConfig, data: DataModule, model: nn.Module, console: Console) -> Length:
-    """The length that `duration` asks for. Minutes are measured, and the steps they make kept in the config."""
+def length_of(
+    config: DictConfig, data: DataModule, model: nn.Module, frozen: Mapping[str, nn.Module], console: Console
+) -> Length:
+    """The length that `duration` asks for. Minutes are measured, and the steps they make kept in the config.
+
+    Args:
+        config: Of the run.
+        data, model: As it will train.
+        frozen: The networks beside it, see `UsesFrozen`.
+        console: Where the steps are printed.
+    """
     epoch = Length(0, train_batches(config, data), int(config.trainer.accumulate_grad_batches))
-    return epoch._replace(steps=_steps(config, data, model, epoch, console))
+    return epoch._replace(steps=_steps(config, data, model, frozen, epoch, console))
 
 
-def _steps(config: DictConfig, data: DataModule, model: nn.Module, epoch: Length, console: Console) -> int:
+def _steps(
+    config: DictConfig,
+    data: DataModule,
+    model: nn.Module,
+    frozen: Mapping[str, nn.Module],
+    epoch: Length,
+    console: Console,
+) -> int:
     amount, unit = parse_duration(config.duration)
     if unit == "epoch":
         return max(1, math.ceil(amount * epoch.steps_per_epoch))
@@ -34,7 +52,7 @@ def _steps(config: DictConfig, data: DataModule, model: nn.Module, epoch: Length
     if unit == "example":
         epochs, batches = divmod(math.ceil(amount / config.dataset.batch_size), epoch.batches_per_epoch)
         return max(1, epochs * epoch.steps_per_epoch + math.ceil(batches / epoch.batches_per_step))
-    steps = measure_steps(config, data, model, seconds=60 * amount, epoch=epoch)
+    steps = measure_steps(config, data, model, frozen, seconds=60 * amount, epoch=epoch)
     console.print(f"{config.duration} are about {steps:,} steps here; duration={steps}steps repeats this run.")
     with open_dict(config):
         config.requested.duration = config.duration
@@ -42,7 +60,15 @@ def _steps(config: DictConfig, data: DataModule, model: nn.Module, epoch: Length
     return steps
 
 
-def measure_steps(config: DictConfig, data: DataModule, model: nn.Module, *, seconds: float, epoch: Length) -> int:
+def measure_steps(
+    config: DictConfig,
+    data: DataModule,
+    model: nn.Module,
+    frozen: Mapping[str, nn.Module],
+    *,
+    seconds: float,
+    epoch: Length,
+) -> int:
     """How many steps fit into so many seconds, validations included: measured by training a copy for up to 200 steps."""
 
     class Clock(pl.Callback):
@@ -56,6 +82,8 @@ def measure_steps(config: DictConfig, data: DataModule, model: nn.Module, *, sec
 
     clock = Clock()
     task = make_task(config, copy.deepcopy(model), total_steps=10**6)
+    if isinstance(task, UsesFrozen):
+        task.attach(frozen)
     task.validation_artifacts = lambda: task.artifacts  # type: ignore[method-assign]  # pictures are not measured
     trainer = make_trainer(config, task, callbacks=[clock], logger=False, enable_checkpointing=False, max_steps=200)
     trainer.fit(task, datamodule=data)

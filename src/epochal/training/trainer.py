@@ -152,6 +152,11 @@ def check_world(config: DictConfig, data: DataModule, world: int) -> None:
         raise ConfigError(
             f"dataset.batch_size={config.dataset.batch_size} is that of all {world} devices together: make it a multiple."
         )
+    if config.dataset.eval_batch_size < world:
+        raise ConfigError(
+            f"dataset.eval_batch_size={config.dataset.eval_batch_size} is that of all {world} devices together: give at least "
+            f"{world}."
+        )
     if world > 1 and (config.task.get("shifts") or config.task.get("noises")):
         raise ConfigError("task.shifts and task.noises are tested on one device; leave them out, or trainer.devices=1.")
     if small := [split for split, count in data.sizes().items() if count < world]:

@@ -73,8 +73,21 @@ def test_the_clip_takes_gradients_where_the_ratio_is_beyond_it_in_the_direction_
     assert clipped.tolist() == [[False, False, True, True, False, False]]
     found.sum().backward()
     torch.testing.assert_close(policy.grad, torch.tensor([[-0.5, -1.0, 0.0, 0.0, 1.0, 1.5]]))
-    wider, _ = losses.clipped_policy_loss(policy, torch.zeros_like(policy), advantages, 0.2, 0.28)
-    assert wider[0, 2].item() == pytest.approx(-1.28)
+
+
+def test_several_devices_whiten_by_the_values_of_all():
+    values, mask = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.ones(4, 3, dtype=torch.bool)
+    mask[0, 1:] = False
+    whole = losses.whitened(values, mask)
+    chosen = values[mask]
+    torch.testing.assert_close(whole[mask], (chosen - chosen.mean()) / (chosen.std(correction=0) + 1e-8))
+    halves = [(values[rows], mask[rows]) for rows in (slice(0, 2), slice(2, 4))]
+    sums = [torch.stack((m.sum().float(), v[m].sum())) for v, m in halves]
+    squares = [((v[m] - chosen.mean()) ** 2).sum() for v, m in halves]
+    for number, (v, m) in enumerate(halves):
+        others = iter((sums[1 - number], squares[1 - number]))
+        found = losses.whitened(v, m, lambda own, others=others: own + next(others))
+        torch.testing.assert_close(found, whole[2 * number : 2 * number + 2])
 
 
 def test_reductions_are_means_of_different_kinds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ def network(head: str = "next_token", seed: int = 1) -> GPT:
 
 def with_data(task: Any, **more: Any) -> Any:
     data = SimpleNamespace(tokenizer=LETTERS, seed=1, conversational=True, **more)
-    task._trainer = SimpleNamespace(datamodule=data, training=False, testing=False)
+    task._trainer = SimpleNamespace(datamodule=data, training=False, testing=False, world_size=1, global_rank=0)
     return task
 
 
@@ -197,6 +198,47 @@ def rlhf(reward: nn.Module | None = None, **options: Any) -> RLHF:
     return with_data(task)
 
 
+def test_dropout_is_off_while_preferences_are_learned():
+    task, batch = dpo(), pairs(("abcd", "abef"), ("ghab", "ghcd"))
+    for module in task.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    assert task.train().step(batch)[0].item() == pytest.approx(math.log(2)), "the policy is still the reference"
+    assert task.model.training
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_two_devices_take_the_step_of_one(algorithm, monkeypatch):
+    """Each has half of the rollout, with answers of unlike lengths; gradients are averaged."""
+    task = rlhf(network("scalar", seed=2), algorithm=algorithm, beta=0.1)
+    rollout = task.rollout(prompts("ab", "cdefgh"))
+    rollout.old = rollout.old + 0.1 * torch.randn(rollout.old.shape, generator=torch.Generator().manual_seed(1))
+    losses_of = [lambda part: task.policy_loss(part)[0]] + ([task._value_loss] if algorithm == "ppo" else [])
+    for loss_of in losses_of:
+        halves = [part_of(rollout, rows) for rows in (torch.arange(4), torch.arange(4, 8))]
+        counts = [half.answers.mask[:, 1:].sum() for half in halves]
+        assert counts[0] != counts[1]
+        monkeypatch.setattr(task, "_over_ranks", lambda value, how: value)
+        whole = loss_of(rollout)
+        mean = torch.stack(counts).float().mean()
+        monkeypatch.setattr(task, "_over_ranks", lambda value, how, mean=mean: mean)
+        torch.testing.assert_close(torch.stack([loss_of(half) for half in halves]).mean(), whole)
+
+
+def part_of(rollout: Any, rows: torch.Tensor) -> Any:
+    """Some rows of a rollout."""
+    tensors = {name: value[rows] for name, value in vars(rollout).items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(rollout, answers=rollout.answers.rows(rows), **tensors)
+
+
+def test_other_devices_draw_other_answers():
+    task, batch = rlhf(), prompts("ab", "cdefgh")
+    first = task.rollout(batch).answers.tokens
+    assert torch.equal(task.rollout(batch).answers.tokens, first)
+    task._trainer.global_rank = 1
+    assert not torch.equal(task.rollout(batch).answers.tokens, first)
+
+
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_at_the_first_step_the_divergence_is_zero_and_the_ratio_one(algorithm):
     task, batch = rlhf(network("scalar", seed=2), algorithm=algorithm, beta=0.7), prompts("ab", "cdef")
@@ -246,14 +288,12 @@ def test_padding_and_the_rows_of_a_batch_change_no_log_probability():
 def test_rewards_are_scaled_limited_and_below_what_has_no_end():
     task = rlhf(Likes(), reward_scale=0.5, reward_limit=1.0, unended_reward=-2.0)
     tokens = torch.tensor([[BEGIN, 8, END, PAD], [BEGIN, 8, 8, 8], [BEGIN, 9, END, PAD], [8, 8, 8, END]])
-    lengths = torch.tensor([2, 3, 2, 4])
     made = answered(tokens, torch.ones(4, dtype=torch.long), most=3, end=END)
     assert task.rewards(made).tolist() == [0.5, -2.0, 0.0, 1.0]
     task.unended_reward = None
     assert task.rewards(made).tolist() == [0.5, 1.0, 0.0, 1.0]
     task.reward = "probability"
     torch.testing.assert_close(task.rewards(made), torch.tensor([1.0, 3.0, 0.0, 3.0]).sigmoid())
-    assert lengths.shape == made.lengths.shape
 
 
 def test_of_several_answers_the_one_with_the_highest_reward_is_judged():

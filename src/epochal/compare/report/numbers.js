@@ -34,7 +34,8 @@ function curve(run, y, x) {
   const block = find(y) || (y.endsWith("/error") && find(y.replace(/error$/, "accuracy")));
   if (!block) return null;
   const ys = block[y] || block[y.replace(/error$/, "accuracy")].map((v) => v === null ? null : 1 - v);
-  const xs = x === "training_flops" ? (block.examples || []).map((n) => n === null || !run.values.flops ? null : FLOPS_OF_TRAINING * run.values.flops * n) : block[x];
+  const flops = run.values.flops_at_mean_length || run.values.flops; // texts are padded only to the longest of a batch
+  const xs = x === "training_flops" ? (block.examples || []).map((n) => n === null || !flops ? null : FLOPS_OF_TRAINING * flops * n) : block[x];
   if (!xs) return null;
   const kept = ys.map((_, i) => i).filter((i) => ys[i] !== null && xs[i] !== null && xs[i] !== undefined);
   return kept.length ? {xs: kept.map((i) => xs[i]), ys: kept.map((i) => ys[i])} : null;

@@ -131,11 +131,13 @@ def settings_of(data: Mapping[str, Any]) -> Settings:
         ConfigError: If a value is out of range.
     """
     top_k, top_p = whole(data, "top_k", 0, 1_000_000, 0), number(data, "top_p", 0, 1, 1)
+    if not top_p:
+        raise ConfigError("top_p=0 would leave no token to draw; give a number above 0, 1 for all.")
     return Settings(
         length=whole(data, "length", 1, MOST_TOKENS, 1),
         temperature=number(data, "temperature", 0, 100, 1),
         top_k=top_k or None,
-        top_p=top_p or None,
+        top_p=top_p,
         seed=whole(data, "seed", 0, 2**53, 0) or None,
         alternatives=5,
     )

@@ -8,18 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from epochal.core.checks import check_positive
+from epochal.core.errors import ConfigError
 from epochal.core.specs import IGNORED
-from epochal.data.batching import Batch
+from epochal.data.batching import Batch, BatchIndices
+from epochal.models.common.layers import evaluating
 from epochal.tasks.base import Metrics, at_least_single
 from epochal.tasks.post_training.losses import dpo, log_probabilities
-from epochal.tasks.post_training.policy import Policy, UsesFrozen
+from epochal.tasks.post_training.policy import JUDGED, Policy, UsesFrozen, answers_begin
 
 
 class DPO(UsesFrozen, Policy):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): the preferred answer becomes more probable than
     the other, relative to a frozen reference.
 
-    The loss begins at ln 2, as the policy begins as the reference. Logs loss, accuracy (pairs whose preferred answer has the
+    The loss begins at ln 2, as the policy begins as the reference; dropout is off. Logs loss, accuracy (pairs whose preferred answer has the
     higher implicit reward), margin, and both implicit rewards, beta * log(policy / reference).
 
     Args:
@@ -42,6 +44,24 @@ class DPO(UsesFrozen, Policy):
         check_positive("beta", beta)
         self.beta, self.length_normalised = beta, length_normalised
 
+    def known(self, data: Any) -> dict[str, Any]:
+        """Also checks the data before a run begins.
+
+        Raises:
+            ConfigError: If a prompt of the test leaves no room for the answer that is judged.
+        """
+        room = getattr(self.model, "context_length", None)
+        if self._judge is not None and room is not None:
+            rows, count = data.rows("test")
+            pairs = rows[BatchIndices(torch.arange(min(JUDGED, count)), 0)]
+            longest = int(answers_begin(pairs.targets[:, 0, 1:]).max())
+            if longest + self.sample_length > room:
+                raise ConfigError(
+                    f"A prompt of the test has {longest:,} tokens, and with task.sample_length={self.sample_length} more, for "
+                    f"the judge, it fills the context of {room:,}; take a smaller sample_length, or shorter prompts."
+                )
+        return super().known(data)
+
     def weight(self, batch: Batch) -> int | Tensor:
         return len(batch.targets)
 
@@ -60,7 +80,8 @@ class DPO(UsesFrozen, Policy):
     def _scores(self, model: nn.Module, batch: Batch) -> Tensor:
         """Log-probabilities of the chosen and rejected answers (B, 2)."""
         inputs, targets = batch.inputs.flatten(0, 1)[:, :-1], batch.targets.flatten(0, 1)[:, 1:]
-        found = log_probabilities(at_least_single(model(inputs)), targets).sum(1)
+        with evaluating(model):  # as published: dropout would part the policy from the reference that it began as
+            found = log_probabilities(at_least_single(model(inputs)), targets).sum(1)
         if self.length_normalised:
             found = found / (targets != IGNORED).sum(1).clamp(min=1)
         return found.view(-1, 2)

@@ -6,6 +6,8 @@ zero in per-token results and has no gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,23 +80,20 @@ def group_advantages(rewards: Tensor, size: int, normalise: bool = True) -> Tens
     return advantages.flatten()
 
 
-def clipped_policy_loss(
-    policy: Tensor, old: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None
-) -> tuple[Tensor, Tensor]:
+def clipped_policy_loss(policy: Tensor, old: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
     """PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7), to be minimised.
 
     Args:
         policy: Log-probabilities (N, T) of the tokens.
         old: Of the policy that drew them.
         advantages: (N, T), or (N, 1) where all tokens of a sequence have one.
-        clip: The ratio counts down to 1 - clip.
-        clip_high: The ratio counts up to 1 + this; None: clip.
+        clip: The ratio counts from 1 - clip to 1 + clip.
 
     Returns:
         The loss of each token (N, T), and whether the clip took its gradient away, bool (N, T).
     """
     ratio = (policy - old).exp()
-    clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    clipped = ratio.clamp(1 - clip, 1 + clip)
     losses = torch.maximum(-advantages * ratio, -advantages * clipped)
     return losses, ((ratio < clipped) & (advantages < 0)) | ((ratio > clipped) & (advantages > 0))
 
@@ -148,11 +147,21 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
 
-def whitened(values: Tensor, mask: Tensor) -> Tensor:  # (N, T), (N, T) -> (N, T)
-    """Values with mean 0 and standard deviation 1 over the mask, 0 elsewhere."""
+def whitened(
+    values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> Tensor:  # (N, T), (N, T) -> (N, T)
+    """Values with mean 0 and standard deviation 1 over the mask, 0 elsewhere.
+
+    Args:
+        values, mask: Of tokens.
+        total: Adds up a tensor over ranks, so that the mean is that of all of them.
+    """
     chosen = values[mask.bool()]
-    spread = chosen.std(correction=0) if len(chosen) > 1 else chosen.new_ones(())
-    return (values - chosen.mean()) / (spread + 1e-8) * mask
+    count, added = total(torch.stack((mask.sum().to(values.dtype), chosen.sum())))
+    mean = added / count
+    spread = (total(((chosen - mean) ** 2).sum()) / count).sqrt()
+    spread = torch.where(count > 1, spread, torch.ones_like(spread))
+    return (values - mean) / (spread + 1e-8) * mask
 
 
 def distinct(tokens: Tensor, mask: Tensor, n: int) -> Tensor:  # (N, T), (N, T) -> scalar

@@ -75,7 +75,8 @@ class Policy(LanguageModeling):
 
     With a judge the test draws one answer to each of the first 256 prompts and logs how many of them it takes for good
     (`judged`), how many of their pairs of neighbouring tokens differ, how long they are, and beside a reference the KL
-    divergence from it in nats an answer: the same numbers for every way to train a policy.
+    divergence from it in nats an answer, unless top_k, top_p or a
+    temperature of 0 draw them from another distribution than the one that is compared: the same numbers for every way to train a policy.
 
     Args:
         sample_length: Most tokens of an answer.
@@ -115,7 +116,10 @@ class Policy(LanguageModeling):
             "judged_distinct_2": told["distinct_2"].item(),
             "judged_length": told["length"].item(),
         }
-        if isinstance(self, UsesFrozen) and "reference" in self.needs:
+        as_scored = (
+            self.temperature > 0 and self.top_k is None and self.top_p is None
+        )  # else drawn from another distribution
+        if isinstance(self, UsesFrozen) and "reference" in self.needs and as_scored:
             policy, reference = (self.token_scores(each, answers)[0] for each in (self.model, self.frozen("reference")))
             found["judged_kl"] = self.divergence(policy, reference, answers.mask[:, 1:])
         return found
@@ -151,7 +155,7 @@ class Policy(LanguageModeling):
             top_p=top_p,
             stop=ids.end,
             forbidden=self.forbidden,
-            pad=ids.pad or 0,
+            pad=ids.filler,
             generator=torch.Generator(self.device).manual_seed(mix(seed, TAG)),
         )
         return answered(tokens, lengths.to(tokens.device), self.sample_length, ids.end)
@@ -172,7 +176,7 @@ class Policy(LanguageModeling):
         lengths = torch.full((self.samples,), len(ids))
         if self.beam_size == 1:
             return self._texts(self._sampled(prompts.expand(self.samples, -1), lengths))
-        end, pad = self.data.tokenizer.ids.end, self.data.tokenizer.ids.pad or 0
+        end, pad = self.data.tokenizer.ids.end, self.data.tokenizer.ids.filler
         options = {"length": self.sample_length, "stop": end, "forbidden": self.forbidden, "pad": pad}
         tokens = self.model.most_probable(prompts, beam_size=self.beam_size, **options)
         return self._texts(answered(tokens, lengths[:1].to(tokens.device), self.sample_length, end))
@@ -195,9 +199,9 @@ class Policy(LanguageModeling):
     def prompts_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The prompts of a batch (B, T), and their lengths (B,): up to where the first answer begins."""
         assert batch.lengths is not None
-        begins = (batch.targets != IGNORED).int().argmax(1) + 1  # inputs of the first target
+        begins = answers_begin(batch.targets)
         places = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
-        return batch.inputs.masked_fill(places >= begins[:, None], self.data.tokenizer.ids.pad or 0), begins
+        return batch.inputs.masked_fill(places >= begins[:, None], self.data.tokenizer.ids.filler), begins
 
     @torch.no_grad()
     def validation_artifacts(self) -> Artifacts:
@@ -243,6 +247,11 @@ class UsesFrozen(Task):
             raise ConfigError(f"{type(self).__name__} needs its {name}: give it by attach({{'{name}': network}}).")
         network = self._frozen[name]
         return network.to(self.device)
+
+
+def answers_begin(targets: Tensor) -> Tensor:  # (N, T) -> (N,)
+    """How many inputs come before the first target: the length of the prompt."""
+    return (targets != IGNORED).int().argmax(1) + 1
 
 
 def answered(tokens: Tensor, lengths: Tensor, most: int, end: int | None) -> Answers:

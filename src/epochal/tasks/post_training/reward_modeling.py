@@ -55,6 +55,8 @@ class RewardModeling(Task):
         return at_least_single(scores).view(-1, 2)
 
     def test_artifacts(self) -> Artifacts:
+        if self.trainer.world_size > 1:  # this process has only its part of the margins
+            return Artifacts()
         probabilities, right = calibration(torch.cat(self._margins).float().cpu())
         title = "probability of the higher score"
         profile = Profile(title, "test accuracy", right, probabilities)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from epochal.core.checks import OnlyWith, check_choice, check_number, check_positive, check_whole
 from epochal.core.errors import ConfigError
+from epochal.core.seeds import mix
 from epochal.data.batching import Batch
 from epochal.models.common.layers import evaluating
 from epochal.tasks.alternating import Alternating
@@ -85,7 +86,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         best_of: Of as many answers to each prompt, the one that the reward model likes best is judged and shown; None: one
             answer. Reward and KL divergence of validations stay those of one answer. With a policy that is not trained
             (duration=1steps with a rate of nearly 0) it is the usual baseline, best of n.
-        **rest: See `Policy`; top_k and top_p count only where a finished run answers a prompt.
+        **rest: See `Policy`; top_k and top_p count for answers that are shown or judged, not for those that it learns from.
 
     Raises:
         ValueError: If a choice or number is out of range.
@@ -216,7 +217,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         """Draws and scores answers to a batch of prompts; the batch's seed decides which."""
         assert batch.lengths is not None
         prompts, lengths = (each.repeat_interleave(self.group, 0) for each in (batch.inputs, batch.lengths))
-        answers = self._drawn(prompts, lengths, seed=batch.seed)
+        seed = mix(batch.seed, self.global_rank) if self.global_rank else batch.seed  # else all ranks draw alike
+        answers = self._drawn(prompts, lengths, seed=seed)
         rewards, mask = self.rewards(answers), answers.mask[:, 1:]
         old, reference = (self.token_scores(model, answers)[0] for model in (self.model, self.frozen("reference")))
         if self.algorithm == "dpo":
@@ -230,7 +232,7 @@ class RLHF(Alternating, UsesFrozen, Policy):
         by_token = by_token.scatter_add(1, last, rewards[:, None])
         advantages, returns = losses.gae(by_token, values, mask, self.gamma, self.gae_lambda)
         if self.normalise:
-            advantages = losses.whitened(advantages, mask)
+            advantages = losses.whitened(advantages, mask, lambda sums: self._over_ranks(sums, "sum"))
         return Rollout(answers, rewards, reference, old, advantages, values, returns)
 
     def policy_loss(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
@@ -246,6 +248,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
             by_token = by_token + self.beta * losses.k3(scores, rollout.reference)
         reduction = self.reduction if self.algorithm == "grpo" else "token"
         loss = losses.reduced(by_token, mask, reduction, self.sample_length)
+        if reduction == "token":
+            loss = loss * self.share(mask.sum())
         return loss, told | {"clip_fraction": losses.reduced(clipped.float(), mask, "token", 1)}
 
     def _preference_loss(self, scores: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
@@ -265,7 +269,8 @@ class RLHF(Alternating, UsesFrozen, Policy):
         assert rollout.values is not None and rollout.returns is not None
         values = self._values(rollout.answers)
         by_token = losses.clipped_value_loss(values, rollout.values, rollout.returns, self.value_clip)
-        return losses.reduced(by_token, rollout.answers.mask[:, 1:], "token", 1)
+        mask = rollout.answers.mask[:, 1:]
+        return losses.reduced(by_token, mask, "token", 1) * self.share(mask.sum())
 
     def rewards(self, answers: Answers) -> Tensor:
         """The reward (N,) of each answer."""
