@@ -335,3 +335,10 @@ def test_a_fault_in_a_text_in_parts_is_told_as_of_the_whole_file(tmp_path, monke
     for read in (tables.read_text, lambda *of: list(tables.read_blocks(*of))):
         with pytest.raises(ConfigError, match=says):
             read(file, encoding)
+
+
+@pytest.mark.parametrize("text", ['{"text": "a", "text": "b"}\n{"text": "c"}\n', '[{"text": {"x": 1, "x": 2}}]'])
+def test_a_key_that_is_there_twice(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ConfigError, match="a.json has an object with .* twice"):
+        tables.read_table(tmp_path / "a.json")

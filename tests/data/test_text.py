@@ -407,3 +407,22 @@ def test_windows_that_overlap_ask_for_each_token_once(tmp_path):
     assert data.asks_some_tokens
     with pytest.raises(ConfigError, match="eval_stride=9 would leave tokens out"):
         TextData(name="t", path=str(file), context_length=8, eval_stride=9)
+
+
+def test_a_folder_of_tables_and_running_text_is_refused(tmp_path):
+    folder = tmp_path / "books"
+    folder.mkdir()
+    text_parquet(folder / "a.parquet")
+    (folder / "b.txt").write_text("to be or not to be\n" * 100)
+    with pytest.raises(ConfigError, match=r"holds tables \(a.parquet\) and running text \(b.txt\).*/\*.txt'"):
+        prepared(folder)
+    assert decoded(prepared(f"{folder}/*.txt"), "train").startswith("to be")
+    (folder / "b.txt").rename(folder / "README.txt")
+    assert not decoded(prepared(folder), "train").startswith("to be")
+
+
+def test_a_table_without_a_head_is_noticed(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("To be or not to be that is the question\n" * 100)
+    with pytest.raises(ConfigError, match="'To be or not to be that is the question' looks like none"):
+        prepared(file)

@@ -94,9 +94,13 @@ def _rows(source: sources.Source, scratch: Path) -> dict[str, Iterator[tuple[str
 def _json_rows(file: Path, source: sources.Source) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file: one a line, or a list of them."""
     text = tables.read_text(file, source.encoding)
+
+    def read(text: str) -> Any:
+        return json.loads(text, object_pairs_hook=lambda pairs: tables.unique_keys(pairs, file))
+
     rows: list[tuple[str, Any]]
     try:
-        whole = json.loads(text)
+        whole = read(text)
         listed = whole if isinstance(whole, list) else [whole]
         rows = [(f"Row {number:,} of {file}", row) for number, row in enumerate(listed, start=1)]
     except json.JSONDecodeError:
@@ -104,7 +108,7 @@ def _json_rows(file: Path, source: sources.Source) -> Iterator[tuple[str, dict[s
     for where, row in rows:
         if isinstance(row, str):
             try:
-                row = json.loads(row)
+                row = read(row)
             except json.JSONDecodeError as error:
                 raise ConfigError(f"{where} is not JSON: {error.msg}.") from error
         if not isinstance(row, dict):

@@ -310,18 +310,31 @@ def _parsed(text: str, file: Path) -> Any:
         ConfigError: If it is neither.
         RecursionError: If it is nested too deeply.
     """
+
+    def read(text: str) -> Any:
+        return json.loads(text, object_pairs_hook=lambda pairs: unique_keys(pairs, file))
+
     try:
-        return json.loads(text)
+        return read(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":  # which lines of objects are to it
             raise ConfigError(f"Line {error.lineno:,} of {file} is not JSON: {error.msg}.") from error
     whole = []
     for line, content in enumerate(text.split("\n"), start=1):
         try:
-            whole += [json.loads(content)] if content.strip() else []
+            whole += [read(content)] if content.strip() else []
         except json.JSONDecodeError as wrong:
             raise ConfigError(f"Line {line:,} of {file} is not JSON: {wrong.msg}.") from wrong
     return whole
+
+
+def unique_keys(pairs: list[tuple[str, Any]], file: Path) -> dict[str, Any]:
+    """An object of JSON; raises ConfigError if a key is in it twice, of which Python's would keep the last."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ConfigError(f"{file} has an object with {json.dumps(twice)} twice; leave one out.")
+    return made
 
 
 def _convert(tables: list[dict[str, list[Any]]], column: str) -> None:

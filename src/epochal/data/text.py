@@ -199,6 +199,11 @@ class TextData(StoredData):
         splits = tables.open_splits(source, scratch, running=True)
         columns = splits["train"].column_names
         column = self.column or next((c for c in ("text", "content", "code", "sentence") if c in columns), columns[0])
+        if not self.column and " " in column.strip():
+            raise ConfigError(
+                f"The first line of {source.path} is taken for the names of its columns, and {column[:40]!r} looks like none: "
+                "write text above it, or name the column by dataset.column."
+            )
         sources.check_column(source, "column", column, columns)
         if getattr(splits["train"].features[column], "dtype", None) not in ("string", "large_string"):
             raise ConfigError(
@@ -358,7 +363,14 @@ def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
     in_config = bool(source.config) and (source.local / str(source.config)).is_dir()
     root = source.local / str(source.config) if in_config else source.local
     files = [f for f in source.contents() if f.is_relative_to(root) and not _aside(f.relative_to(root))]
-    if not files or any(tables.suffix(f) in sources.TABLES or f.suffix.lower() in PACKED for f in files):
+    if rows := [f for f in files if tables.suffix(f) in sources.TABLES or f.suffix.lower() in PACKED]:
+        if texts := [f for f in files if tables.suffix(f) == ".txt"]:
+            raise ConfigError(
+                f"{root} holds tables ({rows[0].name}) and running text ({texts[0].name}), and either would leave out the other; "
+                f"name what to read by a pattern, e.g. dataset.path='{source.path}/*{tables.suffix(texts[0])}'."
+            )
+        return None
+    if not files:
         return None
     roles: dict[str | None, list[Path]] = {}
     for file in files:
