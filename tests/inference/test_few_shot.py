@@ -117,7 +117,7 @@ def test_no_example_is_the_question_and_none_stands_twice_while_there_are_others
 
 
 def test_prompts_longer_than_the_model_reads_say_what_would_fit(data: SentenceData):
-    with pytest.raises(ConfigError, match=r"shots=4 makes prompts of up to \d+ tokens.* 16 at once; shots=0 would fit"):
+    with pytest.raises(ConfigError, match=r"shots=4 makes a prompt of \d+ tokens.* 16 at once; shots=0 would fit"):
         few_shot(Copies(len(data.tokenizer), context_length=16), data, [0, 4], None, CPU)
     with pytest.raises(ConfigError, match="label_words has good for two classes"):
         few_shot(Copies(len(data.tokenizer)), data, [0], ["good", "good"], CPU)

@@ -148,6 +148,9 @@ def few_shot(
     table: list[tuple[str, ...]] = [("examples", "accuracy", "with permuted labels", "questions")]
     longest: Any = model.context_length
     written: dict[tuple[int, bool], list[list[int]]] = {}
+    for count in shots:  # of the first question, as to write all takes a while
+        first = prompts.written(_examples(data, 0, count, False), data.text("test", 0))
+        _check_length([first], prompts, count, longest, shots)
     for count in shots:
         for permuted in (False, True)[: 1 if count < 2 else 2]:  # one label has no other order
             questions = ((_examples(data, row, count, permuted), data.text("test", row)) for row in range(len(labels)))
@@ -230,5 +233,5 @@ def _check_length(
         else "only a model with a longer context can read them"
     )
     raise ConfigError(
-        f"shots={count} makes prompts of up to {needed:,} tokens, and the model reads {longest:,} at once; {advice}."
+        f"shots={count} makes a prompt of {needed:,} tokens, and the model reads {longest:,} at once; {advice}."
     )
