@@ -248,3 +248,18 @@ def test_low_rank_additions_are_counted_trained_and_merged(command, home):
     changed = {name for name in network if not torch.equal(network[name], before[name])}
     assert changed and all(name.startswith(("blocks.", "head.")) and name.endswith("weight") for name in changed)
     assert command("evaluate", f"run={tuned}").status == 0
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("prompt=a images=0", "images is not read with prompt: leave one of the two out."),
+        ("prompt=a explain=true", "explain is not read with prompt"),
+        ("prompt=a label_words=b,c", "label_words is not read with prompt"),
+        ("shots=0 prompt=a", "prompt is not read with shots"),
+        ("shots=0 temperature=0.5", "temperature is not read with shots"),
+        ("lm_eval=x.yaml beam_size=3", "beam_size is not read with lm_eval"),
+    ],
+)
+def test_options_of_another_kind_of_evaluation_are_refused(refuse, line, says):
+    refuse("evaluate", *line.split(), says=[says])

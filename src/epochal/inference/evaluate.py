@@ -41,6 +41,13 @@ from epochal.training.trainer import check_limits, make_trainer, on_one_device
 
 # settings of the data that stay as in training when the run is tested on other data: windows, order of pixels, parts
 KEPT = ("context_length", "max_length", "eval_batch_size", "permuted", "split_seed")
+DRAWING = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")
+TESTING = ("carry_state", "features", "explain", "images")
+UNREAD = {  # what an evaluation of a kind does not read, by the option that chooses it
+    "lm_eval": ("prompt", *DRAWING, *TESTING, "label_words"),  # what it writes is as the task says
+    "shots": ("prompt", *DRAWING, *TESTING),
+    "prompt": (*TESTING, "label_words"),
+}
 SHOWN = 5  # classes in a message
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # the name of a class that has none
 
@@ -78,6 +85,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
             write for the prompt.
     """
     console = console or Console()
+    check_all_read(config)
     if config.lm_eval is not None:
         return evaluate_tasks(config, console)
     if config.shots is not None:
@@ -101,6 +109,14 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     show(rebuilt, metrics, console)
     tell_files(rebuilt, write(rebuilt, metrics), console)
     return metrics
+
+
+def check_all_read(config: DictConfig) -> None:
+    """Raises ConfigError if an option was given that this kind of evaluation does not read."""
+    kind = next((option for option in UNREAD if config.get(option) is not None), None)
+    for option in UNREAD.get(kind or "", ()):
+        if config.get(option) not in (None, False):
+            raise ConfigError(f"{option} is not read with {kind}: leave one of the two out.")
 
 
 def tell_files(rebuilt: Rebuilt, files: Sequence[Path], console: Console) -> None:
