@@ -115,7 +115,7 @@ def check_all_read(config: DictConfig) -> None:
     """Raises ConfigError if an option was given that this kind of evaluation does not read."""
     kind = next((option for option in UNREAD if config.get(option) is not None), None)
     for option in UNREAD.get(kind or "", ()):
-        if config.get(option) not in (None, False):
+        if config.get(option) is not None and config[option] is not False:
             raise ConfigError(f"{option} is not read with {kind}: leave one of the two out.")
 
 
