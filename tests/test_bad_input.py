@@ -610,7 +610,7 @@ def test_weights_of_another_architecture(refuse, copied):
         (["checkpoint=/etc"], ["/etc is a folder, not a checkpoint", "run=/etc"]),
         (["dataset=digts"], ["dataset=digts is no dataset.", "Did you mean digits?"]),
         (["model=lenet"], ["no key model."]),
-        (["dataset.image_size=8"], ["no key dataset.image_size in this choice of dataset", "dataset=images"]),
+        (["dataset.image_size=8"], ["dataset.image_size goes with dataset=<other data>"]),
     ],
 )
 def test_wrong_choice_for_evaluate(refuse, arguments, says):

@@ -169,7 +169,7 @@ def evaluate_run(config: DictConfig) -> dict[str, float]:
     """The metrics of a run, tested again."""
     from epochal.inference.evaluate import evaluate  # torch and Lightning load only when a run really starts
 
-    return evaluate(config)
+    return evaluate(config, overrides=given())
 
 
 def export_run(config: DictConfig) -> None:

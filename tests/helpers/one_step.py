@@ -24,7 +24,7 @@ def check_every_parameter_learns(model: str, tmp_path: Path) -> None:
     inputs, outputs = data.specs(data.learns)
     task = make_task(config, make_model(config, inputs, outputs), total_steps=10)
     batch = data.on_after_batch_transfer(next(iter(data._loader("train", shuffle=True))), 0)
-    task.trainer = type("Trainer", (), {"testing": False, "datamodule": data})()  # type: ignore[assignment]
+    task.trainer = type("Trainer", (), {"testing": False, "datamodule": data, "global_rank": 0})()  # type: ignore[assignment]
     loss, _ = task.step(batch)
     loss.backward()
     assert torch.isfinite(loss)

@@ -163,6 +163,9 @@ LEFTOVER = {
     "trainer.limit_test_batches=-1": "trainer.limit_test_batches=-1 must be zero or more",
     "trainer.devices=2": "A run is tested on one device",
     "duration=5epochs": "There is no key duration",
+    "dataset.test=0.5": "dataset.test goes with dataset=<other data>; without it",
+    "dataset=digits dataset.batch_size=3": "dataset.batch_size belongs to a training",
+    "dataset=sst2 dataset.tokenizer=bpe": "texts are read with the vocabulary of the run",
     "+seed=3": "There is no key seed: nothing reads it",
 }
 
@@ -170,7 +173,7 @@ LEFTOVER = {
 @pytest.mark.parametrize("argument", LEFTOVER)
 def test_what_is_left_over_for_an_evaluation_is_said(refuse, copied, argument):
     copied("run", status="finished")
-    refuse("evaluate", "run=run", argument, says=(LEFTOVER[argument],))
+    refuse("evaluate", "run=run", *argument.split(), says=(LEFTOVER[argument],))
 
 
 def test_a_limited_epoch_is_as_long_as_it_is(home):

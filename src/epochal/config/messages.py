@@ -110,6 +110,8 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
     parent, _, leaf = key.rpartition(".")
     if parent == "trainer" and leaf in TRAINER_SETS:
         return set_by_epochal(leaf)
+    if config_name == "evaluate" and parent == "dataset" and not any(a.startswith("dataset=") for a in arguments):
+        return f"{key} goes with dataset=<other data>; without it a run is tested on its own data, as these were."
     if elsewhere := other_option(parent, leaf):
         return f"There is no key {key} in this choice of {parent}; {elsewhere} would have it."
     values = [

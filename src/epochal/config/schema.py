@@ -78,6 +78,9 @@ OF_TRAINING = (
     *("limit_train_batches", "limit_val_batches", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps"),
     *("num_sanity_val_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
 )
+# and options of data: of batches and augmentation, and of a vocabulary, which is the run's
+OF_TRAINING_DATA = ("batch_size", "train_size", "crop_padding", "flip", "cutout")
+OF_VOCABULARY = ("tokenizer", "vocab_size", "min_count")
 NOT_ARGUMENTS = ("name", "_target_", "_partial_", "interval")  # keys of a group that its target is not given
 
 
@@ -175,11 +178,19 @@ def check_values(config: DictConfig, overrides: Iterable[str], config_name: str 
     defaults = _defaults(chosen, config_name, own_folders())
     wrong = [line for key in values for line in _wrong_value(key.lstrip("+"), defaults, config)]
     if config_name == "evaluate":
-        leftover = [key.lstrip("+") for key in values if key.lstrip("+").removeprefix("trainer.") in OF_TRAINING]
-        wrong += [f"{key} belongs to a training; leave it out, a run is only tested here." for key in leftover]
+        wrong += [line for key in values for line in _of_training(key.lstrip("+"))]
     wrong += [line for key in values for line in _unread(key, defaults, config)]
     if wrong:
         raise ConfigError("\n".join(wrong))
+
+
+def _of_training(key: str) -> Iterator[str]:
+    """A sentence for a key that a test does not read."""
+    group, _, option = key.rpartition(".")
+    if (group in ("", "trainer") and option in OF_TRAINING) or (group == "dataset" and option in OF_TRAINING_DATA):
+        yield f"{key} belongs to a training; leave it out, a run is only tested here."
+    elif group == "dataset" and option in OF_VOCABULARY:
+        yield f"{key} belongs to a training; leave it out, texts are read with the vocabulary of the run."
 
 
 def _wrong_value(key: str, defaults: DictConfig, config: DictConfig) -> Iterator[str]:

@@ -39,7 +39,7 @@ from epochal.training.resume import trained_on
 from epochal.training.run_folder import Run
 from epochal.training.trainer import check_limits, make_trainer, on_one_device
 
-# settings of the data that stay as in training when the run is tested on other data: windows, order of pixels, parts
+# settings that stay as in training when the run is tested on other data, unless they are typed: windows, order of pixels, parts
 KEPT = ("context_length", "max_length", "eval_batch_size", "permuted", "split_seed")
 DRAWING = ("temperature", "top_k", "top_p", "sample_length", "samples", "beam_size")
 TESTING = ("carry_state", "features", "explain", "images")
@@ -68,7 +68,7 @@ class Rebuilt:
     notes: list[str]
 
 
-def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, float]:
+def evaluate(config: DictConfig, console: Console | None = None, overrides: Sequence[str] = ()) -> dict[str, float]:
     """Tests, prints, and writes metrics, tables and pictures to `<run>/evaluation/<data set>/`.
 
     With a prompt it prints what the network writes for it, and tests and writes nothing.
@@ -76,6 +76,7 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     Args:
         config: As composed from `conf/evaluate.yaml`.
         console: Where to print.
+        overrides: As typed.
 
     Returns:
         The metrics; none with a prompt.
@@ -89,10 +90,10 @@ def evaluate(config: DictConfig, console: Console | None = None) -> dict[str, fl
     if config.lm_eval is not None:
         return evaluate_tasks(config, console)
     if config.shots is not None:
-        return evaluate_few_shot(config, console)
+        return evaluate_few_shot(config, console, overrides)
     if config.label_words is not None:
         raise ConfigError("label_words goes with shots, e.g. shots=0,4: it is what stands for the classes in a prompt.")
-    rebuilt = rebuild(config)
+    rebuilt = rebuild(config, overrides)
     task, data = rebuilt.task, rebuilt.data
     for note in rebuilt.notes:
         console.print(verbatim(note), highlight=False, soft_wrap=True)
@@ -125,7 +126,7 @@ def tell_files(rebuilt: Rebuilt, files: Sequence[Path], console: Console) -> Non
     console.print(verbatim(f"\n{written} are in\n    {relative(rebuilt.folder)}"), soft_wrap=True)
 
 
-def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
+def evaluate_few_shot(config: DictConfig, console: Console, overrides: Sequence[str]) -> dict[str, float]:
     """Classifies texts by examples in the prompt of a language model, prints and writes the accuracies.
 
     Raises:
@@ -137,7 +138,7 @@ def evaluate_few_shot(config: DictConfig, console: Console) -> dict[str, float]:
         raise ConfigError(f"shots goes with a language model; this run learned {saved.config.task.name}.")
     running = new_data(saved.config, saved.data).prompt is not None
     if config.get("dataset") is not None:
-        choose_data(saved, config)
+        choose_data(saved, config, overrides)
     data = labelled_data(saved)
     trainer = make_trainer(saved.config, task, logger=False, enable_checkpointing=False)
     device = trainer.strategy.root_device
@@ -217,7 +218,7 @@ def write(rebuilt: Rebuilt, metrics: Mapping[str, float], table: str = "per_clas
     return [*files, *pictures]
 
 
-def rebuild(config: DictConfig) -> Rebuilt:
+def rebuild(config: DictConfig, overrides: Sequence[str] = ()) -> Rebuilt:
     """The run that `run` or `checkpoint` names, with its own data or the `dataset` that was chosen.
 
     Raises:
@@ -227,7 +228,7 @@ def rebuild(config: DictConfig) -> Rebuilt:
     set_options(saved.config, config)
     other = config.get("dataset") is not None
     if other:
-        choose_data(saved, config)
+        choose_data(saved, config, overrides)
     data = make_data(saved.config, saved.data)  # pixels are normalised and text is tokenized as in training
     inputs, outputs = data.specs(data.learns)
     notes = [] if other or config.prompt is not None else check_unchanged(saved, data, outputs)
@@ -267,7 +268,7 @@ def check_trainer(config: DictConfig) -> None:
         raise ConfigError("\n".join(wrong))
 
 
-def choose_data(saved: SavedRun, config: DictConfig) -> None:
+def choose_data(saved: SavedRun, config: DictConfig, overrides: Sequence[str]) -> None:
     """Puts other data into the config of a run.
 
     Raises:
@@ -282,7 +283,12 @@ def choose_data(saved: SavedRun, config: DictConfig) -> None:
             f"model={saved.config.model.name} was trained on {reads.__name__.lower()}, "
             f"but dataset={other.name} yields {yields.__name__.lower()}."
         )
-    own = {key: saved.config.dataset[key] for key in KEPT if key in saved.config.dataset and key in other}
+    typed = {override.partition("=")[0].removeprefix("dataset.") for override in overrides}
+    own = {
+        key: saved.config.dataset[key]
+        for key in KEPT
+        if key in saved.config.dataset and key in other and key not in typed
+    }
     saved.config.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
 
 
