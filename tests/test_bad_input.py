@@ -79,7 +79,7 @@ WRONG_CHOICES = {
     ),
     "no beams": (
         ["model=seq2seq", "dataset=reverse", "task=translation", "task.beam_size=0"],
-        ["beam_size=0 must be a whole number of at least 1."],
+        ["beam_size=0 must be a whole number from 1 to 1,000."],
     ),
     "a network that reads one thing for two": (
         ["model=gpt", "dataset=multi30k"],

@@ -316,6 +316,10 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     if refused := [key for argument in others if (key := argument.partition("=")[0]) in REFUSED]:
         raise ConfigError(f"{refused[0]} is no option here; your own configs are added by --config-dir <folder>.")
     many = bool(flags) or any(argument.startswith(("experiment=", "sweep=")) for argument in others)
+    if empty := [
+        key for argument in others if (key := argument.removesuffix("=")) != argument and key.lstrip("+") in PATHS
+    ]:
+        raise ConfigError(f"{empty[0]}= has no value; give one, or leave it out.")
     overrides = [quoted(argument, many=many) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]

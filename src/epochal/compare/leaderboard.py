@@ -128,6 +128,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             raise ConfigError(f"There is no option {key}.{did_you_mean(key, OPTIONS)} There are: {' '.join(OPTIONS)}")
         elif not value:
             raise ConfigError(f"{key}= has no value.")
+        elif key == "to" and Path(value).suffix.lower() != ".csv":
+            raise ConfigError(f"to={value} must be the name of a .csv file, as that is what is written.")
         else:
             options[key] = value
     return paths, options

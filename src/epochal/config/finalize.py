@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from epochal.config.compose import choices, load_option
 from epochal.config.instantiate import parameters, target_class
 from epochal.config.objectives import common_tasks
-from epochal.config.schema import NOT_ARGUMENTS, is_mixed
+from epochal.config.schema import NOT_ARGUMENTS, is_mixed, whole_numbers
 from epochal.core.files import absolute_if_there, expanded
 
 
@@ -36,6 +36,8 @@ def finalize(config: DictConfig) -> DictConfig:
             config.requested.setdefault("optimizer", copy.deepcopy(config.optimizer))
             config.optimizer.fused = False  # Lightning clips no fused optimiser's gradients in mixed precision
     OmegaConf.resolve(config)
+    for key, value in whole_numbers(config):
+        OmegaConf.update(config, key, value)
     make_paths_absolute(config)
     with open_dict(config):
         for key in ("claim", "budgets"):  # the experiment's, not the run's

@@ -114,12 +114,19 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str = "train") 
         return f"{key} goes with dataset=<other data>; without it a run is tested on its own data, as these were."
     if elsewhere := other_option(parent, leaf):
         return f"There is no key {key} in this choice of {parent}; {elsewhere} would have it."
+    return _near_key(key, arguments, known, config_name)
+
+
+def _near_key(key: str, arguments: Sequence[str], known: Sequence[str], config_name: str) -> str:
+    """The sentence for a key that no option of its group has."""
+    groups, parent = choices(), key.rpartition(".")[0]
     values = [
         value for name, _, value in (argument.partition("=") for argument in arguments) if name.lstrip("+") == key
     ]
     if values and values[0] in groups.get(parent, []):  # logger.name=csv
         return f"There is no key {key}. Did you mean {parent}={values[0]}?"
-    near = did_you_mean(key, [name for name in (*known, *groups) if name != key])
+    there = groups if config_name == "train" else ()  # else the few that there are, are among the keys
+    near = did_you_mean(key, [name for name in (*known, *there) if name != key])
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
     shown = [name for name in siblings if name != "name" and not name.startswith("_")]
     has = f" {parent} has: {' '.join(shown)}." if parent and shown else ""

@@ -108,6 +108,12 @@ def wrong_numbers(config: DictConfig) -> Iterator[str]:
         yield f"callbacks.ema={ema} must be between 0 and 1, e.g. 0.999."
 
 
+def whole_numbers(config: DictConfig) -> list[tuple[str, int]]:
+    """The keys, and values, of whole numbers that were typed with a fraction or an exponent: 64.0, 1e3."""
+    found = ((key, OmegaConf.select(config, key)) for key, field in FIELDS.items() if field.whole)
+    return [(key, int(value)) for key, value in found if isinstance(value, float) and value.is_integer()]
+
+
 def _wrong_number(value: Any, field: Field) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "is not a number"

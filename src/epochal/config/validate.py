@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from epochal.config.compose import choices, plain
 from epochal.config.duration import parse_duration, parse_unit
@@ -52,7 +53,7 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
         owners = {group: target_class(node._target_) for group, node in nodes.items()}
     except (ConfigError, IndexError):
         return  # `validate` says so
-    wrong = [line for group, option in typed for line in _unread(group, option, nodes[group], owners[group])]
+    wrong = [line for group, option in typed for line in unread_option(group, option, nodes[group])]
     wrong += [
         line for group, option in typed for line in _of_other_data(group, option, owners[group], owners["dataset"])
     ]
@@ -60,8 +61,9 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigError("\n".join(wrong))
 
 
-def _unread(group: str, option: str, node: DictConfig, owner: Any) -> Iterator[str]:
-    """A sentence if the class never reads an option, or another one has a value with which it is not read."""
+def unread_option(group: str, option: str, node: DictConfig) -> Iterator[str]:
+    """A sentence if the class of a group never reads an option, or another one has a value with which it is not read."""
+    owner = target_class(node._target_)
     if any(option in vars(base).get("unread", ()) for base in owner.__mro__):
         yield f"{group}.{option} is not read by {group}={node.name}: leave it out."
     for condition in _declared(owner, "only_with").get(option, ()):
@@ -148,7 +150,9 @@ def _beginnings(config: DictConfig) -> Iterator[str]:
     runs = list(map(str, given)) if isinstance(given, DictConfig) else ["policy"] if given is not None else []
     if unknown := [name for name in runs if name not in ("policy", *needs)]:
         there = ", ".join(("policy", *needs))
-        yield f"init_from.{unknown[0]} is no network of task={config.task.name}.{did_you_mean(unknown[0], needs)} There are: {there}."
+        near = did_you_mean(unknown[0], ("policy", *needs))
+        whose = "this task" if config.task.name == "auto" else f"task={config.task.name}"
+        yield f"init_from.{unknown[0]} is no network of {whose}.{near} There are: {there}."
     elif missing := [name for name in ("policy", *needs) if needs and name not in (*runs, "reference")]:
         others = "".join(f", {name}: <run>" for name in needs if name != "reference")
         right = f"{{policy: <run>{others}}}" if others else "<run>"
@@ -160,8 +164,16 @@ def _beginnings(config: DictConfig) -> Iterator[str]:
 
 def _wrong_lora(config: DictConfig, *, begins: bool) -> Iterator[str]:
     """What is wrong with finetune.lora; begins: whether there are weights to begin with."""
-    lora = OmegaConf.select(config, "finetune.lora") or {}
+    if "finetune" not in config:  # of a run of before
+        return
+    lora = config.finetune.get("lora") if isinstance(config.finetune, DictConfig) else None
+    if not isinstance(lora, DictConfig):
+        key = "finetune.lora" if isinstance(config.finetune, DictConfig) else "finetune"
+        yield f"{key}={_typed(OmegaConf.select(config, key))} is no choice; LoRA is finetune.lora.rank=8, and without it all weights are tuned."
+        return
     rank = lora.get("rank")
+    if rank is not None:
+        yield from _wrong_sizes(lora)
     if rank is None and (typed := [name for name, usual in LORA.items() if lora.get(name, usual) != usual]):
         yield f"finetune.lora.{typed[0]} goes with finetune.lora.rank, e.g. finetune.lora.rank=8."
     if rank is not None and not begins:
@@ -169,6 +181,19 @@ def _wrong_lora(config: DictConfig, *, begins: bool) -> Iterator[str]:
             f"finetune.lora.rank={rank} leaves the network's own weights as they begin, which here is at random; give "
             "init_from=<run> or model.pretrained=<weights>."
         )
+    if rank is not None and "adversarial" in getattr(target_class(config.model._target_), "heads", ()):
+        yield "finetune.lora does not go with a GAN, of whose two networks each must have weights to train."
+
+
+def _wrong_sizes(lora: DictConfig) -> Iterator[str]:
+    """What is wrong with the values of finetune.lora."""
+    rank, alpha, targets = (lora.get(name) for name in ("rank", "alpha", "targets"))
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        yield f"finetune.lora.rank={_typed(rank)} must be a whole number, 1 or more."
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        yield f"finetune.lora.alpha={_typed(alpha)} must be a number above 0."
+    if not isinstance(targets, ListConfig) or not targets or not all(isinstance(name, str) for name in targets):
+        yield f"finetune.lora.targets={_typed(targets)} must be a list of names of linear layers, e.g. [qkv,proj]."
 
 
 def task_needs(config: DictConfig) -> tuple[str, ...]:

@@ -22,10 +22,11 @@ class OnlyWith(NamedTuple):
         return value in self.values if self.values else value not in self.but
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise ValueError unless value is a whole number of at least least."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value} must be a whole number of at least {least}.")
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise ValueError unless value is a whole number of at least least, and where most is given at most that."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise ValueError(f"{name}={value} must be a whole number {span}.")
 
 
 def check_sizes(**sizes: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # suffixes of files with columns
+FILES = (*TABLES, ".txt", ".md", ".gz", ".zip", ".npz", ".png", ".jpg")  # a path that ends so is no id on the Hub
 BINARY = (".parquet", ".arrow")  # of these, those that say themselves how their texts are encoded
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -100,7 +101,7 @@ def locate(
             local = root / path.rpartition("/")[2]
     elif local is not None and Path(path).is_absolute():
         path = relative(local)  # for messages; it was made absolute in the run's config
-    if local is None and not HUB_ID.fullmatch(path):
+    if local is None and (not HUB_ID.fullmatch(path) or Path(path).suffix.lower() in FILES):
         raise ConfigError(f"dataset.path={path} does not exist.")
     if local is not None and local.is_dir() and not image_folders.files_in(local):
         raise ConfigError(
@@ -273,7 +274,8 @@ def _not_readable(source: Source, error: BaseException, cause: BaseException, on
         copies, name = os.environ.get("EPOCHAL_DATA", "$EPOCHAL_DATA"), source.path.rpartition("/")[2]
         return ConfigError(
             f"dataset={source.dataset} ({source.path}) is not on this machine and the Hub cannot be reached. Put a "
-            f"copy into {copies}/{name} (train.parquet, test.parquet), or choose dataset=digits, which needs none."
+            f"copy into {copies}/{name} (train.parquet, test.parquet), or choose data that needs none: dataset=digits of "
+            "images, dataset=python_stdlib of text."
         )
     if isinstance(error, DatasetNotFoundError):
         return ConfigError(

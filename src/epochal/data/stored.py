@@ -99,13 +99,14 @@ class StoredExamples(StoredData):
         return splits
 
 
-def count_of(part: int | float | None, total: int, option: str) -> int:
+def count_of(part: int | float | None, total: int, option: str, unit: str = "rows") -> int:
     """The number of rows that a part of the total is.
 
     Args:
         part: A count, or a fraction in (0, 1] as a float; None is all.
         total: Number of rows there are.
         option: Its name in the config, for the message.
+        unit: What is counted.
 
     Raises:
         ConfigError: If that is no row, or more than there are.
@@ -115,7 +116,7 @@ def count_of(part: int | float | None, total: int, option: str) -> int:
     count = round(part * total) if isinstance(part, float) and part <= 1 else int(part)
     if not 1 <= count <= total:
         raise ConfigError(
-            f"{option}={part} makes {count:,} of {total:,} rows; give a count up to {total:,} or a fraction."
+            f"{option}={part} makes {count:,} of {total:,} {unit}; give a count up to {total:,} or a fraction."
         )
     return count
 

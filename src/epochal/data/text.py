@@ -146,7 +146,7 @@ class TextData(StoredData):
         self.characters_per_token: dict[str, float] = meta["characters_per_token"]
         self.bytes_per_token: dict[str, float] = meta["bytes_per_token"]
         self._tokens = {split: cache.read_array(folder / f"{split}_tokens.npy") for split in SPLITS}
-        kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size")
+        kept = count_of(self.train_size, len(self._tokens["train"]), "dataset.train_size", "tokens")
         self._tokens["train"] = self._tokens["train"][:kept]
         for split, tokens in self._tokens.items():
             if len(tokens) <= self.context_length:
@@ -245,7 +245,7 @@ class TextData(StoredData):
         for role, part in (("test", self.test), ("validation", self.validation)):
             if role not in texts:
                 length = length_of(texts["train"])
-                end = length - count_of(part, length - 1, f"dataset.{role}")
+                end = length - count_of(part, length - 1, f"dataset.{role}", "characters")
                 texts["train"], texts[role] = cut(texts["train"], end)
         return texts
 
@@ -363,14 +363,7 @@ def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
     in_config = bool(source.config) and (source.local / str(source.config)).is_dir()
     root = source.local / str(source.config) if in_config else source.local
     files = [f for f in source.contents() if f.is_relative_to(root) and not _aside(f.relative_to(root))]
-    if rows := [f for f in files if tables.suffix(f) in sources.TABLES or f.suffix.lower() in PACKED]:
-        if texts := [f for f in files if tables.suffix(f) == ".txt"]:
-            raise ConfigError(
-                f"{root} holds tables ({rows[0].name}) and running text ({texts[0].name}), and either would leave out the other; "
-                f"name what to read by a pattern, e.g. dataset.path='{source.path}/*{tables.suffix(texts[0])}'."
-            )
-        return None
-    if not files:
+    if not files or _has_tables(source, files):
         return None
     roles: dict[str | None, list[Path]] = {}
     for file in files:
@@ -384,6 +377,17 @@ def _text_files(source: sources.Source) -> dict[str, list[Path]] | None:
             "none of them; name it as one, such as train-2.txt, or move it elsewhere."
         )
     return {str(role): each for role, each in roles.items()}
+
+
+def _has_tables(source: sources.Source, files: list[Path]) -> bool:
+    """Whether there are tables among the files; raises ConfigError if there is running text too."""
+    rows = [file for file in files if tables.suffix(file) in sources.TABLES or file.suffix.lower() in PACKED]
+    if rows and (texts := [file for file in files if tables.suffix(file) == ".txt"]):
+        raise ConfigError(
+            f"{source.path} holds tables ({rows[0].name}) and running text ({texts[0].name}), and either would leave out the "
+            f"other; name what to read by a pattern, e.g. dataset.path='{source.path}/*.txt'."
+        )
+    return bool(rows)
 
 
 def _aside(file: Path) -> bool:

@@ -46,7 +46,7 @@ TESTING = ("carry_state", "features", "explain", "images")
 UNREAD = {  # what an evaluation of a kind does not read, by the option that chooses it
     "lm_eval": ("prompt", *DRAWING, *TESTING, "label_words"),  # what it writes is as the task says
     "shots": ("prompt", *DRAWING, *TESTING),
-    "prompt": (*TESTING, "label_words"),
+    "prompt": (*TESTING, "label_words", "dataset"),
 }
 SHOWN = 5  # classes in a message
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # the name of a class that has none

@@ -57,6 +57,10 @@ def export(config: DictConfig, console: Console | None = None) -> Path:
     saved = opened(config)
     folder = saved.folder / "export" / config.to if config.path is None else expanded(str(config.path)).absolute()
     check_free(folder)
+    if config.private is not None and config.hub is None:
+        raise ConfigError(
+            f"private={str(config.private).lower()} goes with hub=<owner>/<name>, the repository that it is of."
+        )
     run = LoadedRun(saved)
     with written_whole(folder) as building, torch.no_grad():
         notes = write(run, building)
@@ -69,7 +73,9 @@ def export(config: DictConfig, console: Console | None = None) -> Path:
         console.print(verbatim(note), highlight=False, soft_wrap=True)
     console.print(verbatim(f"{files} are in\n    {relative(folder)}"), soft_wrap=True)
     if config.hub is not None:
-        console.print(verbatim(upload(folder, str(config.hub), bool(config.private))), highlight=False, soft_wrap=True)
+        console.print(
+            verbatim(upload(folder, str(config.hub), config.private is not False)), highlight=False, soft_wrap=True
+        )
     return folder
 
 
@@ -94,7 +100,7 @@ def check_free(folder: Path) -> None:
         return
     if os.path.lexists(folder):
         raise ConfigError(
-            f"{relative(folder)} is there already, and nothing is overwritten; remove it, or give another path=<folder>."
+            f"{relative(folder)} is there already, and nothing is overwritten; give another path=<folder>."
         )
 
 

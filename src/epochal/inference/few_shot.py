@@ -47,7 +47,7 @@ class Prompts:
 
     @classmethod
     def of(cls, tokenizer: Any, words: Sequence[str], begin: Sequence[int] = ()) -> Prompts:
-        """Raises ConfigError if the vocabulary lacks characters of an answer."""
+        """Raises ConfigError if the vocabulary lacks an answer, or reads two of them alike."""
         if missing := tokenizer.missing("".join(words)):
             raise ConfigError(
                 f"The vocabulary lacks these characters of the classes: {' '.join(map(repr, missing))}. Name the classes in "
@@ -58,6 +58,11 @@ class Prompts:
             raise ConfigError(
                 f"The class {empty[0]} has no tokens in the vocabulary; choose others: label_words=<word>,<word>"
             )
+        advice = "choose others: label_words=<word>,<word>"
+        if unknown := [word for word, ids in zip(words, answers) if tokenizer.ids.unknown in ids]:
+            raise ConfigError(f"The vocabulary does not know {unknown[0]}, which stands for a class; {advice}")
+        if twice := [word for word, ids in zip(words, answers) if answers.count(ids) > 1]:
+            raise ConfigError(f"{' and '.join(twice)} are the same tokens in the vocabulary; {advice}")
         return cls(tokenizer, list(begin), answers, line, blank)
 
     def written(self, examples: Sequence[tuple[str, int]], question: str) -> list[int]:
@@ -148,6 +153,11 @@ def few_shot(
     table: list[tuple[str, ...]] = [("examples", "accuracy", "with permuted labels", "questions")]
     longest: Any = model.context_length
     written: dict[tuple[int, bool], list[list[int]]] = {}
+    most = len(data.rows("train")[0].labels)
+    if shots[-1] > most:
+        raise ConfigError(
+            f"shots={shots[-1]} are more examples than the {most:,} training texts of dataset={data.name}."
+        )
     for count in shots:  # of the first question, as to write all takes a while
         first = prompts.written(_examples(data, 0, count, False), data.text("test", 0))
         _check_length([first], prompts, count, longest, shots)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import re
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.panel import Panel
 from torch import nn
 
 from epochal.config.instantiate import parameters
-from epochal.config.schema import wrong_numbers
+from epochal.config.schema import whole_numbers, wrong_numbers
+from epochal.config.validate import unread_option
 from epochal.core.errors import ConfigError
 from epochal.core.format import verbatim
 from epochal.tasks import Task
@@ -79,6 +80,10 @@ def set_options(config: DictConfig, given: DictConfig) -> None:
     if "features" in options:
         feature_network(options["features"], config.get("allow", ()))  # raises where there is no such network
     config.task.update(options)
+    for key, value in whole_numbers(config):
+        OmegaConf.update(config, key, value)
+    if unread := [line for key in options for line in unread_option("task", key, config.task)]:
+        raise ConfigError(unread[0].replace("task.", ""))
     if wrong_values := [line for line in wrong_numbers(config) if line.startswith("task.")]:
         raise ConfigError("\n".join(wrong_values))
     make_task(

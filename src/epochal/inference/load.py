@@ -150,6 +150,8 @@ def opened(config: DictConfig) -> SavedRun:
     allow = tuple(config.allow)
     if config.checkpoint is None:
         return open_run(config.run, allow, config.output_dir)
+    if config.run != "latest":
+        raise ConfigError(f"run={config.run} and checkpoint={config.checkpoint} both name the weights; leave one out.")
     file = Path(config.checkpoint).expanduser().absolute()
     folder = file.parent.parent if (file.parent.parent / "config.yaml").is_file() else file.parent
     return read_run(file, folder, allow)

@@ -18,7 +18,7 @@ from epochal.core.specs import IGNORED
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts, Profile
 from epochal.tasks.base import Metrics, Task, at_least_single
-from epochal.tasks.sequences import prompt_ids, token_counts
+from epochal.tasks.sequences import MOST_BEAMS, prompt_ids, token_counts
 from epochal.tasks.visuals.sequences import add_state_gradients
 
 GRADIENT_EXAMPLES = 8  # windows whose gradients are averaged: a long one takes its time, step by step
@@ -52,7 +52,7 @@ class LanguageModeling(Task):
     reports: ClassVar = ("val/loss", "min")
     response_name: ClassVar = "sample"
     only_with: ClassVar = {
-        "samples": (OnlyWith("beam_size", (1,)),),
+        "samples": (OnlyWith("beam_size", (1,)), OnlyWith("temperature", but=(0,))),  # which would all be the same
         "temperature": (OnlyWith("beam_size", (1,)),),
         "top_k": (OnlyWith("beam_size", (1,)), OnlyWith("temperature", but=(0,))),
         "top_p": (OnlyWith("beam_size", (1,)), OnlyWith("temperature", but=(0,))),
@@ -71,7 +71,7 @@ class LanguageModeling(Task):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
-        check_whole("beam_size", beam_size, 1)
+        check_whole("beam_size", beam_size, 1, MOST_BEAMS)
         if beam_size > 1 and isinstance(self.model, LanguageModel) and not isinstance(self.model, BeamSearch):
             raise ValueError(
                 f"beam_size={beam_size} goes with gpt or llama; {type(self.model).__name__} has no beam search."

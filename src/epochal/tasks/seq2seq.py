@@ -16,7 +16,7 @@ from epochal.core.specs import PAD
 from epochal.data.batching import Batch
 from epochal.tasks.artifacts import Artifacts
 from epochal.tasks.base import Metrics, Task, at_least_single
-from epochal.tasks.sequences import gather, tested_rows
+from epochal.tasks.sequences import MOST_BEAMS, gather, tested_rows
 from epochal.tasks.text_metrics import scores
 from epochal.tasks.visuals.sequences import labelled_blocks
 
@@ -76,7 +76,7 @@ class Seq2SeqTask(Task):
         check_number("label_smoothing", label_smoothing, 0, below=1)
         check_number("teacher_forcing", teacher_forcing, 0, most=1)
         check_whole("generated", generated, 0)
-        check_whole("beam_size", beam_size, 1)
+        check_whole("beam_size", beam_size, 1, MOST_BEAMS)
         check_number("length_penalty", length_penalty, 0)
         if max_length is not None:
             check_whole("max_length", max_length, 1)

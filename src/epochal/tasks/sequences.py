@@ -12,6 +12,7 @@ from epochal.data.batching import Batch, BatchIndices
 from epochal.tasks.base import Task
 
 BINS = 8  # groups of rows by length
+MOST_BEAMS = 1000  # with more, beam search takes more memory than it could be worth
 
 
 def token_counts(batch: Batch) -> dict[str, Tensor]:

@@ -60,6 +60,10 @@ def with_sizes(config: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     if found["name"] != config.model.name:
         raise ConfigError(f"model.pretrained={source} is a {found['name']}; choose model={found['name']}.")
     typed = {key.lstrip("+") for key in (override.partition("=")[0] for override in overrides)}
+    if "model.variant" in typed:
+        raise ConfigError(
+            f"model.variant={config.model.variant}: the sizes are those of model.pretrained={source}; leave it out."
+        )
     with open_dict(config):
         config.requested.setdefault("model", copy.deepcopy(config.model))
         for key, value in found.items():

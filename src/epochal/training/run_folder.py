@@ -85,7 +85,10 @@ class Run:
         if not folder.is_dir():
             raise ConfigError(f"There is no run folder {path}.")
         if not (folder / "config.yaml").is_file():
-            raise ConfigError(f"{folder} is not a run folder: it has no config.yaml.")
+            weights = (
+                "; weights of transformers are loaded by model.pretrained" if (folder / "config.json").is_file() else ""
+            )
+            raise ConfigError(f"{folder} is not a run folder: it has no config.yaml{weights}.")
         return cls(folder)
 
     def discard(self) -> None:

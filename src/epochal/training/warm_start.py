@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from epochal.config.allowlist import ALLOWED, check_targets
-from epochal.config.compose import option_file
+from epochal.config.compose import choices, option_file
 from epochal.config.instantiate import target_class
-from epochal.core.errors import ConfigError
+from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded, relative
 from epochal.core.specs import Outputs, class_count, from_plain
 from epochal.data.tokenizers import KINDS, HuggingFace
@@ -93,11 +93,15 @@ def find_run(config: DictConfig, name: str | None = None) -> Run:
     """
     name = str(named_runs(config.init_from)[TRAINED] if name is None else name)
     if not is_task(name):
+        if not Path(name).exists() and (near := did_you_mean(name.partition("@")[0], choices().get("task", []))):
+            raise ConfigError(f"init_from={name} is neither the folder of a run nor a task.{near}")
         run = Run.open(name)
         run.config()
         return run
     parent = runs_folder(config)
     task, _, dataset = name.partition("@")
+    if dataset and dataset not in (known := choices().get("dataset", [])):
+        raise ConfigError(f"init_from={name}: dataset={dataset} is no dataset.{did_you_mean(dataset, known)}")
     wanted = (task, config.model.name, dataset or config.dataset.name, config.seed)
     for file in sorted(parent.glob(f"*_s{config.seed}*/summary.json"), reverse=True):
         summary = Run(file.parent).summary()

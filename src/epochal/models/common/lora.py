@@ -51,16 +51,17 @@ def add_lora(
         trained: Prefixes of the names of parameters that are trained too.
 
     Raises:
-        ValueError: If rank or alpha is out of range, or the network has none of these layers.
+        ValueError: If rank or alpha is out of range, or the network has not all of these layers.
     """
     check_sizes(**{"finetune.lora.rank": rank})
     check_positive("finetune.lora.alpha", alpha)
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: module for name, module in linear.items() if name.rpartition(".")[2] in targets}
-    if not chosen:
-        names = sorted({name.rpartition(".")[2] for name in linear if name.rpartition(".")[2]})
+    names = {name.rpartition(".")[2] for name in linear} - {""}
+    if missing := [name for name in targets if name not in names]:
+        there = " ".join(sorted(names)) or "none"
         raise ValueError(
-            f"finetune.lora.targets={list(targets)} are no linear layers of this network. It has: {' '.join(names) or 'none'}"
+            f"finetune.lora.targets has {' '.join(missing)}, which no linear layer of this network is called. It has: {there}"
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith(trained)

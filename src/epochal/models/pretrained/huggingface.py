@@ -122,7 +122,7 @@ def fetch(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
         raise ConfigError(
             f"{source} is neither a folder with {CONFIG} and {WEIGHTS} nor the id of a repository of the Hub."
         )
@@ -149,12 +149,8 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
         ConfigError: If there is no config.json, or it describes a network that ours cannot be.
     """
     folder = fetch(source)
-    theirs = _json(folder / CONFIG)
-    kind, classes = str(theirs.get("model_type")), theirs.get("architectures") or []
-    if kind not in FAMILIES:
-        raise ConfigError(
-            f"{folder} holds {' '.join(classes) or 'a network'} (model_type {kind}); ours are {' '.join(FAMILIES)}."
-        )
+    theirs = _described(folder, source)
+    kind, classes = theirs["model_type"], theirs.get("architectures") or []
     try:
         config, wrong = {"gpt2": _gpt2, "openai-gpt": _gpt1, "bert": _bert, "llama": _llama}[kind](theirs)
     except KeyError as error:
@@ -176,6 +172,22 @@ def read_config(source: str | Path) -> tuple[dict[str, Any], bool]:
         count = len(_labels(theirs))
         config |= {"head": "scalar"} if head == "classes" and count == 1 else {"num_outputs": count}
     return {"name": FAMILIES[kind].ours, **config}, head is None
+
+
+def _described(folder: Path, source: str | Path) -> dict[str, Any]:
+    """The config.json of a folder; raises ConfigError if there is none, or it is of a network that is none of ours."""
+    if (folder / "config.yaml").is_file() and not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} is the folder of a run; a run begins with its weights by init_from={source}.")
+    theirs = _json(folder / CONFIG)
+    if "specs" in theirs:  # of `epochal export to=safetensors`
+        raise ConfigError(
+            f"{folder} is an export of Epochal's own; weights to begin with are written by to=huggingface."
+        )
+    if (kind := str(theirs.get("model_type"))) not in FAMILIES:
+        raise ConfigError(
+            f"{folder} holds {' '.join(theirs.get('architectures') or []) or 'a network'} (model_type {kind}); ours are {' '.join(FAMILIES)}."
+        )
+    return theirs
 
 
 def _check_values(folder: Path, config: Mapping[str, Any]) -> None:
