@@ -322,6 +322,46 @@ def test_options_that_would_not_be_read(refuse, line, says):
     refuse("train", *line.split(), "logger=none", says=[says])
 
 
+LORA = "model=bert dataset=sst2 init_from=x finetune"
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        (f"{LORA}=lora", "finetune=lora is no choice; LoRA is finetune.lora.rank=8"),
+        (f"{LORA}.lora=8", "finetune.lora=8 is no choice"),
+        (f"{LORA}.lora.rank=0", "finetune.lora.rank=0 must be a whole number, 1 or more."),
+        (f"{LORA}.lora.rank=2.5", "finetune.lora.rank=2.5 must be a whole number"),
+        (f"{LORA}.lora.rank=2 finetune.lora.alpha=0", "finetune.lora.alpha=0 must be a number above 0"),
+        (f"{LORA}.lora.rank=2 finetune.lora.targets=qkv", "finetune.lora.targets=qkv must be a list of names"),
+        (f"{LORA}.lora.rank=2 finetune.lora.targets=null", "finetune.lora.targets=null must be a list of names"),
+        ("model=gan init_from=x finetune.lora.rank=2", "finetune.lora does not go with a GAN"),
+        ("model=gpt dataset=python_stdlib init_from=langauge_modeling", "Did you mean language_modeling?"),
+        (
+            "model=gpt dataset=python_stdlib init_from=language_modeling@sst3",
+            "dataset=sst3 is no dataset. Did you mean",
+        ),
+        ("model=gpt dataset=text dataset.path=nofile.txt", "dataset.path=nofile.txt does not exist."),
+        ("model=gpt dataset=text dataset.path=", "dataset.path= has no value; give one, or leave it out."),
+        ("init_from={polciy: x}", "init_from.polciy is no network of this task. Did you mean policy?"),
+        (
+            "model=transformer dataset=reverse task.beam_size=100000",
+            "beam_size=100000 must be a whole number from 1 to",
+        ),
+    ],
+)
+def test_weights_to_begin_with_and_paths(refuse, line, says):
+    arguments = [line] if line.startswith("init_from={") else line.split()
+    refuse("train", *arguments, "logger=none", says=[says])
+
+
+def test_a_whole_number_may_be_typed_with_an_exponent(command, home):
+    outcome = command("train", "model=mlp", "dataset.batch_size=1e2", "duration=1steps", "logger=none")
+    assert outcome.status == 0, outcome.error
+    (file,) = (home / "outputs").rglob("config.yaml")
+    assert OmegaConf.load(file).dataset.batch_size == 100
+
+
 def test_in_a_grid_an_option_is_for_the_choices_that_read_it(command, home):
     grid = "-m model=plain,resnet model.depth=8 model.shortcut=B optimizer.momentum=0.8 duration=1steps logger=none"
     outcome = command("train", *grid.split())

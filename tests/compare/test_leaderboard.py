@@ -107,6 +107,7 @@ def test_another_column_sorts(runs, command, by, first):
         (("sort=bits per bite",), "Did you mean bits per byte?"),
         (("sorted=run",), "There is no option sorted. Did you mean sort?"),
         (("to=",), "to= has no value"),
+        (("to=board.png",), "to=board.png must be the name of a .csv file"),
         (("--live",), "--live is no option"),
         (("nowhere",), "There is nothing at nowhere"),
         (("outputs/runs/classifier",), "no run of a language model in outputs/runs/classifier"),

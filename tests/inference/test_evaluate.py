@@ -256,6 +256,8 @@ def test_low_rank_additions_are_counted_trained_and_merged(command, home):
         ("prompt=a images=0", "images is not read with prompt: leave one of the two out."),
         ("prompt=a explain=true", "explain is not read with prompt"),
         ("prompt=a label_words=b,c", "label_words is not read with prompt"),
+        ("prompt=a dataset=sst2", "dataset is not read with prompt"),
+        ("run=x checkpoint=y", "run=x and checkpoint=y both name the weights; leave one out."),
         ("shots=0 prompt=a", "prompt is not read with shots"),
         ("shots=0 temperature=0.5", "temperature is not read with shots"),
         ("lm_eval=x.yaml beam_size=3", "beam_size is not read with lm_eval"),

@@ -112,6 +112,7 @@ def _on(reviews: Path) -> list[str]:
         (("to=onx",), "Did you mean onnx?"),
         (("to=huggingface",), "for model=mlp give to=safetensors or to=onnx"),
         (("to=safetensors", "hub=mine"), "name one as owner/name"),
+        (("to=safetensors", "private=false"), "private=false goes with hub="),
         (("to=safetensors", "path=full"), "full is there already, and nothing is overwritten"),
         (("to=safetensors", "path=full/file"), "full/file is there already"),
         (("to=safetensors", "path=full/file/inside"), "cannot be written"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epochal.core.errors import ConfigError
 from epochal.core.specs import BEGIN
 from epochal.data import SentenceData
-from epochal.data.tokenizers import Characters, HuggingFace, to_huggingface
+from epochal.data.tokenizers import Characters, HuggingFace, Words, to_huggingface
 from epochal.inference import few_shot as module
 from epochal.inference.few_shot import Prompts, accuracy, beginning, few_shot, shots_of
 
@@ -129,3 +129,12 @@ def test_prompts_longer_than_the_model_reads_say_what_would_fit(data: SentenceDa
 def test_wrong_numbers_of_examples_are_refused(shots: Any):
     with pytest.raises(ConfigError, match="must be whole numbers of zero or more"):
         shots_of(OmegaConf.create({"shots": shots}))
+
+
+def test_class_words_that_the_vocabulary_cannot_tell_apart():
+    words = Words.learn(["a good film", "a bad film"], vocab_size=100, min_count=1)
+    with pytest.raises(ConfigError, match="does not know awful, which stands for a class; choose others"):
+        Prompts.of(words, ["good", "awful"])
+    with pytest.raises(ConfigError, match="Good and good are the same tokens in the vocabulary"):
+        Prompts.of(words, ["Good", "good"])
+    assert len(Prompts.of(words, ["good", "bad"]).answers) == 2

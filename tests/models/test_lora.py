@@ -46,6 +46,7 @@ def test_merged_weights_are_those_of_the_plain_network_and_give_the_same():
     ("options", "says"),
     [
         ({"rank": 0}, "finetune.lora.rank"),
+        ({"targets": ("qkv", "v_proj")}, "finetune.lora.targets has v_proj, which no linear layer"),
         ({"alpha": 0.0}, "finetune.lora.alpha"),
         ({"targets": ("query",)}, "It has: fc1 fc2 head proj qkv"),
     ],
