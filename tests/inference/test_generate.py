@@ -36,7 +36,7 @@ def test_a_prompt_is_gone_on_from_with_the_settings_that_were_asked_for(text_run
         (["top_k=0"], ["top_k=0 must be a whole number of at least 1"]),
         (["samples=0"], ["task.samples=0 must be above zero"]),
         (["beam_size=2", "top_k=3"], ["beam_size=2 draws nothing; leave top_k out"]),
-        (["beam_size=0"], ["beam_size=0 must be a whole number of at least 1"]),
+        (["beam_size=0"], ["beam_size=0 must be a whole number from 1 to 1,000."]),
     ],
 )
 def test_prompts_and_settings_that_cannot_be_followed_are_refused(text_run, refuse, arguments, says):

@@ -122,7 +122,7 @@ def test_teacher_forcing_is_refused_for_a_model_that_cannot_be_trained_on_its_ow
 @pytest.mark.parametrize(
     "option, says",
     [
-        ({"beam_size": 0}, "beam_size=0 must be a whole number of at least 1"),
+        ({"beam_size": 0}, "beam_size=0 must be a whole number from 1 to 1,000"),
         ({"beam_size": 2.5}, "beam_size=2.5 must be a whole number"),
         ({"length_penalty": -1}, "length_penalty=-1 must be a number of at least 0"),
         ({"label_smoothing": 1}, "label_smoothing=1 must be a number of at least 0 and below 1"),

@@ -350,7 +350,10 @@ SMALL_BERT = "model=bert model.depth=1 model.embed_dim=8 model.num_heads=2 datas
     "line",
     [
         f"{SMALL_BERT} task=masked_lm dataset.batch_size=4 dataset.eval_batch_size=8 dataset.validation=9 dataset.test=9",
-        "model=gan model.width=4 dataset=digits dataset.batch_size=32 task.test_images=64 task.validation_images=64",
+        pytest.param(
+            "model=gan model.width=4 dataset=digits dataset.batch_size=32 task.test_images=64 task.validation_images=64",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["a last batch with rows for one of them", "two optimizers"],
 )

@@ -261,8 +261,8 @@ def known_values(
         "data_fingerprint": data.fingerprint,
         "wandb_id": wandb_id,
     }
-    if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # which need not be the config's
-        known["tokenizer"] = tokenizer.kind
+    if (kind := getattr(getattr(data, "tokenizer", None), "kind", None)) is not None:  # which need not be the config's
+        known["tokenizer"] = kind
     if config.init_from is not None:
         known["init_from"] = str(parent.run.folder) if parent else run.summary().get("init_from")
     return known
