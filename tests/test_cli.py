@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import epochal
 from conftest import ROOT
 from epochal.cli import quoted
 
@@ -62,3 +63,15 @@ def test_what_is_quoted_or_no_prompt_is_left_alone(argument):
 def test_several_values_of_one_run_need_no_brackets(argument, read):
     """Which some shells take for patterns of files."""
     assert quoted(argument) == read
+
+
+@pytest.mark.parametrize(
+    "flag, says", [("--hlep", "--hlep is no option. Did you mean --help?"), ("-x", "-x is no option.")]
+)
+def test_a_flag_that_there_is_not(command, flag, says):
+    outcome = command("train", "model=mlp", flag)
+    assert outcome.status == 2 and says in outcome.error and len(outcome.error.splitlines()) == 1
+
+
+def test_the_version_is_the_one_of_epochal(command):
+    assert command("train", "--version").out.strip() == epochal.__version__

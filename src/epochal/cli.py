@@ -77,6 +77,24 @@ RANKS = (
     "SLURM_NTASKS",
     "JSM_NAMESPACE_RANK",
 )  # Lightning reads them
+FLAGS = (  # Hydra's
+    *(
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--cfg",
+        "-c",
+        "--resolve",
+        "--package",
+        "-p",
+        "--info",
+        "-i",
+        "--run",
+        "-r",
+        *MANY,
+    ),
+    *("--shell-completion", "-sc", "--experimental-rerun", "--version"),
+)
 REFUSED = ("--config-name", "-cn", "--config-path", "-cp")
 
 
@@ -268,8 +286,12 @@ def check_process() -> None:
 
 def _end(name: str, function: Callable[[DictConfig], Any], arguments: Sequence[str] | None) -> None:
     """Runs a command; whatever the user did wrong becomes a sentence and an exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--version" in given:
+        print(epochal.__version__)
+        return
     try:
-        run(name, function, sys.argv[1:] if arguments is None else arguments)
+        run(name, function, given)
     except KeyboardInterrupt as stop:
         say(_ended("Stopped.", stop, name))
         sys.exit(130)
@@ -310,20 +332,27 @@ def prepared(arguments: Sequence[str], name: str) -> list[str]:
     """
     folders, others = split_folders(arguments)
     use_folders(folders)
+    _check_arguments(others, name)
     flags = [argument for argument in others if argument in MANY]
-    if flags and name != "train":
-        raise ConfigError(f"{command_line(name)} looks at one run at a time; leave out {flags[0]}.")
-    if refused := [key for argument in others if (key := argument.partition("=")[0]) in REFUSED]:
-        raise ConfigError(f"{refused[0]} is no option here; your own configs are added by --config-dir <folder>.")
     many = bool(flags) or any(argument.startswith(("experiment=", "sweep=")) for argument in others)
-    if empty := [
-        key for argument in others if (key := argument.removesuffix("=")) != argument and key.lstrip("+") in PATHS
-    ]:
-        raise ConfigError(f"{empty[0]}= has no value; give one, or leave it out.")
     overrides = [quoted(argument, many=many) for argument in others if argument not in MANY]
     if name == "train" and not any(override.startswith("task=") for override in overrides):
         overrides = [f"++{override}" if override.startswith("task.") else override for override in overrides]
     return [*flags, *(_for_each_run(overrides) if many else overrides)]
+
+
+def _check_arguments(arguments: Sequence[str], name: str) -> None:
+    """Raises ConfigError for a flag that this command does not have, and for a path that is empty."""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key in MANY and name != "train":
+            raise ConfigError(f"{command_line(name)} looks at one run at a time; leave out {key}.")
+        if key in REFUSED:
+            raise ConfigError(f"{key} is no option here; your own configs are added by --config-dir <folder>.")
+        if key.startswith("-") and key not in FLAGS:
+            raise ConfigError(f"{key} is no option.{did_you_mean(key, FLAGS)} {command_line(name)} --help lists all.")
+        if equals and not value and key.lstrip("+") in PATHS:
+            raise ConfigError(f"{key}= has no value; give one, or leave it out.")
 
 
 def _for_each_run(overrides: Sequence[str]) -> list[str]:
