@@ -38,7 +38,7 @@ def validate(config: DictConfig) -> None:
 def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
     """Raises ConfigError for options that were typed and would not be read, because of other options or of the data.
 
-    Only of a single run: in a grid the options that go with one of its choices are typed for all.
+    Only of a single run: in a grid or a sweep of W&B the options that go with one of its choices are typed for all.
 
     Args:
         config: As composed.
@@ -46,7 +46,7 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     keys = [override.partition("=")[0].lstrip("+~").partition(".") for override in overrides]
     typed = [(group, option) for group, _, option in keys if group in ("model", "dataset", "task") and option]
-    if not typed:
+    if not typed or "WANDB_SWEEP_ID" in os.environ:
         return
     try:
         nodes = {"model": config.model, "dataset": config.dataset, "task": task_config(config)}
