@@ -98,6 +98,10 @@ def run(arguments: Sequence[str], console: Console) -> list[Entry]:
     console.print(verbatim(count_text(len(listed), "language model")), style="bold")
     shown = fitting(listed, names, by, console.width)
     console.print(table(listed, shown))
+    if len({each.cells["data"] for each in listed}) > 1:
+        console.print(
+            verbatim("Bits per byte and perplexity compare models on the same data only."), style="dim", highlight=False
+        )
     if hidden := [name for name in names if name not in shown]:
         console.print(
             verbatim(f"There is no room for: {', '.join(hidden)}"), style="dim", highlight=False, soft_wrap=True
@@ -223,9 +227,9 @@ def ranked(found: Sequence[Entry], names: Sequence[str], by: str) -> list[Entry]
 
 
 def fitting(listed: Sequence[Entry], names: Sequence[str], by: str, width: int) -> list[str]:
-    """As many columns as fit into `width` characters; the run and the column that sorts stay the longest."""
+    """As many columns as fit into `width` characters; the run, its data and the column that sorts stay the longest."""
     tasks = [name for name in reversed(names) if name not in FIRST]
-    spare = [name for name in ("model", "data", PERPLEXITY, *tasks, "tokenizer", "parameters", BITS) if name != by]
+    spare = [name for name in ("model", PERPLEXITY, *tasks, "tokenizer", "parameters", "data", BITS) if name != by]
     kept = list(names)
     while spare and sum(_width(name, listed) + 2 for name in kept) > width:
         kept.remove(spare.pop(0))

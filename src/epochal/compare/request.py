@@ -25,6 +25,7 @@ from epochal.core.format import count_text, printable
 from epochal.core.metrics import COSTS
 from epochal.core.program import command_line
 
+DATA = "dataset.name"
 USUAL = ("val/loss", "test/loss", "train/loss")  # rank runs whose best checkpoints were chosen by different metrics
 SMOKE = "The budget smoke shows that everything works; it is too small to decide anything, and decides nothing."
 
@@ -163,6 +164,9 @@ class Request:
     def _plots(self, records: Sequence[Record], keys: Sequence[str], y: str) -> list[Plot]:
         """The requested plot, or those that fit: y by the only number in which the runs differ, and learning curves."""
         group = None if self.group is None else tuple(known_name(name, records, "group") for name in self.group)
+        if group is not None and DATA not in (*group, self.x):  # no line goes from one data set to another
+            drawn = {record.value(DATA) for record in records if record.value(y) is not None}
+            group += (DATA,) if len(drawn) > 1 else ()
         if self.x is not None:
             return [plot(known_name(self.x, records, "x"), y, group, records, keys)]
         finished = [record for record in records if record.status == "finished"] or records

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from epochal.config.compose import own_folders
 from epochal.core.errors import ConfigError, EpochalError
 from epochal.core.format import verbatim
 from epochal.core.multirun import family
@@ -163,5 +164,6 @@ def watch(config: DictConfig) -> str:
     where = "" if config.output_dir == "outputs" else " " + typed("output_dir", config.output_dir)
     if config.get("claim") is not None:
         budget = f" budget={config.budget}" if config.budget is not None else ""
-        return command_line("compare", f"experiment={config.experiment}{budget}{where} --live")
+        own = "".join(f" --config-dir {shlex.quote(f.removeprefix('file://'))}" for f in own_folders())
+        return command_line("compare", f"experiment={config.experiment}{budget}{where}{own} --live")
     return command_line("compare", f"{shlex.quote(str(Path(config.output_dir) / 'runs'))} --live")

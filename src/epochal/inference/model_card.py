@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from epochal.core.format import number_text
-from epochal.core.metrics import metric_label
+from epochal.core.metrics import find, metric_label
 from epochal.core.protocols import HEADS
 from epochal.core.specs import describe
 from epochal.inference.notebook import LoadedRun
@@ -57,7 +57,7 @@ def card(run: LoadedRun, to: str, notes: list[str], name: str, architecture: str
         f"A network of the architecture `{config.model.name}` (class `{type(run.model).__name__}` of Epochal) that learned "
         f"{config.task.name.replace('_', ' ')} on the data set `{config.dataset.name}`.",
         "",
-        f"It reads {reads} and gives {f'{head}, from ' if head else ''}{gives}.",
+        f"It reads {reads} and gives {', from '.join(part for part in (head, gives if gives != reads else '') if part)}.",
     ]
     if names := getattr(run.specs[1], "names", None):
         lines += ["", f"Classes, in the order of its outputs: {', '.join(names)}."]
@@ -128,7 +128,9 @@ def _cost(summary: dict[str, Any]) -> Iterator[str]:
         yield "Not known."
         return
     yield from ("| | |", "|---|---|")
-    yield from (f"| {metric_label(name)} | {number_text(name, summary[name])} |" for name in known)
+    for name in known:
+        unit = find(name).unit
+        yield f"| {metric_label(name)}{f' ({unit})' if unit else ''} | {number_text(name, summary[name])} |"
 
 
 def _made(run: LoadedRun, summary: dict[str, Any]) -> Iterator[str]:
