@@ -56,7 +56,7 @@ def print_response(task: Task, prompt: str, console: Console) -> None:
     """
     for text in respond(task, prompt):
         title = answering(task).response_name
-        console.print(Panel(verbatim(text), title=title, title_align="left", border_style="cyan"))
+        console.print(Panel(verbatim(text or "(nothing)"), title=title, title_align="left", border_style="cyan"))
 
 
 def set_options(config: DictConfig, given: DictConfig) -> None:

@@ -236,7 +236,8 @@ class MaskedLM(Task):
     def _candidates(self, probabilities: Tensor, count: int) -> str:
         """The most probable tokens of a distribution (V,)."""
         values, ids = probabilities.topk(count)
-        return " | ".join(f"{self._token(token)} {value:.0%}" for token, value in zip(ids.tolist(), values.tolist()))
+        found = zip(ids.tolist(), values.tolist())
+        return " | ".join(f"{self._token(token)} {value:{'.0%' if value >= 0.1 else '.1%'}}" for token, value in found)
 
     def _token(self, token: int) -> str:
         return self.data.tokenizer.decode([token]).strip() or repr(self.data.tokenizer.decode([token]))
