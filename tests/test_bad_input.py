@@ -339,7 +339,7 @@ LORA = "model=bert dataset=sst2 init_from=x finetune"
         ("model=gpt dataset=python_stdlib init_from=langauge_modeling", "Did you mean language_modeling?"),
         (
             "model=gpt dataset=python_stdlib init_from=language_modeling@sst3",
-            "dataset=sst3 is no dataset. Did you mean",
+            "nor such a dataset. Did you mean sst2?",
         ),
         ("model=gpt dataset=text dataset.path=nofile.txt", "dataset.path=nofile.txt does not exist."),
         ("model=gpt dataset=text dataset.path=", "dataset.path= has no value; give one, or leave it out."),

@@ -349,7 +349,7 @@ def _check_arguments(arguments: Sequence[str], name: str) -> None:
             raise ConfigError(f"{command_line(name)} looks at one run at a time; leave out {key}.")
         if key in REFUSED:
             raise ConfigError(f"{key} is no option here; your own configs are added by --config-dir <folder>.")
-        if key.startswith("-") and key not in FLAGS:
+        if key.startswith("-") and (key not in FLAGS or (equals and key in MANY)):
             raise ConfigError(f"{key} is no option.{did_you_mean(key, FLAGS)} {command_line(name)} --help lists all.")
         if equals and not value and key.lstrip("+") in PATHS:
             raise ConfigError(f"{key}= has no value; give one, or leave it out.")

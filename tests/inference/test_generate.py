@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from epochal.core.errors import ConfigError
+
 
 @pytest.fixture
 def text_run(trained, copied):
@@ -46,3 +48,14 @@ def test_prompts_and_settings_that_cannot_be_followed_are_refused(text_run, refu
 def test_a_network_that_writes_nothing_takes_no_prompt(trained, copied, refuse):
     run = f"run={copied('run')}"
     refuse("evaluate", run, "prompt=seven", says=["prompt goes with a language model or a translation"])
+
+
+def test_in_python_one_text_is_a_string_whatever_the_options(text_run):
+    import epochal
+
+    loaded = epochal.load(text_run.removeprefix("run="))
+    for options in ({}, {"temperature": 0}, {"beam_size": 1}, {"beam_size": 2}):
+        assert isinstance(loaded.generate("the", **options), str), options
+    assert len(loaded.generate("the", samples=3)) == 3
+    with pytest.raises(ConfigError, match="samples is not read with temperature=0"):
+        loaded.generate("the", samples=3, temperature=0)

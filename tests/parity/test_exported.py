@@ -43,6 +43,7 @@ CASES = {
 def test_auto_classes_give_the_same_ids_and_logits(case: str, tmp_path: Path):
     rows = [(number, word) for number in range(40) for word in ("good", "bad")]
     made = {name: tmp_path / f"{name}.csv" for name in ("text", "reviews", "pairs")}
+    made["text"] = made["text"].with_suffix(".txt")
     made["text"].write_text("the quick brown fox jumps over the lazy dog\n" * 99)
     made["reviews"].write_text("sentence,label\n" + "\n".join(f"film {n} is {word},{word}" for n, word in rows))
     lines = "\n".join(f"film {n} is,rather {word},{word}" for n, word in rows)

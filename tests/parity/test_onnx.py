@@ -86,6 +86,7 @@ CASES = {
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     made = {name: tmp_path / f"{name}.csv" for name in ("text", "reviews", "pairs")}
+    made["text"] = made["text"].with_suffix(".txt")
     made["text"].write_text("the quick brown fox jumps over the lazy dog\n" * 99)
     rows = [(number, word) for number in range(40) for word in ("good", "bad")]
     made["reviews"].write_text("sentence,label\n" + "\n".join(f"film {n} is {word},{word}" for n, word in rows))

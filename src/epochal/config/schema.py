@@ -184,7 +184,9 @@ def check_values(config: DictConfig, overrides: Iterable[str], config_name: str 
     defaults = _defaults(chosen, config_name, own_folders())
     wrong = [line for key in values for line in _wrong_value(key.lstrip("+"), defaults, config)]
     if config_name == "evaluate":
-        wrong += [line for key in values for line in _of_training(key.lstrip("+"))]
+        few_shot = config.get("shots") is not None and config.get("lm_eval") is None  # whose examples are of train
+        read = {"dataset.train_size"} if few_shot else set()
+        wrong += [line for key in values if key.lstrip("+") not in read for line in _of_training(key.lstrip("+"))]
     wrong += [line for key in values for line in _unread(key, defaults, config)]
     if wrong:
         raise ConfigError("\n".join(wrong))

@@ -19,6 +19,7 @@ from epochal.config.objectives import common_tasks, target_of, tasks_of_data, ta
 from epochal.config.schema import HALF, missing_values, unknown_arguments, unknown_children, wrong_numbers
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded
+from epochal.core.multirun import typed_alone
 
 CALLBACK_OPTIONS = ("checkpoint_every", "early_stopping", "explain", "ema")
 LORA = {"alpha": 16, "targets": ["qkv", "proj"]}  # as in conf/train.yaml
@@ -44,9 +45,9 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
         config: As composed.
         overrides: As typed.
     """
-    keys = [override.partition("=")[0].lstrip("+~").partition(".") for override in overrides]
+    keys = [key.partition(".") for key in sorted(typed_alone(overrides))]
     typed = [(group, option) for group, _, option in keys if group in ("model", "dataset", "task") and option]
-    if not typed or "WANDB_SWEEP_ID" in os.environ:
+    if not typed:
         return
     try:
         nodes = {"model": config.model, "dataset": config.dataset, "task": task_config(config)}

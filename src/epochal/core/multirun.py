@@ -30,6 +30,18 @@ def family(config: DictConfig, varying: Sequence[str]) -> Iterator[None]:
         overrides.pop()
 
 
+def typed_alone(overrides: Sequence[str]) -> set[str]:
+    """The keys that were typed with a value of their own for this run alone.
+
+    In a grid, a search or a sweep of W&B there are none: there an option is typed for all runs, also for those that have no use
+    for it; nor does null or auto ask for anything.
+    """
+    if in_grid() or "WANDB_SWEEP_ID" in os.environ:
+        return set()
+    pairs = (override.lstrip("+").partition("=") for override in overrides if not override.startswith("~"))
+    return {key for key, _, value in pairs if value not in ("", "null", "auto")}
+
+
 def stages(before: Sequence[Any]) -> list[list[Any]]:
     """The grids of `hydra.sweeper.before` by stage: each list in it is one, or all of it, where it lists grids.
 

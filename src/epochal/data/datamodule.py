@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -88,6 +88,9 @@ class DataModule(pl.LightningDataModule):
         if name.startswith("__") or vars(self).get("fingerprint", "-"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name}")
         raise UnpreparedError(f"{type(self).__name__} has read nothing yet; call prepare() first.")
+
+    def check_typed(self, typed: Set[str]) -> None:
+        """Raises ConfigError if one of these options was typed and its source has no use for it."""
 
     def prepare(self) -> None:
         """Reads or makes the arrays, or opens those of the cache.

@@ -173,7 +173,7 @@ def _preference(row: Mapping[str, Any], where: str) -> Row:
 
 def _check_columns(row: Mapping[str, Any]) -> None:
     """Raises ValueError for columns that change what a row means and cannot be read."""
-    if row.get("tools"):
+    if row.get("tools") not in (None, "", "[]", []):
         raise ValueError(
             "the column tools offers functions to call, which no template here can write; leave the row out."
         )

@@ -54,11 +54,6 @@ def decode_labelled(
         ConfigError: If the source is not a set of images with a label each.
     """
     if source.local is not None and source.local.suffix == ".npz":
-        for option, column in (("image_column", image_column), ("label_column", label_column)):
-            if column is not None:
-                raise ConfigError(
-                    f"dataset.{option}={column} is of tables, and {source.path} holds the arrays images and labels: leave it out."
-                )
         meta = _decode_npz(source.local, building, image_size)
     else:
         with offering_to_skip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -195,6 +195,15 @@ class ImageData(StoredImages):
         self.fit_normalisation(self._splits["train"], folder)
         self._draw_order()
         self.check_batch_size(len(self._splits["train"].rows))
+
+    def check_typed(self, typed: Set[str]) -> None:
+        if self.path is None or self.path.startswith(PACKAGED):
+            return
+        super().check_typed(typed)
+        if self.locate().path.endswith(".npz") and (columns := sorted(typed & {"image_column", "label_column"})):
+            raise ConfigError(
+                f"dataset.{columns[0]} is of tables, and {self.path} holds the arrays images and labels: leave it out."
+            )
 
     def _draw_order(self) -> None:
         """Sets the order of the pixels of `permuted` images."""

@@ -8,7 +8,7 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +107,7 @@ def locate(
         raise ConfigError(
             f"The folder {local} is empty; dataset={dataset} expects data in it, e.g. train.parquet, test.parquet."
         )
-    source = Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
-    check_all_read(source)
-    return source
+    return Source(dataset=dataset, path=path, config=config, revision=revision, local=local, encoding=encoding)
 
 
 def matching(dataset: str, path: str | None, **options: Any) -> Source | None:
@@ -119,7 +117,7 @@ def matching(dataset: str, path: str | None, **options: Any) -> Source | None:
         **options: config, revision and encoding, see `locate`.
 
     Raises:
-        ConfigError: If it matches none, or one of the options would not be read.
+        ConfigError: If it matches none.
     """
     if not path or not glob.has_magic(path) or os.path.exists(expanded(path)):
         return None
@@ -128,32 +126,30 @@ def matching(dataset: str, path: str | None, **options: Any) -> Source | None:
     if not files:
         raise ConfigError(f"dataset.path={path} matches no file.")
     folder = Path(os.path.commonpath([file.parent for file in files]))
-    source = Source(dataset, path, **{"config": None, "revision": None, **options}, local=folder, files=files)
-    check_all_read(source)
-    return source
+    return Source(dataset, path, **{"config": None, "revision": None, **options}, local=folder, files=files)
 
 
-def check_all_read(source: Source) -> None:
-    """Raises ConfigError if there is an option that a source of its kind has no use for."""
+def check_all_read(source: Source, typed: Set[str]) -> None:
+    """Raises ConfigError if one of these options was typed and a source of its kind has no use for it."""
     if source.local is None:
-        if source.encoding:
+        if source.encoding and "encoding" in typed:
             raise ConfigError(
                 f"dataset.encoding={source.encoding} is of local text files, and {source.path} is read from the Hub: leave "
                 "it out."
             )
         return
-    if source.revision is not None:
+    if "revision" in typed:
         raise ConfigError(
             f"dataset.revision={source.revision} is of data sets on the Hub, and {source.path} is read from "
             f"{source.local}, whose revision nobody knows: leave it out"
             + (", or unset EPOCHAL_DATA to read it from the Hub." if "EPOCHAL_DATA" in os.environ else ".")
         )
-    if source.config and (source.local.is_file() or source.files is not None):
+    if "config" in typed and (source.local.is_file() or source.files is not None):
         raise ConfigError(
             f"dataset.config={source.config} is a part of a data set on the Hub or of a folder, and {source.path} has none: "
-            "give dataset.config=null."
+            "leave it out."
         )
-    if source.encoding and all(file.suffix.lower() in BINARY for file in source.contents()):
+    if "encoding" in typed and all(file.suffix.lower() in BINARY for file in source.contents()):
         kinds = " and ".join(sorted({file.suffix.lower() for file in source.contents()}))
         raise ConfigError(
             f"dataset.encoding={source.encoding} is of text files, and {source.path} holds {kinds}: leave it out."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class StoredData(DataModule):
         super().__init__(**options)
         self.path, self.config, self.revision = None if path is None else str(path), config, revision
         self.validation, self.test, self.train_size = validation, test, train_size
+
+    def check_typed(self, typed: Set[str]) -> None:
+        if self.path is not None:
+            sources.check_all_read(self.locate(), typed)
 
     def locate(self) -> sources.Source:
         """The file, folder or data set on the Hub that the options name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -174,6 +174,13 @@ class TextData(StoredData):
             )
         self.prompt = next(c for c in self.tokenizer.vocabulary if c != tokenizers.REPLACEMENT)
 
+    def check_typed(self, typed: Set[str]) -> None:
+        super().check_typed(typed)
+        if self.path is not None and "column" in typed and _text_files(self.locate()):
+            raise ConfigError(
+                f"dataset.column={self.column} is of tables, and {self.path} is running text, which has none: leave it out."
+            )
+
     def locate(self) -> sources.Source:
         options = {"config": self.config, "revision": self.revision, "encoding": self.encoding}
         return sources.matching(self.name, self.path, **options) or super().locate()
@@ -187,10 +194,6 @@ class TextData(StoredData):
         if source.local is not None and source.local.is_file() and source.local.stat().st_size == 0:
             raise ConfigError(f"{source.local} is empty: there is nothing to learn from.")
         if files := _text_files(source):
-            if self.column is not None:
-                raise ConfigError(
-                    f"dataset.column={self.column} is of tables, and {source.path} is running text, which has none: leave it out."
-                )
             texts = {
                 role: [list(tables.read_running(f, source.encoding)) for f in each] for role, each in files.items()
             }
@@ -199,7 +202,8 @@ class TextData(StoredData):
         splits = tables.open_splits(source, scratch, running=True)
         columns = splits["train"].column_names
         column = self.column or next((c for c in ("text", "content", "code", "sentence") if c in columns), columns[0])
-        if not self.column and " " in column.strip():
+        heads = source.local is not None and all(tables.suffix(f) in tables.DELIMITED for f in source.contents())
+        if heads and not self.column and " " in column.strip():
             raise ConfigError(
                 f"The first line of {source.path} is taken for the names of its columns, and {column[:40]!r} looks like none: "
                 "write text above it, or name the column by dataset.column."

@@ -23,6 +23,7 @@ from epochal.config.validate import wrong_precision
 from epochal.core.errors import ConfigError
 from epochal.core.files import relative, slug, write_atomically
 from epochal.core.format import number_text, verbatim
+from epochal.core.multirun import typed_alone
 from epochal.core.specs import Classes, Inputs, Outputs, StepLabels, describe
 from epochal.data import DataModule
 from epochal.data.datamodule import SPLITS
@@ -229,7 +230,9 @@ def rebuild(config: DictConfig, overrides: Sequence[str] = ()) -> Rebuilt:
     other = config.get("dataset") is not None
     if other:
         choose_data(saved, config, overrides)
-    data = make_data(saved.config, saved.data)  # pixels are normalised and text is tokenized as in training
+    data = make_data(
+        saved.config, saved.data, typed_alone(overrides)
+    )  # pixels are normalised and text is tokenized as in training
     inputs, outputs = data.specs(data.learns)
     notes = [] if other or config.prompt is not None else check_unchanged(saved, data, outputs)
     check_specs(saved, inputs, outputs)
@@ -283,11 +286,11 @@ def choose_data(saved: SavedRun, config: DictConfig, overrides: Sequence[str]) -
             f"model={saved.config.model.name} was trained on {reads.__name__.lower()}, "
             f"but dataset={other.name} yields {yields.__name__.lower()}."
         )
-    typed = {override.partition("=")[0].removeprefix("dataset.") for override in overrides}
+    typed = typed_alone(overrides)
     own = {
         key: saved.config.dataset[key]
         for key in KEPT
-        if key in saved.config.dataset and key in other and key not in typed
+        if key in saved.config.dataset and key in other and f"dataset.{key}" not in typed
     }
     saved.config.dataset = OmegaConf.merge(other, own, {"batch_size": 1})
 

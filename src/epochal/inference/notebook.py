@@ -140,9 +140,9 @@ class LoadedRun:
             ConfigError: If the network writes no text for another, an option is wrong, or it cannot read the prompt.
         """
         config = alone(self.config)
-        several = "samples" in config.task and (samples != 1 or "beam_size" not in options)
-        given = OmegaConf.create({**options, **({"samples": samples} if several else {})})
-        set_options(config, given)
+        set_options(config, OmegaConf.create({**options, **({"samples": samples} if samples != 1 else {})}))
+        if "samples" in config.task:
+            config.task.samples = samples
         task = make_task(config, self.model, total_steps=1)
         task.trainer = make_trainer(config, task, logger=False, enable_checkpointing=False)
         task.trainer.datamodule = self.data  # type: ignore[attr-defined]  # as in a test

@@ -22,7 +22,7 @@ from epochal.config.validate import validate
 from epochal.core.errors import ConfigError
 from epochal.core.files import write_atomically
 from epochal.core.format import verbatim
-from epochal.core.multirun import in_grid
+from epochal.core.multirun import in_grid, typed_alone
 from epochal.core.specs import class_count, to_plain
 from epochal.data import DataModule
 from epochal.data.tokenizers import BytePairs, to_huggingface
@@ -78,7 +78,8 @@ def build(
         config = judges.resolved(features.resolved(published.with_sizes(config, overrides)))
     parent = parent_of(config) if checkpoint is None else None
     pl.seed_everything(config.seed, verbose=False)
-    data = make_data(config, remembered_data(config, checkpoint, parent, overrides))
+    typed = typed_alone(overrides if checkpoint is None else ())
+    data = make_data(config, remembered_data(config, checkpoint, parent, overrides), typed)
     networks = open_networks(config, data, known_networks(run, checkpoint))
     model = make_network(config, data, parent, console, fresh=checkpoint is None)
     flops = flops_of(model, data.specs(data.learns), data.mean_lengths())
@@ -100,10 +101,9 @@ def build(
         known |= features.unchanged(task.known(data), run.summary())
         step = checkpoint["global_step"] if checkpoint else 0
         record = make_record(config, run, data, task, known, length, resumed_step=step)
-        own = [*optional_callbacks(config, task), record, record.checkpoints, Progress(console, length)]
-        trainer = make_trainer(
-            config, task, callbacks=[*callbacks, *own], logger=[record.logger, *loggers], max_steps=length.steps
-        )
+        own = [*callbacks, *optional_callbacks(config, task), record, record.checkpoints, Progress(console, length)]
+        loggers = [record.logger, *loggers]
+        trainer = make_trainer(config, task, callbacks=own, logger=loggers, max_steps=length.steps)
         check_world(config, data, trainer.world_size)
         record.write(trainer, "running")
         if trainer.is_global_zero:

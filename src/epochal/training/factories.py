@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,18 @@ from epochal.training.judges import text_judge
 from epochal.training.run_folder import Run
 
 
-def make_data(config: DictConfig, state: dict[str, Any] | None = None) -> DataModule:
+def make_data(config: DictConfig, state: dict[str, Any] | None = None, typed: Set[str] = frozenset()) -> DataModule:
     """The data, prepared; see `new_data`.
+
+    Args:
+        config, state: See there.
+        typed: Keys that were typed, of which those of the data must be read.
 
     Raises:
         ConfigError: If the source is missing or wrong.
     """
     data = new_data(config, state)
+    data.check_typed({key.removeprefix("dataset.") for key in typed if key.startswith("dataset.")})
     data.prepare()
     return data
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from epochal.core.errors import ConfigError
-from epochal.core.multirun import in_grid
+from epochal.core.multirun import in_grid, typed_alone
 from epochal.core.specs import Outputs, class_count
 from epochal.data import DataModule
 from epochal.data.tokenizers import HuggingFace
@@ -60,7 +60,7 @@ def with_sizes(config: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     if found["name"] != config.model.name:
         raise ConfigError(f"model.pretrained={source} is a {found['name']}; choose model={found['name']}.")
     typed = {key.lstrip("+") for key in (override.partition("=")[0] for override in overrides)}
-    if "model.variant" in typed:
+    if "model.variant" in typed_alone(overrides):
         raise ConfigError(
             f"model.variant={config.model.variant}: the sizes are those of model.pretrained={source}; leave it out."
         )

@@ -14,6 +14,7 @@ from epochal.config.compose import choices, option_file
 from epochal.config.instantiate import target_class
 from epochal.core.errors import ConfigError, did_you_mean
 from epochal.core.files import expanded, relative
+from epochal.core.multirun import typed_alone
 from epochal.core.specs import Outputs, class_count, from_plain
 from epochal.data.tokenizers import KINDS, HuggingFace
 from epochal.models.common.lora import add_lora, merged
@@ -100,8 +101,6 @@ def find_run(config: DictConfig, name: str | None = None) -> Run:
         return run
     parent = runs_folder(config)
     task, _, dataset = name.partition("@")
-    if dataset and dataset not in (known := choices().get("dataset", [])):
-        raise ConfigError(f"init_from={name}: dataset={dataset} is no dataset.{did_you_mean(dataset, known)}")
     wanted = (task, config.model.name, dataset or config.dataset.name, config.seed)
     for file in sorted(parent.glob(f"*_s{config.seed}*/summary.json"), reverse=True):
         summary = Run(file.parent).summary()
@@ -109,6 +108,11 @@ def find_run(config: DictConfig, name: str | None = None) -> Run:
         run = Run(file.parent)
         if found == wanted and summary.get("status") == "finished" and run.config().model == config.model:
             return run
+    if dataset and dataset not in (known := choices().get("dataset", [])):
+        raise ConfigError(
+            f"init_from={name}: there is no run on dataset={dataset} in {parent}, nor such a dataset."
+            f"{did_you_mean(dataset, known)}"
+        )
     raise ConfigError(
         f"init_from={name}: there is no finished run of it with this model={config.model.name}, "
         f"dataset={wanted[2]} and seed={config.seed} in {parent}. Train it first with task={task}, or give a run's folder."
@@ -210,14 +214,13 @@ def check_tokenizer(config: DictConfig, state: Mapping[str, Any] | None, overrid
         state: What the data takes over from the other run or the published weights.
         overrides: As typed.
     """
-    typed = {override.partition("=")[0].lstrip("+") for override in overrides}
     if not state or "tokenizer" not in state:
         return
     source = "init_from" if config.init_from is not None else "model.pretrained"
     weights = f"{source}={config.init_from or config.model.pretrained}"
-    if sizes := sorted(typed & {"dataset.vocab_size", "dataset.min_count"}):
+    if sizes := sorted(typed_alone(overrides) & {"dataset.vocab_size", "dataset.min_count"}):
         raise ConfigError(f"{sizes[0]} is not read here: texts are read with the tokenizer of {weights}; leave it out.")
-    if "dataset.tokenizer" not in typed:
+    if not any(override.partition("=")[0].lstrip("+") == "dataset.tokenizer" for override in overrides):
         return
     asked = str(config.dataset.tokenizer)
     if asked in KINDS:
