@@ -172,7 +172,8 @@ def transformers(job: Any) -> Iterator[None]:
     assert len({sum(p.numel() for p in model.parameters()) for model in (job.task.model, theirs)}) == 1
     task, job.task.model = job.task, theirs
     _, optimizer, schedule, clip = learners(job)
-    task.trainer = type("Trainer", (), {"datamodule": job.data})()  # whose tokenizer the masks need
+    # whose tokenizer and rank the masks need
+    task.trainer = type("Trainer", (), {"datamodule": job.data, "global_rank": 0})()
     loader, batches = job.data.train_dataloader(), []
     for batch in islice(iter(loader), 200):
         inputs, targets = batch.inputs, batch.targets
